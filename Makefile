@@ -1,0 +1,54 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11+ and make.
+
+# On a CPU machine this is the CPU build where there is one, on a GPU machine the CUDA build.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= results
+
+.PHONY: help install demo test check gpu-check clean
+
+help:
+	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
+	@echo "make test       install, lint, type check, test"
+	@echo "make check      lint and type check alone"
+	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
+	@echo "make clean      remove the environment and caches"
+
+install: $(VENV)/.installed
+
+# torch goes in first and alone, so that the project's range is met and no other build is fetched
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mupcheck needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" numpy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+demo: install
+	$(BIN)/mupcheck run sweeps/demo_coord.toml --out $(RESULTS)
+	$(BIN)/mupcheck run sweeps/demo_lr.toml --out $(RESULTS)
+	$(BIN)/mupcheck plot $(RESULTS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
+
+# Tests on the device and the two demo sweeps. Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+GPU_OUT := $(RESULTS)/gpu-check
+gpu-check:
+	mkdir -p $(GPU_OUT)
+	$(GPU_PYTHON) -m mupcheck doctor --json > $(GPU_OUT)/doctor.json
+	$(GPU_PYTHON) -m pytest -m gpu --junitxml=$(GPU_OUT)/tests.xml
+	$(GPU_PYTHON) -m mupcheck run sweeps/demo_coord.toml --device cuda --out $(GPU_OUT)
+	$(GPU_PYTHON) -m mupcheck run sweeps/demo_lr.toml --device cuda --out $(GPU_OUT)
+	$(GPU_PYTHON) -m mupcheck plot $(GPU_OUT)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,5 @@
+"""python -m mupcheck."""
+
+from mupcheck.cli import main
+
+main()

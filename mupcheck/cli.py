@@ -1,0 +1,328 @@
+"""The command line: read options, call one function, print its answer.
+
+Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mupcheck import terminal
+
+app = typer.Typer(
+    help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+OK, FAILED, USAGE, CANNOT_TELL, STORAGE, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 70, 130, 143
+
+
+def _option(names: str, text: str, **more: Any) -> Any:
+    """Return a typer option that MUPCHECK_<NAME> can set too."""
+    first = names.split()[0].split("/")[0]
+    variable = "MUPCHECK_" + first.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*names.split(), help=text, envvar=variable, show_envvar=False, show_default=False, **more)
+
+
+# fmt: off
+Config = Annotated[Path | None, _option("--config", "Sweep file (TOML); options win over it.")]
+Widths = Annotated[str | None, _option("--widths", "Model widths, such as 256,512,1024. (default: coord 64,128,256,512, on a GPU 256,512,1024,2048; lr-sweep 32,64,128, on a GPU 256,512,1024)")]
+BaseWidth = Annotated[int | None, _option("--base-width", "Width where all tables are the same model. (default: smallest width)")]
+Tables = Annotated[str | None, _option("--parametrization -p", "Tables, by name or .toml file, such as sp,gdn-mup. (default: coord gdn-mup; lr-sweep sp-fanin,gdn-mup)")]
+Opt = Annotated[str | None, _option("--opt", "adamw or sgd (Nesterov momentum). (default: adamw)")]
+Momentum = Annotated[float | None, _option("--momentum", "SGD's Nesterov momentum. (default: 0.9)")]
+Mode = Annotated[str | None, _option("--mode", "What grows with width: head-dim (K and V) or heads (H). (default: head-dim)")]
+Layers = Annotated[int | None, _option("--layers", "Blocks. (default: coord 2; lr-sweep 1, on a GPU 4)")]
+Heads = Annotated[int | None, _option("--heads", "Heads at the base width. (default: coord 4; lr-sweep 2, on a GPU 4)")]
+Seeds = Annotated[int | None, _option("--seeds", "Number of seeds. (default: coord 8; lr-sweep 5, on a GPU 3)")]
+Steps = Annotated[int | None, _option("--steps", "Optimizer steps. (default: on a CPU 60 (adamw) or 120 (sgd), on a GPU 500)")]
+BatchSize = Annotated[int | None, _option("--batch-size", "Sequences a step. (default: coord 1; lr-sweep 8, on a GPU 16)")]
+SeqLen = Annotated[int | None, _option("--seq-len", "Tokens a sequence. (default: coord 16; lr-sweep 48, on a GPU 512)")]
+Data = Annotated[str | None, _option("--data", "stdlib, synthetic, text:PATH, tokens:GLOB or hf:NAME. (default: stdlib)")]
+VocabSize = Annotated[int | None, _option("--vocab-size", "Vocabulary of tokens:GLOB data, where it is needed. (default: 256, that of bytes)")]
+Tied = Annotated[bool | None, _option("--tied/--untied", "Readout shares the embedding's weight. (default: untied)")]
+WeightDecay = Annotated[float | None, _option("--weight-decay", "Weight decay at the base width. (default: 0)")]
+DecayMode = Annotated[str | None, _option("--decay-mode", "coupled (torch's, fades as lr does) or independent. (default: coupled)")]
+Device = Annotated[str, _option("--device", "auto, cpu, cuda or cuda:i. (default: auto)")]
+Dtype = Annotated[str | None, _option("--dtype", "float32, bfloat16 or float64. (default: float32)")]
+Backend = Annotated[str | None, _option("--backend", "Of the delta rule: auto, reference, chunk or triton. (default: auto)")]
+Jobs = Annotated[int | None, _option("--jobs", "Processes at a time. (default: one per core on a CPU, 1 on a GPU)", min=1)]
+Engine = Annotated[str, _option("--engine", "Where runs execute: local. (default: local)")]
+Name = Annotated[str | None, _option("--name", "Folder under --out. (default: the file's name, or coord or lr)")]
+Out = Annotated[Path, _option("--out", "Results folder. (default: results)")]
+Fresh = Annotated[bool, _option("--fresh/--resume", "Train finished runs again. (default: resume)")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print runs, sizes and an estimate of time; train nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.")]
+Lr = Annotated[str | None, _option("--lr", "Learning rate at the base width. (default: 2^-12 (adamw) or 2^-6 (sgd))")]
+Record = Annotated[str | None, _option("--record", "Steps to record. (default: 0,1,2,3,4,8)")]
+Expect = Annotated[str | None, _option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass; an lr sweep expects none)")]
+All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only what does not pass.")]
+Lrs = Annotated[str | None, _option("--lrs", "Learning rates at the base width: a list, or FROM:TO:FACTOR. (default: 2^-10:2^-4:2 (adamw) or 2^-7:2^-2:1.4142135623730951 (sgd))")]
+Schedule = Annotated[str | None, _option("--schedule", "constant, cosine or linear. (default: linear)")]
+Warmup = Annotated[int | None, _option("--warmup", "Steps of linear warm-up. (default: a tenth of the steps)")]
+Clip = Annotated[float | None, _option("--clip", "Largest global gradient norm, 0 for none. (default: 0)")]
+EvalTokens = Annotated[int | None, _option("--eval-tokens", "Held-out tokens for val_loss. (default: 8192, on a GPU 262144)")]
+# fmt: on
+
+# option -> key of a SweepSpec, where they differ
+KEYS = {
+    "tables": "parametrizations",
+    "opt": "optimizer",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "warmup": "warmup_steps",
+    "lr": "lrs",
+}
+
+
+@app.command()
+def coord(
+    config: Config = None, widths: Widths = None, base_width: BaseWidth = None, tables: Tables = None,
+    opt: Opt = None, momentum: Momentum = None, lr: Lr = None, mode: Mode = None, layers: Layers = None,
+    heads: Heads = None, seeds: Seeds = None, record: Record = None, batch_size: BatchSize = None,
+    seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
+    weight_decay: WeightDecay = None, decay_mode: DecayMode = None, device: Device = "auto", dtype: Dtype = None,
+    backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
+    out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
+    expect: Expect = None, strict: Strict = False, every: All = False,
+) -> None:  # fmt: skip
+    """Coordinate check: train each width and seed a few steps, fit how sizes grow with width, judge the slopes.
+
+    Example: mupcheck coord --widths 64,128,256,512 -p gdn-mup --opt adamw
+    """
+    _sweep("coord", locals())
+
+
+@app.command()
+def lr_sweep(
+    config: Config = None, widths: Widths = None, base_width: BaseWidth = None, tables: Tables = None,
+    opt: Opt = None, momentum: Momentum = None, lrs: Lrs = None, mode: Mode = None, layers: Layers = None,
+    heads: Heads = None, seeds: Seeds = None, steps: Steps = None, batch_size: BatchSize = None,
+    seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
+    weight_decay: WeightDecay = None, decay_mode: DecayMode = None, schedule: Schedule = None, warmup: Warmup = None,
+    clip: Clip = None, eval_tokens: EvalTokens = None, device: Device = "auto", dtype: Dtype = None,
+    backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
+    out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
+    strict: Strict = False,
+) -> None:  # fmt: skip
+    """Learning-rate sweep: train parametrizations x widths x lrs x seeds, say how far the best lr moves with width.
+
+    Example: mupcheck lr-sweep --opt adamw -p sp-fanin,gdn-mup --widths 32,64,128 --lrs 2^-10:2^-4:2
+    """
+    _sweep("lr", locals())
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="Sweep file (TOML).")], device: Device = "auto", jobs: Jobs = None,
+    engine: Engine = "local", out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False,
+    json: Json = False, expect: Expect = None, strict: Strict = False, every: All = False,
+) -> None:  # fmt: skip
+    """Run a sweep file, a coordinate check or a learning-rate sweep.
+
+    Example: mupcheck run sweeps/demo_lr.toml
+    """
+    _sweep(None, {**locals(), "config": file})
+
+
+@app.command()
+def plot(
+    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    json: Json = False,
+) -> None:
+    """Draw the figures (PNG and SVG) of everything found under PATH, and print the files written.
+
+    Example: mupcheck plot results/
+    """
+    from mupcheck.plots import plot_results
+
+    written = plot_results(path)
+    if json:
+        terminal.print_json([str(file) for file in written])
+    else:
+        for file in written:
+            print(file)
+
+
+@app.command()
+def rules(
+    tables: Annotated[str | None, _option("--parametrization -p", "Tables, by name or .toml file. (default: all shipped)")] = None,
+    opt: Annotated[str | None, _option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, _option("--mode", "head-dim or heads. (default: both)")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.")] = None,
+    base_width: Annotated[int, _option("--base-width", "Width where all factors are 1. (default: 256)")] = 256,
+    heads: Annotated[int, _option("--heads", "Heads at the base width. (default: 4)")] = 4,
+    tied: Tied = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Print the parametrization tables: exponents of m = width / base width, with their sources.
+
+    Example: mupcheck rules -p gdn-mup --opt adamw --width 1024 --base-width 256
+    """
+    from mupcheck.parametrization import MODES, OPTIMIZERS, TABLES, find_table
+
+    names = _list("parametrizations", tables, str) if tables else list(TABLES)
+    chosen = [find_table(name) for name in names]
+    optimizers = [_one_of("--opt", opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
+    modes = [_one_of("--mode", mode, MODES)] if mode else list(MODES)
+    if width is None:
+        terminal.print_tables(chosen, optimizers, modes, as_json=json)
+        return
+    from mupcheck.model.build import parameter_values
+    from mupcheck.spec import make_sweep
+
+    answers = []
+    for optimizer in optimizers:
+        for each in modes:
+            spec = {"kind": "coord", "widths": [width], "base_width": base_width, "seeds": 1, "parametrizations": names}
+            spec |= {"optimizer": optimizer, "mode": each, "n_heads": heads, "n_layers": 1, "tied": tied or False}
+            sweep = make_sweep(spec)
+            for run in sweep.runs(vocab_size=256, data_hash=""):
+                answers.append((run, parameter_values(run)))
+    terminal.print_values(answers, as_json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine offers: torch, triton, GPU, and the backends that pass a self-test.
+
+    Example: mupcheck doctor
+    """
+    from mupcheck.doctor import examine
+
+    terminal.print_findings(examine(), as_json=json)
+
+
+def _sweep(kind: str | None, options: dict[str, Any]) -> None:
+    """Run one sweep from options to answer, and exit with its code."""
+    from mupcheck import runner
+    from mupcheck.plan import estimate, find_device, plan_sweep
+    from mupcheck.spec import load_sweep, make_sweep
+    from mupcheck.store import finished_runs
+
+    if options["engine"] != "local":
+        raise ValueError(f"engine {options['engine']!r} is not available; known: local")
+    device = find_device(options["device"])
+    given = _given(options)
+    kind_of_device = device.partition(":")[0]
+    if options["config"] is not None:
+        sweep = load_sweep(options["config"], given, device=kind_of_device)
+        if kind not in (None, sweep.kind):
+            raise ValueError(
+                f"{options['config']} is of kind {sweep.kind!r}; run it with: mupcheck run {options['config']}"
+            )
+    else:
+        sweep = make_sweep({"kind": kind, **given}, device=kind_of_device)
+    expected = _expected(sweep, options.get("expect"))
+    plan = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
+    if options["dry_run"]:
+        terminal.print_plan(plan, estimate(plan), as_json=options["json"])
+        return
+    code = OK
+    try:
+        errors = terminal.follow(runner.execute(plan, jobs=options["jobs"]), plan)
+    except KeyboardInterrupt:
+        terminal.say(f"interrupted; finished runs are kept, the same command goes on from them: {_command_line()}")
+        raise typer.Exit(INTERRUPTED) from None
+    if errors:
+        code = STORAGE
+        if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
+            raise typer.Exit(code)  # nothing to judge
+    verdicts = terminal.print_answer(
+        plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False)
+    )
+    for parametrization, verdict in verdicts.items():
+        want = expected.get(parametrization)
+        if verdict == "cannot tell":
+            code = code or (FAILED if options["strict"] else CANNOT_TELL)
+        elif want is not None and verdict != want:
+            terminal.say(f"{parametrization}: the verdict is {verdict!r}, expected {want!r}")
+            code = FAILED if code in (OK, CANNOT_TELL) else code
+    raise typer.Exit(code)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, as the keys and values of a SweepSpec."""
+    apart = {
+        "config",
+        "file",
+        "device",
+        "jobs",
+        "engine",
+        "out",
+        "fresh",
+        "dry_run",
+        "json",
+        "strict",
+        "expect",
+        "every",
+    }
+    given = {KEYS.get(name, name): value for name, value in options.items() if value is not None and name not in apart}
+    for key, convert in (("widths", int), ("record", int), ("parametrizations", str)):
+        if key in given:
+            given[key] = _list(key, given[key], convert)
+    return given
+
+
+def _list(key: str, text: str, convert: type) -> list[Any]:
+    try:
+        return [convert(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"{key} = {text!r} is not a list of whole numbers, such as 256,512,1024") from None
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown; known: {', '.join(known)}")
+    return value
+
+
+def _expected(sweep: Any, option: str | None) -> dict[str, str]:
+    """Return the verdict that each parametrization is expected to get; a learning-rate sweep expects none by itself."""
+    from mupcheck.spec import VERDICTS
+
+    names = [table.name for table in sweep.tables]
+    if option is not None:
+        return dict.fromkeys(names, _one_of("--expect", option, VERDICTS[sweep.kind]))
+    default = dict.fromkeys(names, "pass") if sweep.kind == "coord" else {}
+    return default | dict(sweep.expect)
+
+
+def _command_line() -> str:
+    return " ".join(["mupcheck", *sys.argv[1:]])
+
+
+def _terminate(_signal: int, _frame: Any) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def main() -> NoReturn:
+    """Run the command line; every fault a user can cause is one line and an exit code of contract."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+    except ValueError as error:
+        code = _fault(error, USAGE)
+    except OSError as error:
+        code = _fault(error, STORAGE)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        # typer's usage errors carry their own one-line message; its class is not public in every version
+        if not hasattr(error, "format_message"):
+            terminal.say("this is a bug in mupcheck; please report it with the lines below")
+            sys.excepthook(*sys.exc_info())
+            sys.exit(BUG)
+        code = _fault(error.format_message(), USAGE) if error.format_message() else USAGE  # none: it printed the help
+    sys.stdout.flush()
+    sys.exit(code or OK)
+
+
+def _fault(error: object, code: int) -> int:
+    terminal.say("error: " + " ".join(str(error).split()))
+    return code

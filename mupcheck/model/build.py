@@ -1,0 +1,185 @@
+"""The only reader of the table: draws initial values and sets multipliers, and lr, eps and decay factors."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mupcheck.model.layers import Multiplier, Weight
+from mupcheck.model.lm import LanguageModel
+from mupcheck.parametrization import MULTIPLIER_SITES, Factors, Role, factors
+from mupcheck.spec import RunSpec
+
+# Weight decay pulls matrices towards 0; gains, filters and gate scalars have no reason to be there.
+DECAYED = frozenset({Role.EMBEDDING, Role.READOUT, Role.HIDDEN, Role.GATE})
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """One weight with what the optimizer multiplies its lr, eps and weight decay by, each [R]."""
+
+    site: str
+    layer: int
+    role: Role
+    weight: torch.nn.Parameter
+    lr: Tensor
+    eps: Tensor
+    weight_decay: Tensor
+
+
+def build_model(runs: Sequence[RunSpec], device: str | torch.device = "cpu") -> LanguageModel:
+    """Build one model with a replica per run and set it up as each run's table says.
+
+    Initial values depend on (seed, width, parameter) only: not on parametrization, the other replicas or the device.
+
+    Args:
+        runs: runs that agree in everything but parametrization, lr and seed.
+        device: "meta" gives the shapes without values.
+    Raises:
+        ValueError: if the runs differ in more than that.
+    """
+    first = runs[0]
+    if any(run.group != first.group for run in runs):
+        raise ValueError("replicas of one model may differ in parametrization, lr and seed only; group the runs first")
+    with torch.device(device):
+        model = LanguageModel(len(runs), first, first.backend)
+    if torch.device(device).type == "meta":
+        return model
+    model.to(torch.float64 if first.dtype == "float64" else torch.float32)
+    _initialise(model, runs)
+    _set_multipliers(model, runs)
+    return model
+
+
+def named_weights(model: torch.nn.Module) -> Iterator[tuple[str, int, Weight]]:
+    """Yield (site, layer, weight) of every Weight; layer is -1 outside blocks.
+
+    Raises:
+        ValueError: if a parameter is not held by a Weight and so has no role.
+    """
+    weights = {name: module for name, module in model.named_modules() if isinstance(module, Weight)}
+    for name, _ in model.named_parameters():
+        if name.removesuffix(".weight") not in weights:
+            raise ValueError(f"parameter {name} has no role; make it with Weight, Linear, Embedding or ShortConv")
+    for name, weight in weights.items():
+        parts = name.split(".")
+        yield parts[-1], int(parts[1]) if parts[0] == "blocks" else -1, weight
+
+
+def parameter_groups(model: LanguageModel, runs: Sequence[RunSpec]) -> list[ParameterGroup]:
+    """Return every weight with its factors under each run's table."""
+    groups = []
+    for site, layer, module in named_weights(model):
+        per_run = [_factors(run, module.role) for run in runs]
+        decayed = float(module.role in DECAYED)
+
+        def row(values: list[float], weight: Tensor = module.weight) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=weight.device)
+
+        groups.append(
+            ParameterGroup(
+                site,
+                layer,
+                module.role,
+                module.weight,
+                lr=row([f.lr for f in per_run]),
+                eps=row([f.eps for f in per_run]),
+                weight_decay=row([decayed * f.weight_decay for f in per_run]),
+            )
+        )
+    return groups
+
+
+def parameter_values(run: RunSpec) -> list[dict[str, Any]]:
+    """Return what each parameter of a run's first block and of its ends gets: role, shape, init std and factors."""
+    rows = []
+    for site, layer, module in named_weights(build_model([run], "meta")):
+        if layer > 0:
+            continue
+        factor = _factors(run, module.role)
+        std = module.value and 0.0 if module.std is None else module.std * factor.init
+        rows.append(
+            {
+                "site": site,
+                "role": str(module.role),
+                "shape": tuple(module.weight.shape[1:]),
+                "init_std": std,
+                "lr": factor.lr,
+                "weight_decay": factor.weight_decay if module.role in DECAYED else 0.0,
+                "eps": factor.eps,
+                "multiplier": factor.multiplier,
+            }
+        )
+    return rows
+
+
+def _factors(run: RunSpec, role: Role) -> Factors:
+    return factors(run.table, role, optimizer=run.optimizer, mode=run.mode, m=run.m, decay_mode=run.decay_mode)
+
+
+def _generator(*key: object) -> np.random.Generator:
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+@torch.no_grad()
+def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
+    for name, module in model.named_modules():
+        if not isinstance(module, Weight):
+            continue
+        drawn: dict[int, np.ndarray] = {}
+        for replica, run in enumerate(runs):
+            if run.seed not in drawn:
+                drawn[run.seed] = _base_values(name, module, run)
+            values = torch.from_numpy(drawn[run.seed]).to(module.weight)
+            module.weight[replica] = values * _factors(run, module.role).init
+
+
+def _base_values(name: str, module: Weight, run: RunSpec) -> np.ndarray:
+    """Return the parameter's values with base-width std, float32, in the shape of one replica."""
+    shape = tuple(module.weight.shape[1:])
+    site = name.rpartition(".")[2]
+    if module.value is not None:
+        return np.full(shape, module.value, dtype=np.float32)
+    if module.std is not None:
+        if module.std == 0:
+            return np.zeros(shape, dtype=np.float32)
+        return _generator(run.seed, run.width, name).standard_normal(shape, dtype=np.float32) * np.float32(module.std)
+    # Common random numbers: drawn once for the base width's heads and repeated, so that widths do not differ by luck.
+    uniform = _generator(run.seed, name).random(run.base_heads[0])
+    values = GATE_SCALAR_DRAWS[site](uniform)
+    return np.resize(values, shape).astype(np.float32)
+
+
+def _draw_A_log(uniform: np.ndarray) -> np.ndarray:
+    """A ~ U(0, 16), as in the paper's code; the floor keeps the log finite."""
+    return np.log(np.maximum(16 * uniform, 1e-4))
+
+
+def _draw_dt_bias(uniform: np.ndarray) -> np.ndarray:
+    """Return the inverse softplus of dt, log-uniform in [1e-3, 0.1], as in the paper's code."""
+    dt = np.exp(math.log(1e-3) + uniform * (math.log(0.1) - math.log(1e-3)))
+    return dt + np.log(-np.expm1(-dt))
+
+
+GATE_SCALAR_DRAWS = {"A_log": _draw_A_log, "dt_bias": _draw_dt_bias}
+
+
+def _set_multipliers(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
+    for module in model.modules():
+        if isinstance(module, Weight):
+            _set(module.multiplier, [_factors(run, module.role).multiplier for run in runs], model)
+        elif isinstance(module, Multiplier) and module.site in MULTIPLIER_SITES:
+            exponents = [run.table.multiplier(module.site, mode=run.mode) for run in runs]
+            _set(module, [module.constant * run.m**e for run, e in zip(runs, exponents, strict=True)], model)
+
+
+def _set(multiplier: Multiplier, values: list[float], model: LanguageModel) -> None:
+    like = model.embedding.weight
+    is_one = all(value == 1.0 for value in values)
+    multiplier.factor = None if is_one else torch.tensor(values, dtype=like.dtype, device=like.device)

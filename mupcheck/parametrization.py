@@ -1,0 +1,333 @@
+"""THE table: how init, learning rate, eps and forward multipliers scale with width, for each role of a parameter.
+
+Every number below is an exponent of m = width / base_width; at m = 1 every table is the same model. Nothing else in
+mupcheck knows a scaling exponent, and `mupcheck.model.build` is the only reader that applies one.
+
+`SOURCES` says what the rows cite.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Role(StrEnum):
+    """What a parameter does in the model; stated where the parameter is made."""
+
+    EMBEDDING = "embedding"
+    READOUT = "readout"
+    HIDDEN = "hidden"
+    SHORT_CONV = "short_conv"
+    NORM_GAIN = "norm_gain"
+    HEAD_NORM_GAIN = "head_norm_gain"
+    GATE = "gate"
+    GATE_SCALAR = "gate_scalar"
+
+
+MODES = ("head-dim", "heads")
+OPTIMIZERS = ("adamw", "sgd")
+MULTIPLIER_SITES = ("logits", "o_raw", "mixer_out")
+
+SOURCES = (
+    "TP-V: Yang et al., arXiv:2203.03466, Tables 3 and 8.",
+    "paper: Liu & Gu, arXiv:2606.04048, Unlocking Feature Learning in Gated Delta Networks at Scale. Its section 5, Tables "
+    "1-2 and appendices were not available as text: rows marked paper come from its abstract, introduction, conclusion "
+    "and released code.",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a shipped table: init std, lr of SGD, lr of AdamW, eps of AdamW, all as exponents of m.
+
+    `eps` falls as the role's gradient does, so that AdamW's step does not come to depend on it at large widths.
+    """
+
+    init: float
+    sgd: float
+    adamw: float
+    eps: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one optimizer sees of a role: exponents of init std, lr, eps, and of a multiplier on the weight itself."""
+
+    init: float
+    lr: float
+    eps: float
+    multiplier: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A rule at one width: m ** exponent. `weight_decay` is what keeps lr * weight_decay constant across width."""
+
+    init: float
+    lr: float
+    eps: float
+    multiplier: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """One parametrization: (optimizer, mode) -> role -> Rule, and mode -> site -> exponent of a forward multiplier."""
+
+    name: str
+    rules: Mapping[tuple[str, str], Mapping[Role, Rule]]
+    multipliers: Mapping[str, Mapping[str, float]]
+    summary: str = ""
+
+    def rule(self, role: Role, *, optimizer: str, mode: str) -> Rule:
+        """Return the exponents of `role` under `optimizer` ("adamw" or "sgd") in `mode` ("head-dim" or "heads")."""
+        return self.rules[optimizer, mode][role]
+
+    def multiplier(self, site: str, *, mode: str) -> float:
+        """Return the exponent of the forward multiplier at `site`, 0 where the table has none."""
+        return self.multipliers[mode].get(site, 0.0)
+
+
+# fmt: off
+_SP = {
+    #                             init    sgd   adamw
+    Role.EMBEDDING:      Row(      0,      0,     0, source="paper, SP"),
+    Role.READOUT:        Row(      0,      0,     0, source="paper, SP"),
+    Role.HIDDEN:         Row(      0,      0,     0, source="paper, SP"),
+    Role.SHORT_CONV:     Row(      0,      0,     0, source="paper, SP"),
+    Role.NORM_GAIN:      Row(      0,      0,     0, source="paper, SP"),
+    Role.HEAD_NORM_GAIN: Row(      0,      0,     0, source="paper, SP"),
+    Role.GATE:           Row(      0,      0,     0, source="paper, SP"),
+    Role.GATE_SCALAR:    Row(      0,      0,     0, source="paper, SP"),
+}
+_SP_FANIN = _SP | {
+    Role.READOUT:        Row(   -1/2,      0,     0, source="std 1/sqrt(fan_in)"),
+    Role.HIDDEN:         Row(   -1/2,      0,     0, source="std 1/sqrt(fan_in)"),
+    Role.GATE:           Row(   -1/2,      0,     0, source="std 1/sqrt(fan_in)"),
+}
+# eps: every gradient falls as 1/d per coordinate, those of the gates in head-dim mode as d^-1/2 (paper).
+_GDN_MUP_HEAD_DIM = {
+    #                             init    sgd   adamw   eps
+    Role.EMBEDDING:      Row(      0,     +1,     0,    -1, source="TP-V Table 8, input weight"),
+    Role.READOUT:        Row(      0,     +1,     0,    -1, source="TP-V Table 8, output weight (logits carry 1/m)"),
+    Role.HIDDEN:         Row(   -1/2,      0,    -1,    -1, source="TP-V Table 8, hidden weight"),
+    Role.SHORT_CONV:     Row(      0,     +1,     0,    -1, source="TP-V Table 8, vector-like: fan-in 4 does not grow"),
+    Role.NORM_GAIN:      Row(      0,     +1,     0,    -1, source="TP-V Table 8, vector-like"),
+    Role.HEAD_NORM_GAIN: Row(      0,     +1,     0,    -1, source="TP-V Table 8, vector-like: V grows with d"),
+    Role.GATE:           Row(   -1/2,   -1/2,    -1,  -1/2, source="paper, gate rule: dL/dz is of size d^-1/2"),
+    Role.GATE_SCALAR:    Row(      0,   +1/2,     0,  -1/2, source="paper, gate rule: dL/dz is of size d^-1/2"),
+}
+_GDN_MUP_HEADS = _GDN_MUP_HEAD_DIM | {
+    Role.HEAD_NORM_GAIN: Row(      0,      0,     0,     0, source="V is fixed, the gain shared by all heads"),
+    Role.GATE:           Row(   -1/2,      0,    -1,    -1, source="TP-V Table 8, hidden weight: H grows with d"),
+    Role.GATE_SCALAR:    Row(      0,     +1,     0,    -1, source="TP-V Table 8, vector-like: H grows with d"),
+}
+_MUP_GATES = {
+    Role.GATE:           Row(   -1/2,      0,    -1,    -1, source="paper, original muP: gates as hidden"),
+    Role.GATE_SCALAR:    Row(      0,      0,     0,    -1, source="paper, original muP: scalars as at base width"),
+}
+_STRICT_GATES = {
+    Role.GATE:           Row(     -1,     -1,    -1,     0, source="infinite-width limit: dL/dz is of order 1"),
+    Role.GATE_SCALAR:    Row(      0,      0,     0,     0, source="infinite-width limit: dL/dz is of order 1"),
+}
+_CODE_ROWS = {
+    Role.SHORT_CONV:     Row(   -1/2,      0,    -1,    -1, source="released code: conv taken for a hidden weight"),
+    Role.NORM_GAIN:      Row(      0,      0,    -1,    -1, source="released code: gains in the hidden lr group"),
+    Role.HEAD_NORM_GAIN: Row(      0,      0,    -1,    -1, source="released code: gains in the hidden lr group"),
+}
+# fmt: on
+
+_LOGITS = {"logits": -1}  # TP-V Table 8: output weights of std 1 with a 1/m multiplier
+
+
+Rows = Mapping[Role, Row]
+Sites = Mapping[str, float]
+
+
+def _table(name: str, summary: str, *, head_dim: tuple[Rows, Sites], heads: tuple[Rows, Sites]) -> Table:
+    rules, multipliers = {}, {}
+    for mode, (rows, sites) in zip(MODES, (head_dim, heads), strict=True):
+        multipliers[mode] = sites
+        for optimizer in OPTIMIZERS:
+            rules[optimizer, mode] = {
+                role: Rule(row.init, getattr(row, optimizer), row.eps, 0, row.source) for role, row in rows.items()
+            }
+    return Table(name, rules, multipliers, summary)
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "sp",
+            "the paper's SP: one init std, one lr, no multipliers",
+            head_dim=(_SP, {}),
+            heads=(_SP, {}),
+        ),
+        _table(
+            "sp-fanin",
+            "init std 1/sqrt(fan_in), one lr, no multipliers",
+            head_dim=(_SP_FANIN, {}),
+            heads=(_SP_FANIN, {}),
+        ),
+        _table(
+            "mup",
+            "the paper's original muP: gates as hidden weights, no multiplier on o",
+            head_dim=(_GDN_MUP_HEAD_DIM | _MUP_GATES, _LOGITS),
+            heads=(_GDN_MUP_HEADS | _MUP_GATES, _LOGITS),
+        ),
+        _table(
+            "mup-strict",
+            "the infinite-width limit of the gates in head-dim mode, elsewhere as mup",
+            head_dim=(_GDN_MUP_HEAD_DIM | _STRICT_GATES, _LOGITS),
+            heads=(_GDN_MUP_HEADS | _MUP_GATES, _LOGITS),
+        ),
+        _table(
+            "gdn-mup",
+            "muP for Gated DeltaNet with the paper's gate rules",
+            # o before o_norm is of size d^-1/2 at init; m^1/2 keeps it above the norm's eps (paper, section 4.3)
+            head_dim=(_GDN_MUP_HEAD_DIM, _LOGITS | {"o_raw": 1 / 2}),
+            heads=(_GDN_MUP_HEADS, _LOGITS),
+        ),
+        _table(
+            "gdn-mup-code",
+            "the paper's released code, literally, faults included",
+            # the kernel's K^-1/2 scale, taken relative to the base width, and an extra 1/m after o_proj
+            head_dim=(_GDN_MUP_HEAD_DIM | _CODE_ROWS, _LOGITS | {"o_raw": -1 / 2, "mixer_out": -1}),
+            heads=(_GDN_MUP_HEADS | _CODE_ROWS, _LOGITS | {"mixer_out": -1}),
+        ),
+    )
+}
+
+
+def factors(table: Table, role: Role, *, optimizer: str, mode: str, m: float, decay_mode: str) -> Factors:
+    """Return the factors of `role` at m = width / base_width.
+
+    With decay_mode "independent" weight decay grows as lr falls, so that lr * weight_decay stays what it is at the
+    base width; with "coupled" (torch's AdamW) it is left alone and the decay of 1/m roles fades with width.
+    """
+    rule = table.rule(role, optimizer=optimizer, mode=mode)
+    decay = m**-rule.lr if decay_mode == "independent" else 1.0
+    return Factors(m**rule.init, m**rule.lr, m**rule.eps, m**rule.multiplier, decay)
+
+
+def rules_hash(table: Table, *, optimizer: str, mode: str) -> str:
+    """Return 12 hex digits that change with any exponent `optimizer` and `mode` see in `table`."""
+    rules = {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role}
+    text = json.dumps(
+        {
+            "rules": {
+                role: [float(r.init), float(r.lr), float(r.eps), float(r.multiplier)] for role, r in rules.items()
+            },
+            "multipliers": {site: float(table.multiplier(site, mode=mode)) for site in MULTIPLIER_SITES},
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def rules(name: str, *, optimizer: str, mode: str) -> dict[Role, Rule]:
+    """Return the exponents of every role in a shipped table or a custom one (see `find_table`).
+
+    Raises:
+        ValueError: if the name, optimizer or mode is unknown.
+    """
+    _choice(optimizer, OPTIMIZERS, "optimizer")
+    _choice(mode, MODES, "mode")
+    table = find_table(name)
+    return {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role}
+
+
+def find_table(name: str) -> Table:
+    """Return a shipped table by name, or read a custom one from a TOML file.
+
+    Raises:
+        ValueError: if `name` is neither; the message lists the shipped names.
+    """
+    if name in TABLES:
+        return TABLES[name]
+    if name.endswith(".toml"):
+        return read_table(Path(name))
+    raise ValueError(
+        f"unknown parametrization {name!r}; known: {', '.join(TABLES)}, or the path of a .toml file with custom rules"
+    )
+
+
+def read_table(path: Path) -> Table:
+    """Read a custom table from TOML: `name`, `base`, `[[rule]]` entries and `[multiplier]`.
+
+    What is left out keeps the base's value.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds an unknown key, role, optimizer, mode, site or a non-number.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the rules file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    return parse_table(document, str(path))
+
+
+def parse_table(document: Mapping[str, Any], where: str) -> Table:
+    """Build a Table from the parsed TOML of a rules file; `where` names the file in errors (see `read_table`)."""
+    _known(document, {"name", "base", "rule", "multiplier", "summary"}, where)
+    name, base_name = document.get("name"), document.get("base")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ValueError(f"{where}: needs a name of its own, such as name = 'gates-as-hidden'")
+    if name in TABLES:
+        raise ValueError(f"{where}: name {name!r} is a shipped table; give the custom one a name of its own")
+    if not isinstance(base_name, str) or base_name not in TABLES:
+        raise ValueError(f"{where}: base = {base_name!r} is not a shipped table; known: {', '.join(TABLES)}")
+    base = TABLES[base_name]
+    rules = {key: dict(base.rules[key]) for key in base.rules}
+    multipliers = {mode: dict(base.multipliers[mode]) for mode in MODES}
+
+    entries = document.get("rule", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{where}: rules are written as [[rule]] entries, each with a role")
+    for entry in entries:
+        _known(entry, {"role", "optimizer", "mode", "init", "lr", "eps", "multiplier"}, f"{where}, [[rule]]")
+        role = Role(_choice(entry.get("role"), tuple(Role), f"{where}: role"))
+        optimizer = _choice(entry.get("optimizer", "all"), (*OPTIMIZERS, "all"), f"{where}: optimizer")
+        mode = _choice(entry.get("mode", "all"), (*MODES, "all"), f"{where}: mode")
+        exponents = ("init", "lr", "eps", "multiplier")
+        changes: dict[str, Any] = {key: _number(entry[key], f"{where}: {key}") for key in exponents if key in entry}
+        for key in rules:
+            if optimizer in (key[0], "all") and mode in (key[1], "all"):
+                rules[key][role] = replace(rules[key][role], source=f"custom: {where}", **changes)
+
+    sites = document.get("multiplier", {})
+    if not isinstance(sites, dict):
+        raise ValueError(f"{where}: [multiplier] is a table of {', '.join(MULTIPLIER_SITES)}")
+    _known(sites, set(MULTIPLIER_SITES), f"{where}, [multiplier]")
+    for site, exponent in sites.items():
+        for mode in MODES:
+            multipliers[mode][site] = _number(exponent, f"{where}: multiplier.{site}")
+    summary = str(document.get("summary", f"custom table over {base_name}"))
+    return Table(name, rules, multipliers, summary)
+
+
+def _known(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+
+
+def _choice(value: Any, known: tuple[str, ...], where: str) -> str:
+    if value not in known:
+        raise ValueError(f"{where} = {value!r} is unknown; known: {', '.join(known)}")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 8:
+        raise ValueError(f"{where} = {value!r} is not an exponent; give a number between -8 and 8, such as -0.5")
+    return float(value)

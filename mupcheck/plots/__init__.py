@@ -1,0 +1,120 @@
+"""Figures from the answers of `slopes` and `transfer`; nothing is computed here but where ink goes.
+
+Every figure is written as PNG and SVG under these names, in `figures/` of the sweep's folder:
+
+    coords_<parametrization>_<kind>            coordinate size (rms) against width, a panel for each site
+    coords_<parametrization>_<kind>_spectral   the same of spectral norms
+    slopes_<parametrization>                   every slope with its interval against what is required
+    loss_vs_lr                                 loss against lr by width, parametrizations side by side
+    optimum_vs_width                           the best lr at each width, and its drift
+
+A name gets `_<optimizer>_<mode>` at its end where one sweep has several of them. What a file name cannot hold of a
+parametrization's name is written as %XX. The same results give the same bytes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mupcheck.parametrization import TABLES
+from mupcheck.plots import canvas
+from mupcheck.plots.coordinates import draw_coordinates
+from mupcheck.plots.losses import draw_losses
+from mupcheck.plots.optima import draw_optima
+from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
+from mupcheck.slopes import fit_slopes
+from mupcheck.store import Results, StoreError, check_writable, load_results
+from mupcheck.transfer import transfer
+
+# (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
+COORDINATES = [OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[:3]]
+
+__all__ = ["draw_coordinates", "draw_losses", "draw_optima", "draw_slopes", "plot_results"]
+
+
+def plot_results(results: Results | str | Path, out: str | Path | None = None) -> list[Path]:
+    """Draw every figure that the results have the runs for, and return the files written.
+
+    Args:
+        results: a results folder, one sweep's folder, or what `load_results` returned.
+        out: folder for the figures, with a folder for each sweep where there are several (default: `figures/` in each
+            sweep's own folder, which only a path can tell).
+
+    Raises:
+        ValueError: if there is nothing to draw, the folder cannot be written to, or runs do not compare.
+        StoreError: if a file cannot be written after all.
+    """
+    path = None
+    if not isinstance(results, Results):
+        path = Path(results)
+        results = load_results(path, tables=("runs", "coords"))
+    folders = _folders(list(results.runs["sweep"].unique()), path, None if out is None else Path(out))
+    for folder in folders.values():
+        check_writable(folder)
+    written = []
+    for sweep, folder in folders.items():
+        runs = results.runs[results.runs["sweep"] == sweep]
+        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        with canvas.drawing_style():
+            for stem, figure in _figures(runs, coords):
+                written += _save(figure, folder, stem)
+    if not written:
+        raise ValueError(f"nothing to draw: none of the {len(results.runs)} runs finished with something measured")
+    return written
+
+
+def _folders(sweeps: list[str], path: Path | None, out: Path | None) -> dict[str, Path]:
+    """Return where the figures of each sweep go."""
+    if out is not None:
+        return {sweep: out / sweep if len(sweeps) > 1 else out for sweep in sweeps}
+    if path is None:
+        raise ValueError("out is not given; results that were loaded before do not tell their folder, so name one")
+    return {sweep: (path if (path / "runs").is_dir() else path / sweep) / "figures" for sweep in sweeps}
+
+
+def _figures(runs: pd.DataFrame, coords: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Yield the file name, without its ending, and the figure of everything there is to draw of one sweep."""
+    groups = list(runs.groupby(["optimizer", "mode"]))
+    for (optimizer, mode), group in groups:
+        tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
+        setting = f"{optimizer} · {mode}"
+        for stem, figure in _coordinate_figures(group, coords, setting):
+            yield stem + tag, figure
+        if answers := sorted(transfer(group), key=lambda answer: _order(answer.parametrization)):
+            yield f"loss_vs_lr{tag}", draw_losses(answers, title=f"Loss against lr · {setting}")
+            yield f"optimum_vs_width{tag}", draw_optima(answers, title=f"Optimum against width · {setting}")
+
+
+def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures of the coordinate checks among the runs of one optimizer and mode."""
+    slopes = fit_slopes(runs, coords)
+    finished = runs.loc[(runs["kind"] == "coord") & (runs["status"] != "failed")]
+    sizes = coords.merge(finished[["run_id", "parametrization", "width", "seed"]], on="run_id")
+    for name in sorted(slopes["parametrization"].unique(), key=_order):
+        of_name, judged = sizes[sizes["parametrization"] == name], slopes[slopes["parametrization"] == name]
+        head, file_name = canvas.shorten(name, 28), quote(name, safe="")
+        for kind, stat in COORDINATES:
+            rows = of_name[(of_name["kind"] == kind) & (of_name["stat"] == stat)]
+            if not rows.empty:
+                of_kind = judged[(judged["kind"] == kind) & (judged["stat"] == stat)]
+                stem = f"coords_{file_name}_{kind}" + ("" if stat == "rms" else f"_{stat}")
+                title = f"{head} · {setting}: {kind}" + ("" if stat == "rms" else f", {stat}")
+                yield stem, draw_coordinates(rows, of_kind, title=title)
+        yield f"slopes_{file_name}", draw_slopes(judged, title=f"{head} · {setting}: slopes")
+
+
+def _order(parametrization: str) -> tuple[int, str]:
+    """Sort the shipped tables as they are listed, then custom ones by name."""
+    shipped = list(TABLES)
+    return (shipped.index(parametrization) if parametrization in TABLES else len(shipped)), parametrization
+
+
+def _save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return canvas.save(figure, folder, stem)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder / stem}: {error.strerror or error}; free space and rerun") from error

@@ -1,0 +1,136 @@
+"""Figure of a learning-rate sweep: the optimum against width, and its drift."""
+
+import re
+from collections.abc import Sequence
+from itertools import cycle
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mupcheck.optimum import Optimum
+from mupcheck.plots import canvas
+from mupcheck.transfer import Transfer
+
+MIN_OCTAVES = 4.0  # of the axis of optima, so that flat looks flat
+LEFT, BOTTOM, TOP = 0.55, 0.42, 0.62  # margins, inches
+PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.6  # inches; higher where the notes need it
+LINE_INCHES, NOTES_INCHES, NOTES_CHARACTERS = 0.15, 3.0, 46  # of the notes: height of a line, width of the column
+
+# Okabe-Ito colours with markers; a shipped table looks the same in every figure, custom ones take what is left.
+CATEGORIES = {
+    "sp": ("#D55E00", "s"),
+    "sp-fanin": ("#E69F00", "v"),
+    "mup": ("#56B4E9", "P"),
+    "mup-strict": ("#CC79A7", "D"),
+    "gdn-mup": ("#0072B2", "o"),
+    "gdn-mup-code": ("#009E73", "^"),
+}
+
+
+def draw_optima(answers: Sequence[Transfer], *, title: str) -> Figure:
+    """Draw the optimum's log2 lr against width with its interval, and the line of its drift, for each parametrization.
+
+    An open marker has a flag, named beside the panel; a width without an optimum is a cross at the lower edge.
+
+    Args:
+        answers: of one sweep, optimizer and mode.
+        title: of the figure.
+    """
+    notes = [_notes(answer) for answer in answers]
+    lines = sum(map(len, notes)) + len(answers) - 1
+    height = max(PANEL_HEIGHT, lines * LINE_INCHES)
+    figure = Figure(figsize=(LEFT + PANEL_WIDTH + NOTES_INCHES, TOP + height + BOTTOM))
+    panel = canvas.add_panel(figure, LEFT, BOTTOM, PANEL_WIDTH, height)
+    widths = sorted({optimum.width for answer in answers for optimum in answer.optima})
+    panel.set_xlim(canvas.width_limits(np.log2(widths), pad=0.12))
+    panel.set_xticks(np.log2(widths), canvas.width_labels(widths, limits=panel.get_xlim(), inches=PANEL_WIDTH))
+    panel.set_ylim(canvas.span([x for answer in answers for x in _reach(answer)], least=MIN_OCTAVES))
+    panel.set_yticks(canvas.round_ticks(panel.get_ylim(), most=8, integer=True))
+    panel.set_xlabel("width")
+    panel.set_ylabel("log2 lr of the optimum")
+    marks = _marks([answer.parametrization for answer in answers])
+    # beside one another, so that equal optima do not hide each other
+    step = min(0.06, 0.2 / len(answers)) * np.diff(np.log2(widths)).min(initial=1.0)
+    line = 0
+    for i, (answer, note) in enumerate(zip(answers, notes, strict=True)):
+        color, marker = marks[answer.parametrization]
+        _draw_drift(panel, answer, color, marker, aside=step * (i - (len(answers) - 1) / 2))
+        _write_notes(panel, note, color, marker, line=line)
+        line += len(note) + 1
+    canvas.write_title(figure, title, "whiskers: intervals; lines: drift; open: flagged; ×: no optimum")
+    return figure
+
+
+def draw_optimum(
+    panel: Axes, x: float, y: float, optimum: Optimum, color: canvas.Color | str, marker: str = "D"
+) -> None:
+    """Draw the mark of an optimum, open if it has a flag."""
+    style: dict[str, Any] = {"markersize": 4.5, "markeredgewidth": 0.9, "zorder": 3, "label": "optimum"}
+    panel.plot(x, y, marker, color=color, markerfacecolor="white" if optimum.flags else color, **style)
+
+
+def describe_drift(answer: Transfer) -> str:
+    """Return the drift with its interval, octaves per doubling of width."""
+    return canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)
+
+
+def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each parametrization."""
+    spare = cycle([mark for name, mark in CATEGORIES.items() if name not in names] or CATEGORIES.values())
+    return {name: CATEGORIES[name] if name in CATEGORIES else next(spare) for name in names}
+
+
+def _reach(answer: Transfer) -> list[float]:
+    """Return the log2 lrs that the axis of optima must hold: optima, and their intervals as far as the lr grid goes."""
+    grid = [point.log2_lr for optimum in answer.optima for point in optimum.curve]
+    found = [optimum for optimum in answer.optima if optimum.log2_lr is not None]
+    ends = [end for optimum in found for end in (optimum.ci_low, optimum.ci_high) if end is not None]
+    inside = np.clip(ends, min(grid), max(grid)).tolist()
+    return [optimum.log2_lr for optimum in found if optimum.log2_lr is not None] + inside
+
+
+def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside: float) -> None:
+    """Draw one parametrization's optima, `aside` octaves of width from where they belong, and its drift line."""
+    drift = answer.drift
+    if drift.slope is not None and drift.intercept is not None:
+        ends = np.log2([answer.optima[0].width, answer.optima[-1].width])
+        line = drift.intercept + drift.slope * ends
+        panel.plot(ends + aside, line, color=color, linewidth=1, alpha=0.7, label="drift")
+    for optimum in answer.optima:
+        x = float(np.log2(optimum.width)) + aside
+        if optimum.log2_lr is None:
+            edge = panel.get_xaxis_transform()
+            panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
+            continue
+        if optimum.ci_low is not None and optimum.ci_high is not None:
+            canvas.draw_interval(panel, x, optimum.ci_low, optimum.ci_high, along="y", color=color)
+        draw_optimum(panel, x, optimum.log2_lr, optimum, color, marker)
+
+
+def _notes(answer: Transfer) -> list[str]:
+    """Return the lines that stand beside the panel for a parametrization: name, verdict, drift, and why in doubt."""
+    flags = "; ".join(f"{optimum.width}: {', '.join(optimum.flags)}" for optimum in answer.optima if optimum.flags)
+    said = [f"drift {describe_drift(answer)} octaves per doubling"]
+    if flags:
+        said.append(f"open at {flags}")
+    elif answer.reason.startswith("drift"):
+        said = [re.sub(r"-(?=\d)", "−", answer.reason.replace("+-", "±"))]
+    else:
+        said.append(answer.reason)
+    lines = [line for text in said for line in wrap(text, NOTES_CHARACTERS)]
+    return [canvas.shorten(answer.parametrization, 32), canvas.verdict_text(answer.verdict), *lines]
+
+
+def _write_notes(panel: Axes, lines: Sequence[str], color: str, marker: str, *, line: int) -> None:
+    """Write lines beside a panel, `line` lines below its upper edge, the first one with its marker."""
+    _, _, width, height = canvas.place(panel)
+    styles: list[dict[str, Any]] = [{"fontweight": "bold"}, {}, *({"fontsize": canvas.SMALL} for _ in lines[2:])]
+    for i, (text, style) in enumerate(zip(lines, styles, strict=True)):
+        x, y = 1 + 0.36 / width, 1 - (line + i + 0.5) * LINE_INCHES / height
+        panel.text(x, y, text, transform=panel.transAxes, va="center", **style)
+        if i == 0:
+            mark: dict[str, Any] = {"color": color, "markersize": 4.5, "transform": panel.transAxes, "clip_on": False}
+            panel.plot(x - 0.13 / width, y, marker, **mark)

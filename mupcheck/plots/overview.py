@@ -1,0 +1,124 @@
+"""Figure of every slope of a coordinate check at once, each with its interval, against what is required of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from mupcheck.expected import ACTIVATIONS, WEIGHTS
+from mupcheck.plots import canvas
+
+SITES = [*ACTIVATIONS, *(site for site in WEIGHTS if site not in ACTIVATIONS)]
+SEVERITY = ("info", "pass", "cannot tell", "fail")
+# (kind, stat) of the columns, in two blocks that share their rows
+OF_SITES = [("activation", "rms"), ("activation", "mean_abs"), ("activation_update", "rms"), ("activation_grad", "rms")]
+OF_WEIGHTS = [
+    *(("effective_update", "rms"), ("weight_update", "rms"), ("weight_update", "spectral")),
+    *(("weight", "rms"), ("weight_grad", "rms")),
+]
+
+MIN_SLOPE = 1.75  # the axis reaches this far to both sides of 0 at least: the shipped faults are at most 3/2
+LINE, WIDTH, GAP = 0.165, 1.38, 0.14  # height of a row, width of a column and between columns, inches
+LEFT, RIGHT, BOTTOM, TOP, BETWEEN = 1.12, 0.14, 0.45, 1.24, 0.85  # margins, and between the blocks, inches
+
+
+def draw_slopes(slopes: pd.DataFrame, *, title: str) -> Figure:
+    """Draw every slope of one parametrization against what is required: a column for each kind, a row for each site.
+
+    A row holds all its layers and steps as small marks, and the one judged worst with its interval. The grey bar is
+    what passes there, required +- tolerance; its dark lines are what is required, or the ends of a required range.
+
+    Args:
+        slopes: rows of `fit_slopes`.
+        title: of the figure.
+    """
+    found = dict(list(slopes.groupby(["kind", "stat"])))
+    blocks = [[found[key] for key in keys if key in found] for keys in (OF_SITES, OF_WEIGHTS)]
+    blocks = [block for block in blocks if block]
+    names = [_in_order(pd.concat(block)["site"]) for block in blocks]
+    reach = max(MIN_SLOPE, 1.08 * float(slopes["slope"].abs().fillna(0).max()))
+
+    n_columns = max(4, *(len(block) for block in blocks))
+    height = TOP + LINE * sum(map(len, names)) + BETWEEN * (len(blocks) - 1) + BOTTOM
+    figure = Figure(figsize=(LEFT + n_columns * (WIDTH + GAP) - GAP + RIGHT, height))
+    base = height - TOP
+    for block, sites in zip(blocks, names, strict=True):
+        base -= LINE * len(sites)
+        for i, rows in enumerate(block):
+            panel = canvas.add_panel(figure, LEFT + i * (WIDTH + GAP), base, WIDTH, LINE * len(sites))
+            _draw_column(panel, rows, sites, reach, labelled=i == 0)
+        base -= BETWEEN
+
+    handles: list[Artist] = [canvas.verdict_handle(verdict) for verdict in reversed(SEVERITY)]
+    handles.append(Patch(color=canvas.FAINT, label="required ± tolerance"))
+    below = "large: the layer and step judged worst, with its interval; small: all other layers and steps"
+    canvas.write_title(figure, title, below, at_right=count_verdicts(slopes))
+    canvas.legend(figure, handles, columns=len(handles))
+    return figure
+
+
+def worst_by_site(slopes: pd.DataFrame) -> list[dict]:
+    """Return for each site, in order, the row of the worst verdict; of equals the last step, then the deepest layer."""
+    severity = slopes["verdict"].map(SEVERITY.index)
+    ranked = slopes.assign(severity=severity).sort_values(["severity", "step", "layer"], kind="stable")
+    rows = {row["site"]: row for row in ranked.drop_duplicates("site", keep="last").to_dict("records")}
+    return [rows[site] for site in _in_order(rows)]
+
+
+def count_verdicts(slopes: pd.DataFrame) -> str:
+    """Return "slopes: 1 fail, 12 pass": how many have which verdict."""
+    counts = slopes["verdict"].value_counts()
+    return "slopes: " + ", ".join(f"{counts[name]} {name}" for name in reversed(SEVERITY) if name in counts)
+
+
+def _in_order(sites: Iterable[str]) -> list[str]:
+    """Return the distinct sites in the order of the model, unknown ones last."""
+    return sorted(set(sites), key=lambda site: (SITES.index(site) if site in SITES else len(SITES), site))
+
+
+def _draw_column(panel: Axes, rows: pd.DataFrame, sites: Sequence[str], reach: float, *, labelled: bool) -> None:
+    """Draw the slopes of one kind and stat, a line of the panel for each of the sites."""
+    panel.set_title("\n".join(rows[["kind", "stat"]].iloc[0]), fontsize=canvas.NORMAL, pad=5)
+    panel.set_xlim(-reach, reach)
+    panel.set_xticks([tick for tick in range(-9, 10) if abs(tick) <= reach])
+    panel.set_xlabel("slope")
+    panel.set_ylim(len(sites) - 0.5, -0.5)
+    panel.set_yticks(range(len(sites)) if labelled else [], sites if labelled else [])
+    panel.tick_params(axis="y", labelcolor=canvas.INK)
+    panel.hlines(range(len(sites)), -reach, reach, color=canvas.GRID, linewidth=0.5, zorder=0)
+    panel.axvline(0, color=canvas.GREY, linewidth=0.5, zorder=1)
+    line = {site: i for i, site in enumerate(sites)}
+    for verdict, of_verdict in rows.groupby("verdict"):
+        canvas.scatter_verdict(panel, of_verdict["slope"], of_verdict["site"].map(line), verdict, size=5, alpha=0.45)
+    worst = worst_by_site(rows)
+    _draw_bars(panel, [(line[slope["site"]], slope) for slope in worst])
+    for slope in worst:
+        y = line[slope["site"]]
+        if np.isnan(slope["slope"]):
+            style: dict[str, Any] = {"fontsize": canvas.SMALL, "va": "center_baseline", "ha": "right"}
+            panel.text(reach, y, "no slope", color=canvas.MARKS[slope["verdict"]].color, **style)
+            continue
+        color = canvas.MARKS[slope["verdict"]].color
+        canvas.draw_interval(panel, y, slope["ci_low"], slope["ci_high"], along="x", color=color)
+    for verdict in SEVERITY:
+        chosen = [slope for slope in worst if slope["verdict"] == verdict]
+        lines = [line[slope["site"]] for slope in chosen]
+        canvas.scatter_verdict(panel, [slope["slope"] for slope in chosen], lines, verdict, size=16)
+
+
+def _draw_bars(panel: Axes, slopes: Sequence[tuple[int, Mapping]]) -> None:
+    """Draw what is required of each (line, slope): a grey bar of what passes, dark lines at the ends of the range."""
+    pinned = [(y, slope) for y, slope in slopes if not np.isnan(slope["required_high"])]
+    left = [max(slope["required_low"] - slope["tolerance"], panel.get_xlim()[0]) for _, slope in pinned]
+    right = [slope["required_high"] + slope["tolerance"] for _, slope in pinned]
+    points_high = 0.74 * LINE * 72
+    panel.hlines([y for y, _ in pinned], left, right, color=canvas.FAINT, linewidth=points_high, zorder=1)
+    ends = [(y, slope[end]) for y, slope in pinned for end in ("required_low", "required_high") if slope[end] > -inf]
+    lines = np.array([y for y, _ in ends])
+    panel.vlines([x for _, x in ends], lines - 0.37, lines + 0.37, color=canvas.GREY, linewidth=0.9, zorder=1.5)

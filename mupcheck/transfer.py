@@ -1,0 +1,234 @@
+"""Judge learning-rate sweeps: how the optimum drifts with width, what that costs, and whether the lr transfers.
+
+Everything a figure or a table shows is computed here or in `optimum` and handed over in frozen records, with None
+where there is no number. Drift is in octaves of lr per doubling of width. Source: theory.md section 6.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+from mupcheck.lr_curve import (
+    divergence_threshold,
+    draw_seeds,
+    grid_rounding,
+    interval,
+    loss_at,
+    lr_sensitivity,
+    resample_minimum,
+)
+from mupcheck.optimum import (
+    CONFIDENCE,
+    DIVERGENCE,
+    GROUP,
+    GUARDS,
+    Optimum,
+    check_confidence,
+    distinct,
+    find_optima,
+)
+
+# Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
+# is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
+DRIFT_TOLERANCE = 0.25
+CLIPPING_ACTIVE = 0.1  # mean fraction of steps that were clipped
+MIN_WIDTHS = 3
+
+PROVENANCE = ("device", "torch", "commit")  # may differ, and is then noted
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The line log2_lr = intercept + slope * log2(width), with the interval of its slope."""
+
+    slope: float | None
+    ci_low: float | None
+    ci_high: float | None
+    intercept: float | None
+    confidence: float
+    n_widths: int
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What it costs to train width `target` at the optimum of width `source`: L_target(x*_source) - min L_target."""
+
+    source: int
+    target: int
+    nats: float | None
+    percent: float | None  # of min L_target
+    reason: str  # why there is no number, else empty
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Log2 lr from which at least half of the seeds diverged, by width; None where none did."""
+
+    log2_lr: tuple[float | None, ...]
+    slope: float | None  # octaves per doubling; None unless every width has a threshold
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The answer for one parametrization. `lr_sensitivity` and `divergence.log2_lr` are in the order of `optima`."""
+
+    sweep: str
+    parametrization: str
+    optimizer: str
+    mode: str
+    base_width: int
+    loss_name: str
+    optima: tuple[Optimum, ...]  # by rising width
+    drift: Drift
+    tolerance: float
+    penalty: tuple[Penalty, ...]  # every source with every target
+    lr_sensitivity: tuple[float | None, ...]  # nats
+    divergence: Divergence
+    verdict: str  # transfers, drifts or cannot tell
+    reason: str
+    notes: tuple[str, ...]
+
+
+def transfer(
+    runs: pd.DataFrame, *, tolerance: float = DRIFT_TOLERANCE, confidence: float = CONFIDENCE
+) -> list[Transfer]:
+    """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
+
+    `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
+    tell`; also `cannot tell` when a guard was hit, with fewer than 3 widths, or with one seed.
+
+    Raises:
+        ValueError: as `find_optima`, or if tolerance is not above 0.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
+    answers = []
+    for key, members in groupby(find_optima(runs, confidence=confidence), key=_group):
+        optima = tuple(members)
+        group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
+        initial_loss = float(np.log(group["vocab_size"].iloc[0]))
+        drift = fit_drift(optima, confidence=confidence)
+        verdict, reason = _judge(optima, drift, tolerance)
+        answer = Transfer(
+            *key,
+            base_width=int(group["base_width"].iloc[0]),
+            loss_name=optima[0].loss_name,
+            optima=optima,
+            drift=drift,
+            tolerance=tolerance,
+            penalty=tuple(_penalty(source, target) for source in optima for target in optima),
+            lr_sensitivity=tuple(lr_sensitivity(optimum.curve, initial_loss) for optimum in optima),
+            divergence=_divergence(optima),
+            verdict=verdict,
+            reason=reason,
+            notes=_notes(group, optima),
+        )
+        answers.append(answer)
+    return answers
+
+
+def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> Drift:
+    """Least-squares slope of the optimum's log2 lr against log2 width, over the widths of one parametrization.
+
+    Each resample takes the same seeds at every width, as these share data order and common initial values: what a seed
+    does to all widths alike does not widen the interval. Widths without an optimum are left out; the slope is None
+    with fewer than 2 left, its interval also with one seed. Guards are `transfer`'s business.
+
+    Raises:
+        ValueError: if confidence is not in (0, 1), or the optima are not of one (sweep, parametrization, optimizer,
+            mode).
+    """
+    check_confidence(confidence)
+    groups = sorted({_group(optimum) for optimum in optima})
+    if len(groups) > 1:
+        raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")
+    found = [(optimum, optimum.log2_lr) for optimum in optima if optimum.log2_lr is not None]
+    seeds = sorted({seed for optimum, _ in found for point in optimum.curve for seed, _ in point.seed_losses})
+    if len({optimum.width for optimum, _ in found}) < 2:
+        return Drift(None, None, None, None, confidence, len(found), len(seeds))
+    log2_width = np.log2([optimum.width for optimum, _ in found])
+    best = np.array([log2_lr for _, log2_lr in found])
+    centred = log2_width - log2_width.mean()
+    weights = centred / (centred @ centred)  # slope = weights @ best
+    slope = float(weights @ best)
+    draws = draw_seeds(len(seeds))
+    resampled = weights @ np.stack([resample_minimum(optimum.curve, seeds, draws)[0] for optimum, _ in found])
+    rounding = float(np.linalg.norm(weights * [grid_rounding(optimum.curve) for optimum, _ in found]))
+    low, high = interval(slope, resampled, n_seeds=len(seeds), rounding=rounding, confidence=confidence)
+    intercept = float(best.mean() - slope * log2_width.mean())
+    return Drift(slope, low, high, intercept, confidence, len(found), len(seeds))
+
+
+def _group(optimum: Optimum) -> tuple[str, str, str, str]:
+    return optimum.sweep, optimum.parametrization, optimum.optimizer, optimum.mode
+
+
+def _penalty(source: Optimum, target: Optimum) -> Penalty:
+    """Transfer penalty from the mean curves; without a number where it would have to be extrapolated."""
+    if source.log2_lr is None or target.loss is None:
+        width = source.width if source.log2_lr is None else target.width
+        return Penalty(source.width, target.width, None, None, f"width {width} has no optimum")
+    loss = loss_at(target.curve, source.log2_lr)
+    if loss is None:
+        inside = target.curve[0].log2_lr <= source.log2_lr <= target.curve[-1].log2_lr
+        reason = f"width {target.width} diverges around it" if inside else f"outside the lrs of width {target.width}"
+        return Penalty(source.width, target.width, None, None, reason)
+    best = min(target.loss, *(point.loss for point in target.curve if point.loss is not None))
+    nats = max(loss - best, 0.0)  # parabolas around two neighbours can differ a little
+    return Penalty(source.width, target.width, nats, 100 * nats / best, "")
+
+
+def _divergence(optima: Sequence[Optimum]) -> Divergence:
+    thresholds = tuple(divergence_threshold(optimum.curve) for optimum in optima)
+    # A width that did not diverge has its threshold somewhere above its grid: a slope without it would be biased.
+    known = [threshold for threshold in thresholds if threshold is not None]
+    if len(known) < 2 or len(known) < len(thresholds):
+        return Divergence(thresholds, None)
+    return Divergence(thresholds, float(np.polyfit(np.log2([optimum.width for optimum in optima]), known, 1)[0]))
+
+
+def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
+    """What a reader of the verdict should know beside it."""
+    notes = []
+    clipped = runs.groupby("width")["clipped_fraction"].mean()
+    if clipped.max() > CLIPPING_ACTIVE:
+        notes.append(
+            f"clipping was active, at most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps): "
+            "under SGD it hides what tells parametrizations apart; repeat with clipping off"
+        )
+    bracketed = [str(optimum.width) for optimum in optima if DIVERGENCE in optimum.flags]
+    if bracketed:
+        notes.append(f"width {', '.join(bracketed)}: bracketed by a diverged lr, so known to half a grid step only")
+    no_loss = (runs["status"] == "ok") & ~np.isfinite(runs[optima[0].loss_name].astype(float))
+    if no_loss.any():
+        notes.append(f"{no_loss.sum()} finished run(s) without a finite {optima[0].loss_name} count as diverged")
+    for field in PROVENANCE:
+        values = distinct(runs[field]) if field in runs else []
+        if len(values) > 1:
+            notes.append(f"runs differ in {field}: {values}")
+    return tuple(notes)
+
+
+def _judge(optima: Sequence[Optimum], drift: Drift, tolerance: float) -> tuple[str, str]:
+    """Verdict and its reason; every reason for `cannot tell` ends in what to do."""
+    doubts = []
+    for guard, advice in GUARDS.items():
+        hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
+        if hit:
+            doubts.append(f"width {', '.join(hit)}: {advice}")
+    if len(optima) < MIN_WIDTHS:
+        doubts.append(f"{len(optima)} width(s) where at least {MIN_WIDTHS} are needed; add widths")
+    if max(optimum.n_seeds for optimum in optima) == 1:
+        doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
+    if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
+        return "cannot tell", ". ".join(doubts)
+    measured = f"drift {drift.slope:+.2f} [{drift.ci_low:+.2f}, {drift.ci_high:+.2f}] octaves per doubling of width"
+    if -tolerance <= drift.ci_low and drift.ci_high <= tolerance:
+        return "transfers", f"{measured}, within +-{tolerance:g}"
+    if drift.ci_low > tolerance or drift.ci_high < -tolerance:
+        return "drifts", f"{measured}, outside +-{tolerance:g}"
+    return "cannot tell", f"{measured}, an interval across +-{tolerance:g}; add seeds, or widths over a wider range"

@@ -1,0 +1,66 @@
+"""Tiny models and data, one thread, and the gpu mark."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from mupcheck.data import Corpus
+from mupcheck.parametrization import find_table
+from mupcheck.spec import RunSpec
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # the same bits on every machine of a kind, and two test processes do not fight over two cores
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """64 k tokens in which a token often follows its neighbour in the alphabet, so that there is something to learn."""
+    rng = np.random.Generator(np.random.Philox(key=0))
+    steps = rng.choice([1, 1, 1, 2, 7], size=65_536)
+    tokens = (np.cumsum(steps) % 32).astype(np.uint8)
+    return Corpus("test", tokens[:-8192], tokens[-8192:], 32, "0" * 16)
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., RunSpec]:
+    """Return a function that makes a tiny RunSpec, changed by keywords."""
+
+    def make(parametrization: str = "gdn-mup", **changes: object) -> RunSpec:
+        fields = {
+            "width": 16,
+            "base_width": 16,
+            "n_heads": 2,
+            "vocab_size": 32,
+            "readout_std": 0.25,
+            "lr": 2.0**-8,
+            "steps": 4,
+            "batch_size": 2,
+            "seq_len": 16,
+            "seed": 0,
+            "data": "test",
+            "kind": "lr",
+        }
+        table = changes.pop("table", None) or find_table(parametrization)
+        return RunSpec(parametrization=table.name, table=table, **(fields | changes))
+
+    return make
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Return each device in turn; the law is the same on both."""
+    return request.param
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,355 @@
+import warnings
+from math import inf, isnan, nan
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mupcheck.slopes import COLUMNS, SAME, fit_slopes, pool, summarize, warnings_from
+
+WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)
+RESIDUAL = ("activation", "rms", "residual", 0, 1)  # required: 0
+Z_GRAD = ("activation_grad", "rms", "z_beta", 0, 0)  # required: -1/2 to 0
+LOGITS = ("activation", "rms", "logits", -1, 0)  # required: at most 0
+EFFECTIVE = ("effective_update", "rms", "q_proj", 0, 1)  # required: 0
+FREE = ("weight_grad", "rms", "q_proj", 0, 1)  # not pinned
+
+
+def make_runs(widths=WIDTHS, seeds=SEEDS, **changes):
+    one = dict.fromkeys(SAME, 1) | {"tied": False, "momentum": None, "data": "synthetic", "data_hash": "ab", "lr": 0.01}
+    one |= {"sweep": "s", "kind": "coord", "parametrization": "gdn-mup", "optimizer": "adamw", "mode": "head-dim"}
+    one |= {"n_heads": 2, "status": "ok"} | changes
+    rows = [
+        one
+        | {"run_id": f"{one['parametrization']}-{width}-{seed}", "width": width, "seed": seed}
+        | {"head_k_dim": width // 4, "head_v_dim": width // 2, "n_params": width**2}
+        for width in widths
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows)
+
+
+def make_coords(runs, slope_of, *, noise=0.0, seed=0):
+    """Plant size = width ** slope * 2 ** (noise * normal) for each quantity of `slope_of`."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for quantity, slope in slope_of.items():
+        value = runs["width"].to_numpy(float) ** slope * 2 ** (noise * rng.standard_normal(len(runs)))
+        names = zip(("kind", "stat", "site", "layer", "step"), quantity, strict=True)
+        tables.append(pd.DataFrame({"run_id": runs["run_id"], "value": value} | dict(names)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def fit_one(runs, coords):
+    slopes = fit_slopes(runs, coords)
+    assert len(slopes) == 1
+    return slopes.iloc[0]
+
+
+def judge(quantity, slope, *, noise=0.0, seed=0, **changes):
+    runs = make_runs(**changes)
+    return fit_one(runs, make_coords(runs, {quantity: slope}, noise=noise, seed=seed))
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_slope_and_interval_are_those_of_one_fit_per_seed():
+    runs = make_runs()
+    coords = make_coords(runs, {RESIDUAL: 0.7, FREE: -1.3}, noise=0.5)
+    slopes = fit_slopes(runs, coords.sample(frac=1, random_state=0))
+    assert list(slopes.columns) == COLUMNS
+    for row in slopes.itertuples():
+        mine = coords[coords["kind"] == row.kind].merge(runs[["run_id", "width", "seed"]])
+        by_seed = [
+            stats.linregress(np.log2(rows["width"]), np.log2(rows["value"])).slope for _, rows in mine.groupby("seed")
+        ]
+        interval = stats.t.interval(0.90, 3, np.mean(by_seed), stats.sem(by_seed))
+        assert row.slope == pytest.approx(np.mean(by_seed), abs=1e-12)
+        assert row.slope_stderr == pytest.approx(stats.sem(by_seed), abs=1e-12)
+        assert (row.ci_low, row.ci_high) == pytest.approx(interval, abs=1e-12)
+        assert (row.n_widths, row.n_seeds) == (4, 4)
+
+
+def test_one_seed_falls_back_on_the_residuals_and_cannot_tell():
+    runs = make_runs(seeds=(0,))
+    coords = make_coords(runs, {RESIDUAL: 0.0}, noise=0.1)
+    row = fit_one(runs, coords)
+    fit = stats.linregress(np.log2(runs["width"]), np.log2(coords["value"]))
+    assert (row["slope"], row["slope_stderr"]) == pytest.approx((fit.slope, fit.stderr), abs=1e-12)
+    assert row["ci_high"] == pytest.approx(fit.slope + stats.t.ppf(0.95, 2) * fit.stderr, abs=1e-12)
+    assert row["verdict"] == "cannot tell"
+    assert "one seed" in row["reason"]
+
+
+@pytest.mark.parametrize("seed_effect", [0.0, 0.3])
+def test_a_90_percent_interval_covers_the_truth_90_times_in_100(seed_effect):
+    # seeds may share a slope of their own over all widths: the interval is over seeds, so it must hold that too
+    n = 1500
+    runs, rng = make_runs(), np.random.default_rng(1)
+    slope = seed_effect * rng.standard_normal((n, len(SEEDS)))[:, runs["seed"]]
+    values = 2 ** (slope * np.log2(runs["width"].to_numpy()) + 0.5 * rng.standard_normal((n, len(runs))))
+    coords = pd.DataFrame({"run_id": np.tile(runs["run_id"], n), "value": values.ravel()})
+    coords = coords.assign(
+        kind="weight_grad", stat="rms", site="q_proj", step=1, layer=np.repeat(np.arange(n), len(runs))
+    )
+    slopes = fit_slopes(runs, coords)
+    assert len(slopes) == n
+    covered = ((slopes["ci_low"] <= 0) & (slopes["ci_high"] >= 0)).mean()
+    assert 0.87 <= covered <= 0.93  # 0.9 +- 4 standard errors of 1500 repetitions
+
+
+@pytest.mark.parametrize(
+    ("quantity", "slope", "verdict"),
+    [
+        (RESIDUAL, 0.0, "pass"),
+        (RESIDUAL, 1.0, "fail"),
+        (RESIDUAL, -0.5, "fail"),
+        (RESIDUAL, 0.5, "fail"),
+        (EFFECTIVE, 1.0, "fail"),
+        (Z_GRAD, 0.0, "pass"),
+        (Z_GRAD, -0.25, "pass"),
+        (Z_GRAD, -1.0, "fail"),
+        (LOGITS, -3.0, "pass"),
+        (LOGITS, 0.5, "fail"),
+        (FREE, 5.0, "info"),
+    ],
+)
+def test_a_planted_slope_is_judged(quantity, slope, verdict):
+    row = judge(quantity, slope, noise=0.05)
+    assert row["verdict"] == verdict
+    assert row["slope"] == pytest.approx(slope, abs=0.1)  # 4 seeds with a scatter of about 0.02 each
+    assert f"{row['slope']:+.2f} [{row['ci_low']:+.2f}, {row['ci_high']:+.2f}]" in row["reason"]
+
+
+def test_a_wide_interval_never_passes():
+    verdicts = [judge(RESIDUAL, 0.0, noise=2.0, seed=seed)["verdict"] for seed in range(5)]
+    assert "pass" not in verdicts
+    assert "cannot tell" in verdicts
+
+
+@pytest.mark.parametrize("edge", [-0.25, 0.25])
+@pytest.mark.parametrize(("beyond", "verdict"), [(-0.1, "pass"), (0.0, "cannot tell"), (0.1, "fail")])
+def test_the_interval_decides_and_not_the_slope(edge, beyond, verdict):
+    runs = make_runs()
+    centre = edge + np.sign(edge) * beyond
+    slope = centre + 0.05 * np.array([-1, -1, 1, 1])[runs["seed"]]  # stderr 0.029, interval centre +- 0.068
+    coords = make_coords(runs, {RESIDUAL: 0.0}).assign(value=runs["width"] ** slope)
+    row = fit_one(runs, coords)
+    assert row["slope"] == pytest.approx(centre, abs=1e-12)
+    assert row["verdict"] == verdict
+
+
+def test_required_is_reported_beside_the_slope():
+    point, band, bound, free = (judge(quantity, 0.0) for quantity in (EFFECTIVE, Z_GRAD, LOGITS, FREE))
+    assert (point["required"], point["required_low"], point["required_high"], point["tolerance"]) == (0, 0, 0, 0.25)
+    assert (band["required_low"], band["required_high"]) == (-0.5, 0)
+    assert (bound["required_low"], bound["required_high"]) == (-inf, 0)
+    assert isnan(band["required"])
+    assert isnan(bound["required"])
+    assert free[["required", "required_low", "required_high", "tolerance"]].isna().all()
+    assert point["reason"] == "slope +0.00 [+0.00, +0.00], required 0 +- 0.25"
+    assert point[["implied", "as_implied"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "value 0"), (-1.0, "value -1"), (nan, "value nan"), (inf, "value inf")]
+)
+def test_a_value_without_a_logarithm_cannot_be_told(value, shown):
+    runs = make_runs()
+    coords = make_coords(runs, {EFFECTIVE: 0.0})
+    coords.loc[coords["run_id"] == "gdn-mup-256-2", "value"] = value
+    row = fit_one(runs, coords)
+    assert row["verdict"] == "cannot tell"
+    assert isnan(row["slope"])
+    assert f"{shown} at width 256, seed 2" in row["reason"]
+
+
+@pytest.mark.parametrize(("quantity", "verdict"), [(LOGITS, "pass"), (EFFECTIVE, "cannot tell")])
+def test_only_what_may_start_at_nothing_passes_at_zero(quantity, verdict):
+    runs = make_runs()
+    assert fit_one(runs, make_coords(runs, {quantity: 0.0}).assign(value=0.0))["verdict"] == verdict
+
+
+def test_diverged_runs_count_and_a_failed_one_takes_its_seed_along():
+    runs = make_runs()
+    coords = make_coords(runs, {RESIDUAL: 0.0}, noise=0.1)
+    everything = fit_one(runs, coords)
+    runs.loc[runs["run_id"] == "gdn-mup-512-3", "status"] = "diverged"
+    assert fit_one(runs, coords)["slope"] == everything["slope"]
+    runs.loc[runs["run_id"] == "gdn-mup-512-3", "status"] = "failed"
+    left = fit_one(runs, coords)
+    others = runs["seed"] != 3
+    assert left["slope"] == pytest.approx(fit_one(runs[others], coords)["slope"], abs=1e-12)
+    assert left["n_seeds"] == 3
+    assert "seed 3 left out: it has no value at width 512" in left["reason"]
+
+
+def test_a_width_that_nobody_finished_is_missed():
+    runs = make_runs(widths=(64, 128, 256, 512, 1024))
+    coords = make_coords(runs, {RESIDUAL: 0.0})
+    runs.loc[runs["width"] == 1024, "status"] = "failed"
+    row = fit_one(runs, coords)
+    assert (row["verdict"], row["n_seeds"]) == ("cannot tell", 0)
+    assert "no seed has a value at every width" in row["reason"]
+
+
+@pytest.mark.parametrize("widths", [(64,), (64, 512)])
+def test_fewer_than_three_widths_cannot_tell(widths):
+    row = judge(RESIDUAL, 0.0, noise=0.1, widths=widths)
+    assert row["verdict"] == "cannot tell"
+    assert f"{len(widths)} width" in row["reason"]
+    assert isnan(row["slope"]) == (len(widths) == 1)
+
+
+@pytest.mark.parametrize("field", [*SAME, "n_heads"])
+def test_runs_that_differ_in_more_than_width_and_seed_are_refused(field):
+    runs = make_runs()
+    runs[field] = runs[field].astype(object)
+    runs.loc[3, field] = "other"
+    with pytest.raises(ValueError, match=rf"differ in {field} \("):
+        fit_slopes(runs, make_coords(runs, {RESIDUAL: 0.0}))
+
+
+def test_head_shapes_must_agree_in_heads_mode_only():
+    grown = make_runs(mode="heads")
+    with pytest.raises(ValueError, match="differ in head_k_dim"):
+        fit_slopes(grown, make_coords(grown, {RESIDUAL: 0.0}))
+    widened = grown.assign(head_k_dim=8, head_v_dim=16, n_heads=grown["width"] // 16)
+    assert fit_one(widened, make_coords(widened, {RESIDUAL: 0.0}))["verdict"] == "pass"
+
+
+def test_two_runs_of_one_width_and_seed_are_refused():
+    runs = make_runs()
+    coords = make_coords(runs, {RESIDUAL: 0.0})
+    with pytest.raises(ValueError, match="two runs of width 64 and seed 0"):
+        fit_slopes(pd.concat([runs, runs[:1].assign(run_id="again")]), coords)
+
+
+@pytest.mark.parametrize(("table", "column"), [("runs", "data_hash"), ("coords", "site")])
+def test_a_missing_column_is_named(table, column):
+    runs = make_runs()
+    tables = {"runs": runs, "coords": make_coords(runs, {RESIDUAL: 0.0})}
+    tables[table] = tables[table].drop(columns=column)
+    with pytest.raises(ValueError, match=f"{table} has no column '{column}'"):
+        fit_slopes(**tables)
+
+
+def test_confidence_is_checked():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        fit_slopes(make_runs(), pd.DataFrame(), confidence=90)
+
+
+def test_groups_are_fitted_apart_and_other_rows_ignored():
+    mup, sp = make_runs(), make_runs(parametrization="sp", rules_hash=2)
+    lr = make_runs(kind="lr", parametrization="other", lr=7.0)
+    quantity_and_diagnostic = {RESIDUAL: 0.0, ("diagnostic", "relative_update", "q_proj", 0, 1): 3.0}
+    coords = [
+        make_coords(mup, quantity_and_diagnostic),
+        make_coords(sp, {RESIDUAL: 1.0}),
+        make_coords(lr, {RESIDUAL: 2.0}),
+    ]
+    slopes = fit_slopes(pd.concat([mup, sp, lr]), pd.concat(coords))
+    found = slopes.set_index("parametrization")["slope"].to_dict()
+    assert found == pytest.approx({"gdn-mup": 0.0, "sp": 1.0}, abs=1e-12)
+
+
+def test_no_coordinate_runs_give_an_empty_table():
+    runs = make_runs(kind="lr")
+    slopes = fit_slopes(runs, make_coords(runs, {RESIDUAL: 0.0}))
+    assert list(slopes.columns) == COLUMNS
+    assert slopes.empty
+    assert summarize(slopes, slopes).empty
+
+
+def summary(slope_of, **noise):
+    runs = make_runs()
+    coords = make_coords(runs, slope_of, **noise)
+    table = summarize(fit_slopes(runs, coords), fit_slopes(runs, pool(coords)))
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_summary_fails_if_one_fails_and_names_the_worst_first():
+    row = summary({RESIDUAL: 0.0, EFFECTIVE: -0.5, ("effective_update", "rms", "o_proj", 1, 1): 1.0, FREE: 4.0})
+    assert (row["verdict"], row["n_pass"], row["n_fail"], row["n_cannot_tell"], row["n_info"]) == ("fail", 1, 2, 0, 1)
+    assert len(row["worst"]) == 2
+    assert row["worst"][0].startswith("effective_update rms of o_proj, step 1: slope +1.00 [")
+    assert row["worst"][1].startswith("effective_update rms of q_proj, step 1: slope -0.50 [")
+
+
+def test_summary_fails_for_one_layer_among_many():
+    sites = {("effective_update", "rms", "q_proj", layer, 1): 0.0 for layer in range(9)}
+    assert summary(sites)["verdict"] == "pass"
+    row = summary(sites | {("effective_update", "rms", "q_proj", 4, 1): -1.0})  # -0.11 over all layers
+    assert (row["verdict"], row["n_fail"]) == ("fail", 0)
+    assert row["worst"][0].startswith("effective_update rms of q_proj, layer 4, step 1: slope -1.00")
+
+
+def test_summary_passes_if_all_pass_and_cannot_tell_if_nothing_is_pinned():
+    assert summary({RESIDUAL: 0.0, EFFECTIVE: 0.0, FREE: 1.0})["verdict"] == "pass"
+    assert summary({FREE: 1.0})["verdict"] == "cannot tell"
+
+
+def test_what_no_layer_can_tell_alone_all_can_together():
+    sites = {("effective_update", "rms", "q_proj", layer, 1): 0.0 for layer in range(64)}
+    runs = make_runs()
+    coords = make_coords(runs, sites, noise=0.5)
+    slopes, pooled = fit_slopes(runs, coords), fit_slopes(runs, pool(coords))
+    assert (slopes["verdict"] == "cannot tell").any()
+    assert summarize(slopes, pooled)["verdict"].item() == "pass"
+    few = {key: slope for key, slope in sites.items() if key[3] < 2}
+    assert summary(few, noise=0.5)["verdict"] == "cannot tell"
+
+
+def test_pooled_slopes_are_the_mean_over_layers_and_later_steps():
+    key = ("activation", "rms", "residual")
+    runs = make_runs()
+    coords = make_coords(runs, {(*key, 0, 0): 0.25, (*key, 0, 1): -1.0, (*key, 0, 3): 0.0, (*key, 1, 3): 0.7})
+    table = fit_slopes(runs, pool(coords)).set_index("step")["slope"]
+    assert table.to_dict() == pytest.approx({0: 0.25, 3: -0.1}, abs=1e-12)
+    # a size without a logarithm is not averaged away
+    coords.loc[(coords["step"] == 3) & (coords["run_id"] == runs["run_id"].iloc[0]), "value"] = 0.0
+    assert fit_slopes(runs, pool(coords)).set_index("step")["verdict"].to_dict() == {0: "pass", 3: "cannot tell"}
+
+
+def diagnose(stat, good, bad=nan, *, where=None, from_zero=False):
+    """Warnings of runs whose diagnostic is `good`, or `bad` in the runs that the query `where` picks."""
+    runs = make_runs()
+    value = np.where(runs.eval(where), bad, good) if where else good
+    coords = make_coords(runs, {("diagnostic", stat, "q_proj", 0, 3): 0.0}).assign(value=value)
+    size = make_coords(runs, {("weight", "rms", "q_proj", 0, 0): 0.0}).assign(value=0.0 if from_zero else 1.0)
+    return warnings_from(runs, pd.concat([coords, size]))
+
+
+@pytest.mark.parametrize(
+    ("stat", "good", "bad", "text"),
+    [
+        ("o_norm_eps_ratio", 1e3, 0.06, "eps, not mean(o^2), sets the size of o_norm"),
+        ("adam_eps_ratio", 1e3, 3.0, "Adam's eps slows the update"),
+        ("relative_update", 0.1, 0.7, "saturated"),
+        ("relative_update", 0.1, 1e-6, "nothing trained"),
+    ],
+)
+def test_diagnostics_warn_at_the_width_they_are_bad_at(stat, good, bad, text):
+    assert diagnose(stat, good) == []
+    (line,) = diagnose(stat, good, bad, where="width == 256")
+    assert line.startswith("s gdn-mup adamw head-dim, width 256: ")
+    assert text in line
+    assert line.endswith(f"({bad:.2g} at q_proj, layer 0, step 3)")
+    # the median over seeds: one bad seed of four is not the width's fault
+    assert diagnose(stat, good, bad, where="seed == 2") == []
+
+
+def test_a_weight_that_starts_at_zero_is_not_saturated():
+    assert diagnose("relative_update", 1.0, from_zero=True) == []
+    assert len(diagnose("relative_update", 1.0)) == len(WIDTHS)
+
+
+def test_nan_diagnostics_warn_of_nothing():
+    assert diagnose("adam_eps_ratio", nan) == []
