@@ -305,12 +305,16 @@ def summarize(slopes: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*GROUP, "verdict", *counted, "worst"])
 
 
-def _worst(table: pd.DataFrame) -> list[str]:
+def farthest_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `fit_slopes`, the slope farthest from what is required first, those without one last."""
     distance = np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])
-    farthest = table.loc[distance.sort_values(ascending=False, kind="stable").index]  # NaN comes last
+    return table.iloc[distance.reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
+
+
+def _worst(table: pd.DataFrame) -> list[str]:
     return [
         f"{row.kind} {row.stat} of {_place(row.site, row.layer, row.step)}: {row.reason}"
-        for row in farthest.drop_duplicates(["kind", "site"]).head(N_WORST).itertuples()
+        for row in farthest_first(table).drop_duplicates(["kind", "site"]).head(N_WORST).itertuples()
     ]
 
 

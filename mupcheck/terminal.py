@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 120
 SECONDS_BETWEEN_LINES = 5.0
 STYLES = {"pass": "green", "transfers": "green", "fail": "red", "drifts": "red", "cannot tell": "yellow"}
-MAX_LINES = 20
+MAX_LINES = 10
 
 
 def say(line: str) -> None:
@@ -140,13 +140,19 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
 
 def print_slopes(pooled: "pd.DataFrame", summary: "pd.DataFrame", warnings: Sequence[str], *, every: bool) -> None:
     """Print the verdict table: slopes over all layers and steps, every one or those worth a look."""
-    from mupcheck.slopes import GROUP
+    import pandas as pd
+
+    from mupcheck.slopes import GROUP, farthest_first
 
     console = _console()
     for row in summary.to_dict("records"):
         group = pooled[(pooled[GROUP] == [row[name] for name in GROUP]).all(axis=1)]
+        left_out = 0
         if not every:
-            group = group[(group["kind"] == "effective_update") | group["verdict"].isin(["fail", "cannot tell"])]
+            trouble = group[(group["kind"] != "effective_update") & group["verdict"].isin(["fail", "cannot tell"])]
+            left_out = max(len(trouble) - MAX_LINES, 0)
+            effective = group[group["kind"] == "effective_update"]
+            group = effective if trouble.empty else pd.concat([effective, farthest_first(trouble).head(MAX_LINES)])
         table = _table("quantity", "site", "steps", "slope", "90% interval", "required", "verdict")
         for cell in group.to_dict("records"):
             table.add_row(
@@ -159,6 +165,8 @@ def print_slopes(pooled: "pd.DataFrame", summary: "pd.DataFrame", warnings: Sequ
                 _styled(cell["verdict"]),
             )
         console.print(table)
+        if left_out:
+            console.print(f"... and {left_out} more that do not pass (--all prints every quantity)\n", soft_wrap=True)
         console.print(
             f"{row['parametrization']} ({row['optimizer']}, {row['mode']}):",
             _styled(row["verdict"]),
@@ -188,19 +196,21 @@ def print_transfer(answer: "Transfer") -> None:
             _number(optimum.log2_lr, "+.2f"),
             f"[{_number(optimum.ci_low, '+.2f')}, {_number(optimum.ci_high, '+.2f')}]",
             _number(optimum.loss, ".4f"),
-            f"{_number(cost.nats, '.4f')} nats ({_number(cost.percent, '.2f')}%)" if cost.nats is not None else "?",
+            cost.reason or f"{_number(cost.nats, '.4f')} nats ({_number(cost.percent, '.2f')}%)",
             ", ".join(optimum.flags),
         )
     drift = answer.drift
     interval = f"[{_number(drift.ci_low, '+.2f')}, {_number(drift.ci_high, '+.2f')}]"
+    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width"
+    if answer.reason.startswith("drift"):
+        measured = answer.reason
     console.print(table)
     console.print(
-        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
+        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}, {answer.loss_name}):",
         _styled(answer.verdict),
-        f"  drift {_number(drift.slope, '+.2f')} {interval} octaves of lr per doubling of width ({answer.loss_name})",
         soft_wrap=True,
     )
-    for line in (answer.reason, *answer.notes):
+    for line in dict.fromkeys((measured, answer.reason, *answer.notes)):
         console.print(f"  {line}", soft_wrap=True)
 
 
