@@ -201,12 +201,12 @@ def print_transfer(answer: "Transfer") -> None:
         )
     drift = answer.drift
     interval = f"[{_number(drift.ci_low, '+.2f')}, {_number(drift.ci_high, '+.2f')}]"
-    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width"
+    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
     if answer.reason.startswith("drift"):
         measured = answer.reason
     console.print(table)
     console.print(
-        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}, {answer.loss_name}):",
+        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
         _styled(answer.verdict),
         soft_wrap=True,
     )

@@ -153,7 +153,7 @@ def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
     assert "36 of 36 runs to train" in answer.err and "done in" in answer.err
     for name in ("sp-fanin", "gdn-mup"):
         assert re.search(
-            rf"^{name} \(adamw, head-dim\): (transfers|drifts|cannot tell)   drift ", answer.out, re.MULTILINE
+            rf"^{name} \(adamw, head-dim\): (transfers|drifts|cannot tell)\n  drift ", answer.out, re.MULTILINE
         )
     assert len(list((tmp_path / "smoke" / "runs").glob("*.parquet"))) == 36
     assert json.loads((tmp_path / "smoke" / "sweep.json").read_text())["question"].endswith("?")
@@ -453,6 +453,9 @@ def test_a_fault_of_the_store_is_exit_code_4_and_the_rest_is_stored(monkeypatch,
     assert "No space left on device" in answer.err and "Traceback" not in answer.err
     assert len(list((tmp_path / "results" / "lr" / "runs").iterdir())) == 3
     assert "gdn-mup" in answer.out  # what there is was judged
+    for verdict in ("drifts", "cannot tell"):  # says nothing while runs are missing
+        monkeypatch.setattr(terminal, "print_answer", lambda *args, verdict=verdict, **options: {"gdn-mup": verdict})
+        assert mupcheck("run", "lr.toml", *HERE, "--expect", "transfers", "--strict").code == cli.STORAGE
 
     def fuller(folder, run, *tables):
         raise StoreError("cannot write x.parquet: No space left on device")
@@ -687,6 +690,12 @@ def test_bad_input_looks_the_same_from_a_shell(tmp_path):
     assert (answer.code, answer.out) == (cli.USAGE, "")
     assert answer.err == "error: lr 'nan' is not a number above 0; write 0.001, 1e-3 or 2^-10\n"
     assert tree(tmp_path) == {}
+
+
+def test_a_name_of_two_lines_is_refused_in_one(tmp_path):
+    for arguments in (("rules", "-p", "two\nlines"), ("run", "two\nlines.toml"), ("plot", "two\nlines")):
+        answer = mupcheck(*arguments)
+        assert (answer.code, answer.out, answer.err.count("\n"), tree(tmp_path)) == (cli.USAGE, "", 1, {})
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def need(kind, site, *, stat="rms", optimizer="adamw", mode="head-dim", tied=Fal
         ("activation", "logits", {"step": 0}, (-inf, 0), (-inf, 0)),
         ("activation", "logits", {"step": 0, "tied": True}, (-0.5, 0), (-0.5, 0)),
         ("activation_grad", "residual", {"step": 0}, (-1, -1), (-1, -1)),
-        ("activation_grad", "z_alpha", {"step": 0}, (-0.5, 0), (-1, -1)),
+        ("activation_grad", "z_alpha", {"step": 0}, None, (-1, -1)),
         ("activation_grad", "residual", {}, None, None),  # falls with the loss, which width changes
         ("weight_update", "down_proj", {}, (-1, -1), (-1, -1)),
         ("weight_update", "down_proj", {"stat": "spectral"}, (0, 0), (0, 0)),

@@ -10,7 +10,7 @@ from mupcheck.slopes import COLUMNS, SAME, fit_slopes, pool, summarize, warnings
 
 WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)
 RESIDUAL = ("activation", "rms", "residual", 0, 1)  # required: 0
-Z_GRAD = ("activation_grad", "rms", "z_beta", 0, 0)  # required: -1/2 to 0
+BAND = ("activation", "rms", "z_beta", 0, 1)  # required: -1/2 to 0
 LOGITS = ("activation", "rms", "logits", -1, 0)  # required: at most 0
 EFFECTIVE = ("effective_update", "rms", "q_proj", 0, 1)  # required: 0
 FREE = ("weight_grad", "rms", "q_proj", 0, 1)  # not pinned
@@ -112,9 +112,9 @@ def test_a_90_percent_interval_covers_the_truth_90_times_in_100(seed_effect):
         (RESIDUAL, -0.5, "fail"),
         (RESIDUAL, 0.5, "fail"),
         (EFFECTIVE, 1.0, "fail"),
-        (Z_GRAD, 0.0, "pass"),
-        (Z_GRAD, -0.25, "pass"),
-        (Z_GRAD, -1.0, "fail"),
+        (BAND, 0.0, "pass"),
+        (BAND, -0.25, "pass"),
+        (BAND, -1.0, "fail"),
         (LOGITS, -3.0, "pass"),
         (LOGITS, 0.5, "fail"),
         (FREE, 5.0, "info"),
@@ -146,7 +146,7 @@ def test_the_interval_decides_and_not_the_slope(edge, beyond, verdict):
 
 
 def test_required_is_reported_beside_the_slope():
-    point, band, bound, free = (judge(quantity, 0.0) for quantity in (EFFECTIVE, Z_GRAD, LOGITS, FREE))
+    point, band, bound, free = (judge(quantity, 0.0) for quantity in (EFFECTIVE, BAND, LOGITS, FREE))
     assert (point["required"], point["required_low"], point["required_high"], point["tolerance"]) == (0, 0, 0, 0.25)
     assert (band["required_low"], band["required_high"]) == (-0.5, 0)
     assert (bound["required_low"], bound["required_high"]) == (-inf, 0)
