@@ -159,7 +159,7 @@ def _draw_diverged(panel: Axes, optimum: Optimum, color: canvas.Color, *, down: 
         for i in range(point.n_diverged)
     ]
     height = 1 - down / canvas.place(panel)[3]
-    style: dict[str, Any] = {"markersize": 3, "markeredgewidth": 0.9, "label": "diverged"}
+    style: dict[str, Any] = {"markersize": 3, "markeredgewidth": 0.9, "label": "diverged", "clip_on": False}
     panel.plot(x, [height] * len(x), "x", color=color, transform=panel.get_xaxis_transform(), **style)
 
 
