@@ -60,6 +60,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print runs, sizes and a
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.")]
 Lr = Annotated[str | None, _option("--lr", "Learning rate at the base width. (default: 2^-12 (adamw) or 2^-6 (sgd))")]
+CoordSteps = Annotated[int | None, _option("--steps", "Optimizer steps. (default: the last step to record)")]
 Record = Annotated[str | None, _option("--record", "Steps to record. (default: 0,1,2,3,4,8)")]
 Expect = Annotated[str | None, _option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass; an lr sweep expects none)")]
 All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only what does not pass.")]
@@ -85,7 +86,7 @@ KEYS = {
 def coord(
     config: Config = None, widths: Widths = None, base_width: BaseWidth = None, tables: Tables = None,
     opt: Opt = None, momentum: Momentum = None, lr: Lr = None, mode: Mode = None, layers: Layers = None,
-    heads: Heads = None, seeds: Seeds = None, record: Record = None, batch_size: BatchSize = None,
+    heads: Heads = None, seeds: Seeds = None, steps: CoordSteps = None, record: Record = None, batch_size: BatchSize = None,
     seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
     weight_decay: WeightDecay = None, decay_mode: DecayMode = None, device: Device = "auto", dtype: Dtype = None,
     backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,

@@ -228,8 +228,8 @@ class SweepSpec(_Shape, _Training):
             raise ValueError("record is empty; a coordinate check needs steps to record, such as 0, 1, 3")
         if self.kind == "coord" and len(self.lrs) > 1:
             raise ValueError(f"a coordinate check takes one lr, not {len(self.lrs)}")
-        if self.kind == "coord" and self.warmup_steps >= max(*self.record, 1):
-            raise ValueError(f"warmup_steps={self.warmup_steps} leaves nothing of the steps to record; try 0")
+        if self.kind == "coord" and max(self.record) > self.steps:
+            raise ValueError(f"record names step {max(self.record)}, beyond steps={self.steps}; try more steps")
         if (n_runs := len(self.widths) * len(self.parametrizations) * len(self.lrs) * len(self.seeds)) > MAX_RUNS:
             raise ValueError(f"the grid has {n_runs:,} runs, more than {MAX_RUNS:,}; split it into several sweeps")
         tables = self.tables
@@ -262,8 +262,6 @@ class SweepSpec(_Shape, _Training):
             data_hash: of the opened data; part of each run's id.
         """
         training: dict[str, Any] = {field: getattr(self, field) for field in _Training.model_fields}
-        if self.kind == "coord":
-            training["steps"] = max(*self.record, 1)
         runs = []
         for width in self.widths:
             model: dict[str, Any] = self._model(width, vocab_size).model_dump()
@@ -364,6 +362,10 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
     """Return the defaults that depend on what is measured and where; what is given wins over them."""
     optimizer, tied = str(given.get("optimizer", "adamw")), given.get("tied") is True
     if given.get("kind") == "coord":
+        steps = given.get("steps")
+        record = [step for step in (0, 1, 2, 3, 4, 8) if not isinstance(steps, int) or step <= steps]
+        asked = given.get("record", record)
+        last = max((step for step in asked if isinstance(step, int)), default=1) if isinstance(asked, list) else 1
         # theory.md section 4: few tokens, one batch, no warm-up, clipping or decay, a readout that is not zero
         return {
             "name": "coord",
@@ -377,7 +379,8 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
             "seq_len": 16,
             "readout_std": 0.125,
             "logit_scale": 0.25 if tied else 1.0,
-            "record": (0, 1, 2, 3, 4, 8),
+            "record": record,
+            "steps": max(last, 1),
             "probes": "full",
         }
     # the lr decays to 0: at a constant lr the noise of the last steps moves the optimum (measured: by half an octave)

@@ -294,6 +294,7 @@ COORD_OPTIONS = {
     "--layers": ("3", "n_layers", 3),
     "--heads": ("2", "n_heads", 2),
     "--seeds": ("2", "seeds", [0, 1]),
+    "--steps": ("7", "steps", 7),
     "--record": ("0,2", "record", [0, 2]),
     "--batch-size": ("3", "batch_size", 3),
     "--seq-len": ("8", "seq_len", 8),
@@ -308,7 +309,6 @@ COORD_OPTIONS = {
 }
 LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not in ("--lr", "--record")} | {
     "--lrs": ("2^-5:2^-3:2", "lrs", [2**-5, 2**-4, 2**-3]),
-    "--steps": ("7", "steps", 7),
     "--schedule": ("cosine", "schedule", "cosine"),
     "--warmup": ("2", "warmup_steps", 2),
     "--clip": ("1.5", "clip", 1.5),
@@ -914,6 +914,7 @@ def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, 
     kind = "coord" if command == "coord" else "lr"
     defaults = make_sweep({"kind": kind, "optimizer": optimizer}, device=device)
     elsewhere = {"--base-width": "smallest width", "--name": "coord or lr", "--warmup": "a tenth of the steps"}
+    elsewhere |= {"--steps": "the last step to record"} if kind == "coord" else {}
     checked = 0
     for option in options_of(command):
         name = option.opts[0]

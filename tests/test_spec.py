@@ -156,6 +156,7 @@ def test_values_that_cannot_work_are_refused_in_one_line(given, said):
         ({"record": 3}, "record = 3"),
         ({"lrs": [0.1, 0.2]}, "a coordinate check takes one lr, not 2"),
         ({"expect": {"gdn-mup": "drifts"}}, "try pass or fail"),
+        ({"record": [0, 4], "steps": 3}, "record names step 4, beyond steps=3"),
         ({"record": [0, 2], "warmup_steps": 2}, "warmup_steps=2 leaves nothing"),
     ],
 )
@@ -510,6 +511,8 @@ def test_a_coordinate_check_trains_up_to_its_last_recorded_step():
     for record, steps in (([0, 1, 3], 3), ([5, 2], 5), ([0], 1)):
         runs = make_sweep({"kind": "coord", "record": record}).runs(vocab_size=256, data_hash="")
         assert {(run.steps, run.record, run.kind) for run in runs} == {(steps, tuple(record), "coord")}
+    assert make_sweep({"kind": "coord", "steps": 3}).record == (0, 1, 2, 3)
+    assert make_sweep({"kind": "coord", "steps": 30, "record": [1]}).runs(vocab_size=256, data_hash="")[0].steps == 30
 
 
 def test_the_base_width_is_the_smallest_unless_given():
