@@ -16,10 +16,12 @@ help:
 	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
 	@echo "make clean      remove the environment and caches"
 
-install: $(VENV)/.installed
+# another TORCH is another installation
+STAMP := $(VENV)/.installed-$(subst /,_,$(subst :,_,$(firstword $(TORCH))))
+install: $(STAMP)
 
 # torch goes in first and alone, so that the project's range is met and no other build is fetched
-$(VENV)/.installed: pyproject.toml
+$(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mupcheck needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" numpy

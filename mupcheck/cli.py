@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -210,6 +211,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
         raise ValueError(f"engine {options['engine']!r} is not available; known: local")
     device = find_device(options["device"])
     given = _given(options)
+    if kind is None:
+        given = _environment(load_sweep(options["config"], device="cpu").kind) | given
     kind_of_device = device.partition(":")[0]
     if options["config"] is not None:
         sweep = load_sweep(options["config"], given, device=kind_of_device)
@@ -237,8 +240,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     verdicts = terminal.print_answer(
         plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False)
     )
-    for parametrization, verdict in verdicts.items():
-        want = expected.get(parametrization)
+    for parametrization in (table.name for table in sweep.tables):
+        verdict, want = verdicts.get(parametrization, "cannot tell"), expected.get(parametrization)
         if verdict == "cannot tell":
             code = code or (FAILED if options["strict"] else CANNOT_TELL)
         elif want is not None and verdict != want:
@@ -270,6 +273,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _environment(kind: str) -> dict[str, Any]:
+    """Return what MUPCHECK_* variables set for a sweep of `kind`: `run` has no options of its own for it."""
+    command = typer.main.get_command(app).commands["coord" if kind == "coord" else "lr-sweep"]  # type: ignore[attr-defined]
+    return _given(command.make_context("", []).params)
+
+
 def _list(key: str, text: str, convert: type) -> list[Any]:
     try:
         return [convert(part.strip()) for part in text.split(",") if part.strip()]
@@ -295,7 +304,7 @@ def _expected(sweep: Any, option: str | None) -> dict[str, str]:
 
 
 def _command_line() -> str:
-    return " ".join(["mupcheck", *sys.argv[1:]])
+    return shlex.join(["mupcheck", *sys.argv[1:]])
 
 
 def _terminate(_signal: int, _frame: Any) -> NoReturn:

@@ -5,6 +5,7 @@ Source: theory.md section 6.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,13 @@ class Optimum:
     curve: tuple[Point, ...]  # by rising lr
 
 
+class Grid(NamedTuple):
+    """What every width of a group should have: these lrs, with this many seeds each."""
+
+    log2_lrs: set[float]
+    n_seeds: int
+
+
 def find_optima(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> list[Optimum]:
     """Find the best lr of every (sweep, parametrization, optimizer, mode, width) of the `lr` runs, sorted by these.
 
@@ -93,8 +101,8 @@ def find_optima(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> list[O
         finished = sweep_runs[sweep_runs["status"] == "ok"]
         loss_name = "val_loss" if finished["val_loss"].notna().any() else "train_loss"
         for _, group in sweep_runs.groupby(GROUP):
-            n_seeds = group["seed"].nunique()
-            optima += [_find_optimum(cells, loss_name, n_seeds, confidence) for _, cells in group.groupby("width")]
+            grid = Grid(set(group["log2_lr"]), group["seed"].nunique())
+            optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
     return optima
 
 
@@ -139,12 +147,13 @@ def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _find_optimum(cells: pd.DataFrame, loss_name: str, n_seeds: int, confidence: float) -> Optimum:
-    """Optimum of the runs of one width; n_seeds is how many seeds any width of the group was given."""
+def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: float) -> Optimum:
+    """Optimum of the runs of one width; one that lacks an lr or seed of the group's grid is incomplete."""
     curve = _curve(cells, loss_name)
     x, losses = mean_curve(curve)
     seeds = sorted({seed for point in curve for seed, _ in point.seed_losses})
-    flags = ["incomplete"] if any(len(point.seed_losses) < n_seeds for point in curve) else []
+    short = any(len(point.seed_losses) < grid.n_seeds for point in curve)
+    flags = ["incomplete"] if short or set(x.tolist()) != grid.log2_lrs else []
     log2_lr = low = high = loss = None
     if np.isfinite(losses).any():
         best, upward = fit_minimum(x, losses[None])

@@ -144,6 +144,10 @@ _CODE_ROWS = {
 }
 # fmt: on
 
+# the released code leaves torch's eps alone
+_CODE_HEAD_DIM = {role: replace(row, eps=0) for role, row in (_GDN_MUP_HEAD_DIM | _CODE_ROWS).items()}
+_CODE_HEADS = {role: replace(row, eps=0) for role, row in (_GDN_MUP_HEADS | _CODE_ROWS).items()}
+
 _LOGITS = {"logits": -1}  # TP-V Table 8: output weights of std 1 with a 1/m multiplier
 
 
@@ -200,8 +204,8 @@ TABLES: dict[str, Table] = {
             "gdn-mup-code",
             "the paper's released code, literally, faults included",
             # the kernel's K^-1/2 scale, taken relative to the base width, and an extra 1/m after o_proj
-            head_dim=(_GDN_MUP_HEAD_DIM | _CODE_ROWS, _LOGITS | {"o_raw": -1 / 2, "mixer_out": -1}),
-            heads=(_GDN_MUP_HEADS | _CODE_ROWS, _LOGITS | {"mixer_out": -1}),
+            head_dim=(_CODE_HEAD_DIM, _LOGITS | {"o_raw": -1 / 2, "mixer_out": -1}),
+            heads=(_CODE_HEADS, _LOGITS | {"mixer_out": -1}),
         ),
     )
 }

@@ -18,6 +18,7 @@ Group = tuple[RunSpec, ...]
 CPU_REPLICAS = 16
 CPU_GROUP_BYTES = 2**31  # there is one group per core
 CUDA_TOKENS_IN_FLIGHT = 2**17
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # Linux, WSL2, ROCm
 # Share of a large matrix product's speed that a training step of these sizes reaches.
 DEVICE_SHARE = 0.15
 
@@ -57,7 +58,7 @@ def find_device(device: str) -> str:
     if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
         raise ValueError(f"device {device!r} is unknown; known: auto, cpu, cuda, cuda:0, cuda:1, ...")
     # torch takes two seconds to import, so a machine without a driver is not asked through it
-    if device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists()):
+    if device == "cpu" or (device == "auto" and not any(Path(driver).exists() for driver in GPU_DRIVERS)):
         return "cpu"
     import torch
 

@@ -26,6 +26,7 @@ COLUMNS = [
     "implied", "tolerance", "verdict", "as_implied", "n_widths", "n_seeds", "reason",
 ]  # fmt: skip
 MIN_WIDTHS = 3  # two points always lie on a line
+FAMILY_CONFIDENCE = 0.99  # that no slope of a group fails by chance alone
 N_WORST = 5  # offenders that a summary names
 VERDICTS = ("pass", "fail", "cannot tell", "info")
 
@@ -114,15 +115,18 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     """Return `coords` with one row per run, kind, stat and site for step 0, and one for all later steps.
 
     Its value is the geometric mean over layers and steps, so its slope is the mean of their slopes, with less noise
-    than any of them; `layer` is -1 and `step` the last one. What is required is the same at every layer and later step.
+    than any of them; `layer` is -1 and `step` the last of all. What is required is the same at every layer and later
+    step.
     """
     measured = coords[coords["kind"] != "diagnostic"]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(measured["value"].to_numpy(dtype=float))
     key = ["run_id", *SITE, "later"]
     table = measured.assign(log=logs, later=measured["step"] > 0).groupby(key, as_index=False)
-    pooled = table.agg(step=("step", "max"), log=("log", lambda log: log.mean(skipna=False)))
-    return pooled.assign(layer=-1, value=np.exp(pooled["log"])).drop(columns=["log", "later"])
+    pooled = table.agg(log=("log", lambda log: log.mean(skipna=False)))
+    # a run that diverged lacks the last steps, and stays comparable all the same
+    step = np.where(pooled["later"], measured["step"].max(), 0)
+    return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "later"])
 
 
 def _need(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
@@ -274,8 +278,9 @@ def _verdict(
 def summarize(slopes: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
     """Return one verdict per GROUP.
 
-    A slope that fails, at any layer and step, fails the group. Whether the rest passes is decided by the pooled slopes:
-    of some 500 slopes a few are always too noisy alone.
+    The pooled slopes decide: of some 500 slopes, one per layer and step, a few are always too noisy alone. One of those
+    fails the group only if it fails with the interval that all of them together need (Bonferroni): a fault of a single
+    layer shows, the worst of many noisy ones does not. Without a judged effective update there is no pass.
 
     Args:
         slopes: what `fit_slopes` returned.
@@ -291,11 +296,18 @@ def summarize(slopes: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
     groups = dict(list(pooled.groupby(GROUP)))
     for key, table in slopes.groupby(GROUP):
         counts = {verdict: int((groups[key]["verdict"] == verdict).sum()) for verdict in VERDICTS}
-        failed = pd.concat([part[part["verdict"] == "fail"] for part in (groups[key], table)])
+        pool_failed, alone = groups[key][groups[key]["verdict"] == "fail"], _fails_among_all(table)
+        failed = pd.concat([pool_failed, alone])
+        judged = groups[key][groups[key]["verdict"] != "info"]
         if len(failed):
             verdict, worst = "fail", _worst(failed)
         elif counts["cannot tell"]:
             verdict, worst = "cannot tell", _worst(groups[key][groups[key]["verdict"] == "cannot tell"])
+        elif counts["pass"] and not (judged["kind"] == "effective_update").any():
+            verdict, worst = (
+                "cannot tell",
+                ["no effective update was recorded; record a step after 0, with full probes"],
+            )
         elif counts["pass"]:
             verdict, worst = "pass", []
         else:
@@ -303,6 +315,17 @@ def summarize(slopes: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
         rows.append((*key, verdict, *counts.values(), worst))
     counted = [f"n_{verdict.replace(' ', '_')}" for verdict in VERDICTS]
     return pd.DataFrame(rows, columns=[*GROUP, "verdict", *counted, "worst"])
+
+
+def _fails_among_all(slopes: pd.DataFrame) -> pd.DataFrame:
+    """Return the slopes that fail with an interval that holds for all of them at once."""
+    failed = slopes[slopes["verdict"] == "fail"]
+    n_judged = int((slopes["verdict"] != "info").sum())
+    level = 1 - (1 - FAMILY_CONFIDENCE) / (2 * max(n_judged, 1))
+    half = stats.t.ppf(level, np.maximum(failed["n_seeds"] - 1, 1)) * failed["slope_stderr"]
+    above = failed["slope"] - half > failed["required_high"] + failed["tolerance"]
+    below = failed["slope"] + half < failed["required_low"] - failed["tolerance"]
+    return failed[above | below]
 
 
 def farthest_first(table: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from mupcheck.parametrization import Table, find_table, rules_hash
 # Raised when the same spec would give other numbers than before, so that old results are not taken for new ones.
 NUMERICS = 1
 MAX_RUNS = 100_000
+AUTO_BACKEND = "chunk"
 # what a sweep of each kind can be expected to find
 VERDICTS = {"coord": ("pass", "fail"), "lr": ("transfers", "drifts")}
 
@@ -226,6 +227,10 @@ class SweepSpec(_Shape, _Training):
                 raise ValueError(f"{field} = {', '.join(map(str, values))} names a value twice")
         if self.kind == "coord" and not self.record:
             raise ValueError("record is empty; a coordinate check needs steps to record, such as 0, 1, 3")
+        if self.kind == "coord" and self.probes == "none":
+            raise ValueError("a coordinate check with probes = 'none' measures nothing; try 'full' or 'activations'")
+        if self.kind == "lr" and (self.record or self.probes != "none"):
+            raise ValueError("record and probes belong to a coordinate check (kind = 'coord'); a sweep of lrs has none")
         if self.kind == "coord" and len(self.lrs) > 1:
             raise ValueError(f"a coordinate check takes one lr, not {len(self.lrs)}")
         if self.kind == "coord" and max(self.record) > self.steps:
@@ -262,6 +267,9 @@ class SweepSpec(_Shape, _Training):
             data_hash: of the opened data; part of each run's id.
         """
         training: dict[str, Any] = {field: getattr(self, field) for field in _Training.model_fields}
+        if self.backend == "auto":
+            # a run names what computes it, so that another choice one day does not pass for the same run
+            training["backend"] = AUTO_BACKEND
         runs = []
         for width in self.widths:
             model: dict[str, Any] = self._model(width, vocab_size).model_dump()

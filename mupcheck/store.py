@@ -256,8 +256,8 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({_one_line(error)}); delete it and rerun the sweep") from error
-    if not isinstance(resolved, dict):
-        raise ValueError(f"{path} holds a {type(resolved).__name__}, expected a JSON object; move it away")
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("run_ids", []), list):
+        raise ValueError(f"{path} is not what mupcheck writes, a JSON object with a list of run_ids; move it away")
     return resolved
 
 
@@ -283,7 +283,7 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     sweeps: dict[str, dict[str, Any]] = {}
     for folder in _sweep_folders(Path(path)):
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
-        wanted = (resolved or {}).get("run_ids")
+        wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
         for file in _run_files(folder):
             if wanted is not None and file.stem not in wanted:
                 continue

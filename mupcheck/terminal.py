@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mupcheck.plan import Estimate, Plan
     from mupcheck.runner import Progress
     from mupcheck.spec import RunSpec
+    from mupcheck.store import Results
     from mupcheck.transfer import Transfer
 
 PIPE_COLUMNS = 120
@@ -117,6 +118,7 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
         from mupcheck.slopes import fit_slopes, pool, summarize, warnings_from
 
         results = load_results(folder, tables=("runs", "coords"))
+        troubles = _troubles(results)
         slopes = fit_slopes(results.runs, results.coords)
         pooled = fit_slopes(results.runs, pool(results.coords))
         summary, warnings = summarize(slopes, pooled), warnings_from(results.runs, results.coords)
@@ -125,17 +127,42 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
             print_json({name: frame.to_dict("records") for name, frame in records.items()} | {"warnings": warnings})
         else:
             print_slopes(pooled, summary, warnings, every=every)
-        return dict(zip(summary["parametrization"], summary["verdict"], strict=True))
+        verdicts = dict(zip(summary["parametrization"], summary["verdict"], strict=True))
+        return _without_pass(verdicts, troubles)
 
     from mupcheck.transfer import transfer
 
-    answers = transfer(load_results(folder, tables=("runs",)).runs)
+    results = load_results(folder, tables=("runs",))
+    answers = transfer(results.runs)
     if as_json:
         print_json([asdict(answer) for answer in answers])
     else:
         for answer in answers:
             print_transfer(answer)
-    return {answer.parametrization: answer.verdict for answer in answers}
+    return _without_pass({answer.parametrization: answer.verdict for answer in answers}, _troubles(results))
+
+
+def _troubles(results: "Results") -> list[str]:
+    """Say what of a sweep is not there to be judged: runs that are missing, coordinate checks that diverged."""
+    troubles = []
+    for name, resolved in results.sweeps.items():
+        there = set(results.runs.loc[results.runs["sweep"] == name, "run_id"])
+        if lacking := len(set(resolved.get("run_ids", [])) - there):
+            troubles.append(f"{lacking} runs of {name} are missing; run the same command again")
+    lost = results.runs[(results.runs["kind"] == "coord") & (results.runs["status"] == "diverged")]
+    if len(lost):
+        widths = ", ".join(map(str, sorted(set(lost["width"]))))
+        troubles.append(f"{len(lost)} of {len(results.runs)} runs diverged, at width {widths}; try a smaller lr")
+    return troubles
+
+
+def _without_pass(verdicts: dict[str, str], troubles: Sequence[str]) -> dict[str, str]:
+    """Return the verdicts, with no pass or transfer where part of the sweep was not there to be judged."""
+    for trouble in troubles:
+        say(f"cannot tell: {trouble}")
+    if not troubles:
+        return verdicts
+    return {name: "cannot tell" if verdict in ("pass", "transfers") else verdict for name, verdict in verdicts.items()}
 
 
 def print_slopes(pooled: "pd.DataFrame", summary: "pd.DataFrame", warnings: Sequence[str], *, every: bool) -> None:

@@ -110,7 +110,7 @@ def _evaluates(spec: RunSpec, step: int) -> bool:
 
 
 def evaluate(model: LanguageModel, runs: Sequence[RunSpec], corpus: Corpus, device: str) -> list[float]:
-    """Return the mean held-out loss of each replica in nats/token over at least `eval_tokens` tokens."""
+    """Return the mean held-out loss of each replica in nats/token, over `eval_tokens` or all there are if fewer."""
     spec = runs[0]
     shape = {"batch_size": spec.batch_size // spec.accumulation, "seq_len": spec.seq_len}
     count = held_out_batches(corpus, tokens=spec.eval_tokens, **shape)

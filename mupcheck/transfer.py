@@ -198,7 +198,7 @@ def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
     if clipped.max() > CLIPPING_ACTIVE:
         notes.append(
             f"clipping was active, at most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps): "
-            "under SGD it hides what tells parametrizations apart; repeat with clipping off"
+            "it renormalises the step and, under SGD, hides what tells parametrizations apart; repeat with it off"
         )
     bracketed = [str(optimum.width) for optimum in optima if DIVERGENCE in optimum.flags]
     if bracketed:

@@ -44,9 +44,8 @@ def replicas(device: str) -> None:
         runs = make_sweep({**grid, "data": "synthetic", "steps": STEPS, "eval_tokens": 0}).runs(**SOURCE)
         found = compare({"together": partial(seconds, runs, device), "alone": partial(seconds, runs[:1], device)})
         together, alone = 1e3 * found["together"], 8e3 * found["alone"]
-        print(
-            f"width {width}: 8 replicas {together:.1f} ms a step, 8 single runs {alone:.1f} ms: x {alone / together:.2f}"
-        )
+        ratio = alone / together
+        print(f"width {width}: 8 replicas {together:.1f} ms a step, 8 single runs {alone:.1f} ms: x {ratio:.2f}")
 
 
 def recording(device: str) -> None:

@@ -347,6 +347,23 @@ def test_an_option_wins_over_the_environment_over_the_file_over_the_default():
     assert planned("coord", *file, MUPCHECK_TIED="0")["tied"] is False
     assert planned("coord", *file, "--untied", MUPCHECK_TIED="1")["tied"] is False
     assert planned("coord", *file, MUPCHECK_BATCH_SIZE="")["batch_size"] == 3
+    assert planned("run", "file.toml")["batch_size"] == 3
+    assert planned("run", "file.toml", **variable)["batch_size"] == 5
+
+
+def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypatch):
+    Path("sweep.toml").write_text(
+        'kind = "coord"\ndata = "synthetic"\nwidths = [16, 32, 64]\nn_heads = 2\nseeds = 2\nrecord = [0, 1]\n'
+    )
+    monkeypatch.setattr("mupcheck.slopes.summarize", lambda slopes, _: slopes.head(1).assign(
+        verdict="pass", worst=[[]], n_pass=1, n_fail=0, n_cannot_tell=0, n_info=0))  # fmt: skip
+    assert mupcheck("run", "sweep.toml", *HERE).code == cli.OK
+    runs = sorted(Path("results/sweep/runs").glob("*.parquet"))
+    monkeypatch.setattr("mupcheck.runner.execute", lambda plan, jobs: iter(()))
+    runs[0].unlink()
+    answer = mupcheck("run", "sweep.toml", *HERE)
+    assert answer.code == cli.CANNOT_TELL
+    assert "1 runs of sweep are missing" in answer.err
 
 
 def test_where_to_run_can_come_from_the_environment(made, tmp_path):

@@ -156,6 +156,7 @@ def test_values_that_cannot_work_are_refused_in_one_line(given, said):
         ({"record": 3}, "record = 3"),
         ({"lrs": [0.1, 0.2]}, "a coordinate check takes one lr, not 2"),
         ({"expect": {"gdn-mup": "drifts"}}, "try pass or fail"),
+        ({"probes": "none"}, "probes = 'none' measures nothing"),
         ({"record": [0, 4], "steps": 3}, "record names step 4, beyond steps=3"),
         ({"record": [0, 2], "warmup_steps": 2}, "warmup_steps=2 leaves nothing"),
     ],
@@ -496,6 +497,11 @@ def test_the_paper_s_sweeps_have_the_paper_s_settings(stem, own, lr_ends):
 # --- runs, their names and groups -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("given", [{"record": [0, 1]}, {"probes": "full"}])
+def test_a_sweep_of_lrs_has_no_probes(given):
+    assert "belong to a coordinate check" in refusal(kind="lr", **given)
+
+
 def test_a_grid_has_every_run_once_in_order():
     grid = sweep(parametrizations=["sp", "mup"], lrs=[0.1, 0.2], seeds=[3, 5])
     runs = grid.runs(vocab_size=300, data_hash="f" * 16)
@@ -504,7 +510,8 @@ def test_a_grid_has_every_run_once_in_order():
     assert len({run.run_id for run in runs}) == len(runs)
     assert {(run.base_width, run.vocab_size, run.data_hash, run.kind) for run in runs} == {(16, 300, "f" * 16, "lr")}
     for field in spec._Training.model_fields:
-        assert {getattr(run, field) for run in runs} == {getattr(grid, field)}, field
+        said = spec.AUTO_BACKEND if field == "backend" else getattr(grid, field)
+        assert {getattr(run, field) for run in runs} == {said}, field
 
 
 def test_a_coordinate_check_trains_up_to_its_last_recorded_step():
@@ -611,7 +618,7 @@ def test_what_does_not_determine_a_result_does_not_change_names():
         {"name": "other"},
         {"question": "other?"},
         {"expect": {"gdn-mup": "transfers"}},
-        {"record": [1, 2]},  # of a coordinate check only
+        {"backend": "chunk"},  # what auto picks
         {"base_width": 16},  # what it is anyway
     ):
         assert run_ids(sweep(**given)) == before, given
@@ -658,7 +665,7 @@ def test_every_setting_of_a_sweep_is_described():
 
 def test_a_sweep_file_may_set_every_setting():
     # tomllib gives lists where a spec holds tuples
-    grid = sweep(widths=[16, 32], record=[0, 1])
+    grid = sweep(widths=[16, 32], kind="coord", lrs=[0.5], probes="full", record=[0, 1])
     text = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in json.loads(grid.model_dump_json()).items() if value
     )

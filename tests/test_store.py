@@ -558,3 +558,9 @@ def test_a_sweep_is_the_runs_its_spec_names(tmp_path):
     assert finished_runs(tmp_path) == {"old", "new"}
     write_sweep(tmp_path, {"run_ids": ["to come"]})
     assert "no run of the sweep" in refusal(load_results, tmp_path)
+
+
+def test_a_sweep_file_that_is_not_ours_is_refused(tmp_path):
+    write_example(tmp_path)
+    (tmp_path / "sweep.json").write_text('{"run_ids": 5}')
+    assert "a list of run_ids" in refusal(load_results, tmp_path)
