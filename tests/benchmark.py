@@ -53,10 +53,11 @@ def recording(device: str) -> None:
     for width, batch in ((64, (1, 16)), (256, (1, 16)), (512, (1, 16)), (128, (8, 48))):
         grid = {"kind": "coord", "widths": [width], "base_width": 64, "seeds": 4, "data": "synthetic"}
         grid |= {"steps": STEPS - 1, "batch_size": batch[0], "seq_len": batch[1]}
+        runs = make_sweep({**grid, "record": [*range(STEPS)]}).runs(**SOURCE)
         cases = {}
-        for probes, record in (("none", [0]), ("activations", [*range(STEPS)]), ("full", [*range(STEPS)])):
-            runs = make_sweep({**grid, "probes": probes, "record": record}).runs(**SOURCE)
-            cases[probes] = partial(seconds, runs, device)
+        for probes in ("none", "activations", "full"):
+            fields = [{name: getattr(run, name) for name in RunSpec.model_fields} for run in runs]
+            cases[probes] = partial(seconds, [RunSpec(**(each | {"probes": probes})) for each in fields], device)
         found = compare(cases)
         none = found["none"]
         ratios = f"activations alone x {found['activations'] / none:.2f}, all x {found['full'] / none:.2f}"
