@@ -86,7 +86,8 @@ def _draw_column(panel: Axes, rows: pd.DataFrame, sites: Sequence[str], reach: f
     """Draw the slopes of one kind and stat, a line of the panel for each of the sites."""
     panel.set_title("\n".join(rows[["kind", "stat"]].iloc[0]), fontsize=canvas.NORMAL, pad=5)
     panel.set_xlim(-reach, reach)
-    panel.set_xticks([tick for tick in range(-9, 10) if abs(tick) <= reach])
+    apart = 1 if reach < 3 else 2  # room for five labels
+    panel.set_xticks([tick for tick in range(-8, 9, apart) if abs(tick) <= reach])
     panel.set_xlabel("slope")
     panel.set_ylim(len(sites) - 0.5, -0.5)
     panel.set_yticks(range(len(sites)) if labelled else [], sites if labelled else [])
