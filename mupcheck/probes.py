@@ -74,7 +74,7 @@ class Probe:
         self.handles.clear()
         if not self.full:
             return
-        matrices: dict[tuple[int, ...], list[tuple[int, str, Tensor]]] = defaultdict(list)
+        small: dict[torch.Size, list[tuple[int, str, Tensor]]] = defaultdict(list)
         for index, (site, layer, module) in enumerate(self.weights):
             put = partial(self._put, layer, site)
             size = rms(module.weight)
@@ -89,17 +89,17 @@ class Probe:
             put("diagnostic", "relative_update", change_size / size)
             if change.dim() == 3 and not isinstance(module, Embedding):
                 # small ones of one shape go together: alone they cost calls, not arithmetic
-                key = change.shape if change[0].numel() <= SMALL_MATRIX else (index,)
-                matrices[key].append((layer, site, change))
-                if len(key) == 1:
-                    self._put_spectral(matrices.pop(key))
+                if change[0].numel() <= SMALL_MATRIX:
+                    small[change.shape].append((layer, site, change))
+                else:
+                    self._put_spectral([(layer, site, change)])
             x = self.inputs.get((layer, site))
             if x is not None and x.is_floating_point():
                 x = x.to(change.dtype)  # under autocast it may be bfloat16, which would round the change away
             put("effective_update", "rms", rms(module.act(change, x)))
             if isinstance(optimizer, AdamW):
                 put("diagnostic", "adam_eps_ratio", optimizer.eps_ratio(index))
-        for alike in matrices.values():
+        for alike in small.values():
             self._put_spectral(alike)
         for applied in optimizer.realised(lr_scale):
             put = partial(self._put, applied.layer, applied.site, "diagnostic")

@@ -373,7 +373,9 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
         steps = given.get("steps")
         record = [step for step in (0, 1, 2, 3, 4, 8) if not isinstance(steps, int) or step <= steps]
         asked = given.get("record", record)
-        last = max((step for step in asked if isinstance(step, int)), default=1) if isinstance(asked, list) else 1
+        last = (
+            max((step for step in asked if isinstance(step, int)), default=1) if isinstance(asked, list | tuple) else 1
+        )
         # theory.md section 4: few tokens, one batch, no warm-up, clipping or decay, a readout that is not zero
         return {
             "name": "coord",

@@ -519,6 +519,7 @@ def test_a_coordinate_check_trains_up_to_its_last_recorded_step():
         runs = make_sweep({"kind": "coord", "record": record}).runs(vocab_size=256, data_hash="")
         assert {(run.steps, run.record, run.kind) for run in runs} == {(steps, tuple(record), "coord")}
     assert make_sweep({"kind": "coord", "steps": 3}).record == (0, 1, 2, 3)
+    assert make_sweep({"kind": "coord", "record": (0, 5)}).steps == 5
     assert make_sweep({"kind": "coord", "steps": 30, "record": [1]}).runs(vocab_size=256, data_hash="")[0].steps == 30
 
 
