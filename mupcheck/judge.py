@@ -1,14 +1,23 @@
-"""The whole verdict on a coordinate check: validity first, then slopes, then a likely cause."""
+"""The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, inf
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mupcheck.diagnosis import Cause
-from mupcheck.slopes import GROUP, SAME, SAME_BY_MODE, fit_slopes, pool, summarize, warnings_from
+from mupcheck.diagnosis import Cause, diagnose
+from mupcheck.parametrization import TABLES, Table, rules_hash, table_from_json
+from mupcheck.slopes import FAMILY_LEVEL, GROUP, SAME, SAME_BY_MODE, VERDICTS, farthest_first, fit_slopes, pool
 from mupcheck.store import Results
-from mupcheck.validity import Finding
+from mupcheck.validity import EFFECTS, Finding, examine
+
+DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
+N_WORST = 5  # offenders that a judgement names
+MOST_SEEDS = 64  # more cost more than a larger width
+T_OF_MANY = 1.75  # Student's 95% quantile of some 16 seeds
 
 
 @dataclass(frozen=True)
@@ -43,52 +52,191 @@ class Judgement:
     causes: tuple[Cause, ...]
     measured: dict[str, Any]
 
+    @property
+    def title(self) -> str:
+        """Return "gdn-mup (adamw, head-dim)"."""
+        return f"{self.parametrization} ({self.optimizer}, {self.mode})"
+
 
 def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
     """Judge every coordinate check among the results; runs of other kinds are left out.
 
+    The pooled slopes decide. A slope of one layer and step fails the group too, if it does among all of them (Holm): a
+    fault of a single layer shows, the worst of many noisy ones does not.
+
     Args:
-        results: what `load_results` returned, with its tables runs, steps and coords.
+        results: what `load_results` returned, with its tables runs and coords.
         confidence: of the intervals, in (0, 1).
 
     Raises:
         ValueError: as `fit_slopes`.
     """
-    runs, coords = results.runs, results.coords
-    slopes = fit_slopes(runs, coords, confidence=confidence)
-    pooled = fit_slopes(runs, pool(coords), confidence=confidence)
+    chosen = results.runs[results.runs["kind"] == "coord"]
     judgements = []
-    for row in summarize(slopes, pooled).to_dict("records"):
-        key = [row[name] for name in GROUP]
-        group = runs[(runs["kind"] == "coord") & (runs[GROUP] == key).all(axis=1)]
-        warnings = warnings_from(group, coords)
-        judgements.append(
-            Judgement(
-                *key,
-                verdict=row["verdict"],
-                reason=row["worst"][0] if row["worst"] else "every judged slope is as required",
-                next_step="",
-                counts={name: row[f"n_{name.replace(' ', '_')}"] for name in ("pass", "fail", "cannot tell", "info")},
-                pooled=pooled[(pooled[GROUP] == key).all(axis=1)],
-                slopes=slopes[(slopes[GROUP] == key).all(axis=1)],
-                worst=tuple(row["worst"]),
-                findings=tuple(Finding("diagnostic", "warning", line) for line in warnings),
-                causes=(),
-                measured=_measured(group, coords),
-            )
-        )
+    for key, runs in chosen.groupby(GROUP):
+        resolved = results.sweeps.get(key[0], {})
+        table = find_rules(runs, resolved.get("tables", {}))
+        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        tables = {} if table is None else {table.name: table}
+        slopes = fit_slopes(runs, coords, confidence=confidence, level=DETAIL_LEVEL, tables=tables)
+        pooled = fit_slopes(runs, pool(coords), confidence=confidence, level=FAMILY_LEVEL, tables=tables)
+        findings = examine(runs, coords, table=table, missing=_missing(resolved, results.runs, key[0]))
+        findings += tuple(_not_as_implied(pooled, findings))
+        pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
+        judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
     return judgements
 
 
-def _measured(group: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
+def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
+    """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
+    run = runs.iloc[0]
+    name = run["parametrization"]
+    found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)
+    if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
+        return found
+    return None
+
+
+def _missing(resolved: Mapping[str, Any], runs: pd.DataFrame, sweep: str) -> int:
+    """Return how many runs a sweep asked for that are not there, of whatever table."""
+    return len(set(resolved.get("run_ids", ())) - set(runs.loc[runs["sweep"] == sweep, "run_id"]))
+
+
+def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
+    """Return which rows of `fit_slopes` a finding puts in doubt."""
+    kinds = table["kind"].isin(finding.kinds) if finding.kinds else True
+    sites = table["site"].isin(finding.sites) if finding.sites else True
+    return pd.Series(finding.effect == "cannot tell", index=table.index) & kinds & sites
+
+
+def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
+    """Return rows of `fit_slopes` with no verdict where a finding says that there can be none."""
+    table = table.copy()
+    for finding in findings:
+        rows = _affected(table, finding) & ~table["verdict"].isin(["info", "cannot tell"])
+        table.loc[rows, "reason"] = table.loc[rows, "reason"] + f"; {finding}"
+        table.loc[rows, "verdict"] = "cannot tell"
+    return table
+
+
+def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Find slopes that not even the table at hand explains, where nothing else does."""
+    rows = pooled[pooled["as_implied"].eq(False)]
+    for finding in findings:
+        rows = rows[~_affected(rows, finding)]
+    if len(rows):
+        row = rows.iloc[0]
+        text = (
+            f"{len(rows)} slopes are not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
+        )
+        text += f"{row['slope']:+.2f}, implied {row['implied_low']:+.2g} to {row['implied_high']:+.2g}"
+        yield Finding(
+            "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"
+        )
+
+
+def _conclude(
+    key: tuple[str, ...],
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    pooled: pd.DataFrame,
+    slopes: pd.DataFrame,
+    findings: tuple[Finding, ...],
+    table: Table | None,
+) -> Judgement:
+    """Return the judgement on one group from its slopes and findings."""
+    first = runs.iloc[0]
+    counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    failed = pd.concat([pooled[pooled["verdict"] == "fail"], slopes[slopes["verdict"] == "fail"]])
+    open_ones = pooled[pooled["verdict"] == "cannot tell"]
+    against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
+    causes: tuple[Cause, ...] = ()
+    worst: tuple[str, ...] = ()
+    if len(failed) or against["fail"]:
+        verdict, worst = "fail", _worst(failed)
+        setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
+        causes = diagnose(pooled, slopes, table=table, **setting)
+        reason = str(against["fail"][0]) if against["fail"] else worst[0]
+        advice = [finding.advice for finding in against["fail"]]
+        next_step = (
+            f"change {causes[0].row}" if causes else (advice or [f"mupcheck explain {failed.iloc[0]['site']}"])[0]
+        )
+    elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
+        verdict, worst = "cannot tell", _worst(open_ones)
+        reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
+    elif counts["cannot tell"]:
+        verdict, worst = "cannot tell", _worst(open_ones)
+        reason = f"{counts['cannot tell']} of {len(pooled) - counts['info']} slopes are open, such as {worst[0]}"
+        next_step = _more(open_ones, runs)
+    elif not ((pooled["kind"] == "effective_update") & (pooled["verdict"] != "info")).any():
+        verdict, reason = "cannot tell", "no effective update was recorded"
+        next_step = "record a step after 0, with full probes"
+    elif against["no pass"]:
+        verdict = "cannot tell"
+        reason, next_step = against["no pass"][0].text, against["no pass"][0].advice
+    else:
+        verdict, reason, next_step = "pass", f"all {counts['pass']} judged slopes are as required", ""
+    sweep, parametrization, optimizer, mode = key
+    return Judgement(
+        sweep=sweep,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        mode=mode,
+        verdict=verdict,
+        reason=reason,
+        next_step=next_step,
+        counts=counts,
+        pooled=pooled,
+        slopes=slopes,
+        worst=worst,
+        findings=findings,
+        causes=causes,
+        measured=_measured(runs, coords),
+    )
+
+
+def _worst(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return lines on the rows that are farthest off, one for each kind and site."""
+    rows = farthest_first(table).drop_duplicates(["kind", "site"]).head(N_WORST)
+    return tuple(
+        f"{row.kind} {row.stat} of {row.site}{f', layer {row.layer}' if row.layer >= 0 else ''}, "
+        f"{'step 0' if row.step == 0 else f'to step {row.step}'}: {row.reason}"
+        for row in rows.itertuples()
+    )
+
+
+def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Say what would decide slopes whose interval lies across the tolerance: so many seeds, or larger widths."""
+    n_seeds, n_widths = runs["seed"].nunique(), runs["width"].nunique()
+    if n_widths < 3:
+        return "give at least 3 widths"
+    if n_seeds < 2:
+        return "give at least 2 seeds, better 8"
+    needed = seeds_needed(open_ones)
+    if needed <= MOST_SEEDS:
+        return f"give about {needed} seeds (--seeds {needed}, or --top-up)"
+    return f"add a larger width, such as {2 * runs['width'].max()}: no number of seeds will do (--top-up tries)"
+
+
+def seeds_needed(table: pd.DataFrame) -> float:
+    """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
+    distance = np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])
+    room = (table["tolerance"] - np.maximum(distance, 0)).abs()
+    scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = (T_OF_MANY * scatter / room) ** 2
+    most = float(needed.replace(np.nan, inf).max())
+    return inf if most == inf else ceil(max(most, 2))
+
+
+def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs of a group share, and over what they range."""
-    first = group.iloc[0]
+    first = runs.iloc[0]
     shared = {name: first[name] for name in (*SAME, *SAME_BY_MODE[first["mode"]])}
-    record = sorted(set(coords.loc[coords["run_id"].isin(group["run_id"]), "step"]))
     return shared | {
-        "widths": tuple(sorted(set(group["width"]))),
-        "seeds": tuple(sorted(set(group["seed"]))),
-        "record": tuple(record),
-        "torch": tuple(sorted(set(group["torch"]))),
-        "device": tuple(sorted(set(group["device"]))),
+        "widths": tuple(sorted(set(runs["width"]))),
+        "seeds": tuple(sorted(set(runs["seed"]))),
+        "record": tuple(sorted(set(coords["step"]))),
+        "torch": tuple(sorted(set(runs["torch"]))),
+        "device": tuple(sorted(set(runs["device"]))),
     }

@@ -9,7 +9,7 @@ mupcheck knows a scaling exponent, and `mupcheck.model.build` is the only reader
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -235,6 +235,49 @@ def rules_hash(table: Table, *, optimizer: str, mode: str) -> str:
         sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_exponent(value: float) -> str:
+    """Write an exponent as the tables do: 0, +1, -1/2."""
+    if value == 0:
+        return "0"
+    return f"{int(2 * value):+d}/2" if value % 1 == 0.5 else f"{value:+g}"
+
+
+def table_to_json(table: Table) -> dict[str, Any]:
+    """Return a table's exponents as JSON can hold them, so that results can say by which rules they came about."""
+    exponents = ("init", "lr", "eps", "multiplier")
+    return {
+        "rules": {
+            f"{optimizer} {mode}": {role: [getattr(rule, name) for name in exponents] for role, rule in rows.items()}
+            for (optimizer, mode), rows in table.rules.items()
+        },
+        "multipliers": {mode: dict(sites) for mode, sites in table.multipliers.items()},
+    }
+
+
+def table_from_json(name: str, document: Mapping[str, Any]) -> Table:
+    """Return the table that `table_to_json` wrote.
+
+    Raises:
+        ValueError: if the document is not one.
+    """
+    try:
+        rules = {
+            (optimizer, mode): {
+                role: _rule(document["rules"][f"{optimizer} {mode}"][role], "sweep.json") for role in Role
+            }
+            for optimizer in OPTIMIZERS
+            for mode in MODES
+        }
+        return Table(name, rules, document["multipliers"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"the rules of {name!r} in sweep.json are damaged ({error}); rerun the sweep") from error
+
+
+def _rule(exponents: Sequence[float], source: str) -> Rule:
+    init, lr, eps, multiplier = exponents
+    return Rule(init, lr, eps, multiplier, source)
 
 
 def rules(name: str, *, optimizer: str, mode: str) -> dict[Role, Rule]:

@@ -79,6 +79,8 @@ class Probe:
             put = partial(self._put, layer, site)
             size = rms(module.weight)
             put("weight", "rms", size)
+            if not optimizer.steps_taken:
+                put("diagnostic", "n_values", torch.full_like(size, module.weight[0].numel()))
             if module.weight.grad is not None:
                 put("weight_grad", "rms", rms(module.weight.grad))
             if not optimizer.steps_taken:

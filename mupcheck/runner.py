@@ -18,6 +18,7 @@ from typing import Any
 
 from mupcheck.data import Corpus, open_corpus
 from mupcheck.engines import local
+from mupcheck.parametrization import table_to_json
 from mupcheck.plan import Group, Plan, count_parameters, find_device, group_cost, plan_sweep
 from mupcheck.spec import RunSpec, SweepSpec
 from mupcheck.store import Results, StoreError, load_results, write_run, write_sweep
@@ -270,6 +271,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "spec": plan.sweep.model_dump(mode="json"),
         "question": plan.sweep.question,
+        "tables": {table.name: table_to_json(table) for table in plan.sweep.tables},
         "data_hash": plan.corpus.hash,
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -89,8 +88,8 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
     if as_json:
         print_json({"sweep": plan.sweep.model_dump(mode="json"), "runs": len(plan.runs), **asdict(estimate)})
         return
-    console = _console()
-    table = _table("width", "H", "K", "V", "parameters", "runs", "missing", "FLOPs a run", "bytes a group")
+    out = console()
+    table = table_of("width", "H", "K", "V", "parameters", "runs", "missing", "FLOPs a run", "bytes a group")
     for row in estimate.widths:
         table.add_row(
             *(str(row[key]) for key in ("width", "n_heads", "head_k_dim", "head_v_dim")),
@@ -99,11 +98,11 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
             f"{row['run_flops']:.2g}",
             f"{row['group_bytes']:.2g}",
         )
-    console.print(f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}, on {plan.device}", soft_wrap=True)
+    out.print(f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}, on {plan.device}", soft_wrap=True)
     if plan.sweep.question:
-        console.print(plan.sweep.question, soft_wrap=True)
-    console.print(table)
-    console.print(
+        out.print(plan.sweep.question, soft_wrap=True)
+    out.print(table)
+    out.print(
         f"{plan.missing} of {len(plan.runs)} runs to train in {len(plan.groups)} groups, {estimate.flops:.2g} FLOPs, "
         f"about {_duration(estimate.seconds)} on {plan.device}; nothing was trained",
         soft_wrap=True,
@@ -115,20 +114,16 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
     from mupcheck.store import load_results
 
     if kind == "coord":
-        from mupcheck.slopes import fit_slopes, pool, summarize, warnings_from
+        from mupcheck.judge import judge
+        from mupcheck.judgement_page import as_document, print_judgement
 
-        results = load_results(folder, tables=("runs", "coords"))
-        troubles = _troubles(results)
-        slopes = fit_slopes(results.runs, results.coords)
-        pooled = fit_slopes(results.runs, pool(results.coords))
-        summary, warnings = summarize(slopes, pooled), warnings_from(results.runs, results.coords)
+        judgements = judge(load_results(folder, tables=("runs", "coords")))
         if as_json:
-            records = {"summary": summary, "pooled": pooled, "slopes": slopes}
-            print_json({name: frame.to_dict("records") for name, frame in records.items()} | {"warnings": warnings})
+            print_json(as_document(judgements))
         else:
-            print_slopes(pooled, summary, warnings, every=every)
-        verdicts = dict(zip(summary["parametrization"], summary["verdict"], strict=True))
-        return _without_pass(verdicts, troubles)
+            for judgement in judgements:
+                print_judgement(judgement, every=every)
+        return {judgement.parametrization: judgement.verdict for judgement in judgements}
 
     from mupcheck.transfer import transfer
 
@@ -143,16 +138,12 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
 
 
 def _troubles(results: "Results") -> list[str]:
-    """Say what of a sweep is not there to be judged: runs that are missing, coordinate checks that diverged."""
+    """Say what of a sweep is not there to be judged."""
     troubles = []
     for name, resolved in results.sweeps.items():
         there = set(results.runs.loc[results.runs["sweep"] == name, "run_id"])
         if lacking := len(set(resolved.get("run_ids", [])) - there):
             troubles.append(f"{lacking} runs of {name} are missing; run the same command again")
-    lost = results.runs[(results.runs["kind"] == "coord") & (results.runs["status"] == "diverged")]
-    if len(lost):
-        widths = ", ".join(map(str, sorted(set(lost["width"]))))
-        troubles.append(f"{len(lost)} of {len(results.runs)} runs diverged, at width {widths}; try a smaller lr")
     return troubles
 
 
@@ -165,85 +156,41 @@ def _without_pass(verdicts: dict[str, str], troubles: Sequence[str]) -> dict[str
     return {name: "cannot tell" if verdict in ("pass", "transfers") else verdict for name, verdict in verdicts.items()}
 
 
-def print_slopes(pooled: "pd.DataFrame", summary: "pd.DataFrame", warnings: Sequence[str], *, every: bool) -> None:
-    """Print the verdict table: slopes over all layers and steps, every one or those worth a look."""
-    import pandas as pd
-
-    from mupcheck.slopes import GROUP, farthest_first
-
-    console = _console()
-    for row in summary.to_dict("records"):
-        group = pooled[(pooled[GROUP] == [row[name] for name in GROUP]).all(axis=1)]
-        left_out = 0
-        if not every:
-            trouble = group[(group["kind"] != "effective_update") & group["verdict"].isin(["fail", "cannot tell"])]
-            left_out = max(len(trouble) - MAX_LINES, 0)
-            effective = group[group["kind"] == "effective_update"]
-            group = effective if trouble.empty else pd.concat([effective, farthest_first(trouble).head(MAX_LINES)])
-        table = _table("quantity", "site", "steps", "slope", "90% interval", "required", "verdict")
-        for cell in group.to_dict("records"):
-            table.add_row(
-                f"{cell['kind']} {cell['stat']}",
-                cell["site"],
-                "after 0" if cell["step"] else "0",
-                _number(cell["slope"], "+.2f"),
-                f"[{_number(cell['ci_low'], '+.2f')}, {_number(cell['ci_high'], '+.2f')}]",
-                _required(cell["required_low"], cell["required_high"]),
-                _styled(cell["verdict"]),
-            )
-        console.print(table)
-        if left_out:
-            console.print(f"... and {left_out} more that do not pass (--all prints every quantity)\n", soft_wrap=True)
-        console.print(
-            f"{row['parametrization']} ({row['optimizer']}, {row['mode']}):",
-            _styled(row["verdict"]),
-            f"  slopes over all layers and steps: {row['n_pass']} pass, {row['n_fail']} fail, "
-            f"{row['n_cannot_tell']} cannot tell, {row['n_info']} are not judged",
-            soft_wrap=True,
-        )
-        for line in row["worst"]:
-            console.print(f"  {line}", soft_wrap=True)
-    for line in warnings[:MAX_LINES]:
-        console.print(f"warning: {line}", soft_wrap=True)
-    if len(warnings) > MAX_LINES:
-        console.print(f"... and {len(warnings) - MAX_LINES} more warnings (--json prints all)", soft_wrap=True)
-
-
 def print_transfer(answer: "Transfer") -> None:
     """Print one parametrization's optimum per width, drift and what the proxy's optimum would cost."""
-    console = _console()
-    table = _table("width", "best lr", "log2 lr", "interval", "loss", "cost of the base width's lr", "flags")
+    out = console()
+    table = table_of("width", "best lr", "log2 lr", "interval", "loss", "cost of the base width's lr", "flags")
     costs = {p.target: p for p in answer.penalty if p.source == answer.optima[0].width}
     for optimum in answer.optima:
         cost = costs[optimum.width]
         lr = None if optimum.log2_lr is None else 2**optimum.log2_lr
         table.add_row(
             str(optimum.width),
-            _number(lr, ".3g"),
-            _number(optimum.log2_lr, "+.2f"),
-            f"[{_number(optimum.ci_low, '+.2f')}, {_number(optimum.ci_high, '+.2f')}]",
-            _number(optimum.loss, ".4f"),
-            cost.reason or f"{_number(cost.nats, '.4f')} nats ({_number(cost.percent, '.2f')}%)",
+            number(lr, ".3g"),
+            number(optimum.log2_lr, "+.2f"),
+            f"[{number(optimum.ci_low, '+.2f')}, {number(optimum.ci_high, '+.2f')}]",
+            number(optimum.loss, ".4f"),
+            cost.reason or f"{number(cost.nats, '.4f')} nats ({number(cost.percent, '.2f')}%)",
             ", ".join(optimum.flags),
         )
     drift = answer.drift
-    interval = f"[{_number(drift.ci_low, '+.2f')}, {_number(drift.ci_high, '+.2f')}]"
-    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
+    interval = f"[{number(drift.ci_low, '+.2f')}, {number(drift.ci_high, '+.2f')}]"
+    measured = f"drift {number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
     if answer.reason.startswith("drift"):
         measured = answer.reason
-    console.print(table)
-    console.print(
+    out.print(table)
+    out.print(
         f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
-        _styled(answer.verdict),
+        styled(answer.verdict),
         soft_wrap=True,
     )
     for line in dict.fromkeys((measured, answer.reason, *answer.notes)):
-        console.print(f"  {line}", soft_wrap=True)
+        out.print(f"  {line}", soft_wrap=True)
 
 
 def print_tables(tables: Iterable["Table"], optimizers: Sequence[str], modes: Sequence[str], *, as_json: bool) -> None:
     """Print the exponents of every table."""
-    from mupcheck.parametrization import MULTIPLIER_SITES, SOURCES, Role
+    from mupcheck.parametrization import MULTIPLIER_SITES, SOURCES, Role, write_exponent
 
     if as_json:
         document = []
@@ -256,26 +203,26 @@ def print_tables(tables: Iterable["Table"], optimizers: Sequence[str], modes: Se
                     document.append(named | {"rules": rules, "multipliers": multipliers})
         print_json(document)
         return
-    console = _console()
+    out = console()
     for table in tables:
         for mode in modes:
-            console.print(f"{table.name}, {mode} mode: {table.summary}", soft_wrap=True, style="bold")
-            grid = _table("role", "init std", *(f"lr ({name})" for name in optimizers), "eps", "source")
+            out.print(f"{table.name}, {mode} mode: {table.summary}", soft_wrap=True, style="bold")
+            grid = table_of("role", "init std", *(f"lr ({name})" for name in optimizers), "eps", "source")
             for role in Role:
                 by_optimizer = [table.rule(role, optimizer=optimizer, mode=mode) for optimizer in optimizers]
                 first = by_optimizer[0]
-                lrs = [_exponent(rule.lr) for rule in by_optimizer]
-                grid.add_row(role, _exponent(first.init), *lrs, _exponent(first.eps), first.source)
-            console.print(grid)
-            sites = [f"{s} {_exponent(e)}" for s in MULTIPLIER_SITES if (e := table.multiplier(s, mode=mode))]
+                lrs = [write_exponent(rule.lr) for rule in by_optimizer]
+                grid.add_row(role, write_exponent(first.init), *lrs, write_exponent(first.eps), first.source)
+            out.print(grid)
+            sites = [f"{s} {write_exponent(e)}" for s in MULTIPLIER_SITES if (e := table.multiplier(s, mode=mode))]
             sites += [
-                f"weights of role {role} {_exponent(rule.multiplier)}"
+                f"weights of role {role} {write_exponent(rule.multiplier)}"
                 for role in Role
                 if (rule := table.rule(role, optimizer=optimizers[0], mode=mode)).multiplier
             ]
-            console.print(f"forward multipliers: {', '.join(sites) or 'none'}\n", soft_wrap=True)
+            out.print(f"forward multipliers: {', '.join(sites) or 'none'}\n", soft_wrap=True)
     for line in SOURCES:
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def print_values(answers: Sequence[tuple["RunSpec", list[dict[str, Any]]]], *, as_json: bool) -> None:
@@ -284,16 +231,16 @@ def print_values(answers: Sequence[tuple["RunSpec", list[dict[str, Any]]]], *, a
         keys = ("parametrization", "optimizer", "mode", "width", "base_width")
         print_json([{key: getattr(run, key) for key in keys} | {"parameters": rows} for run, rows in answers])
         return
-    console = _console()
+    out = console()
     for run, rows in answers:
         title = f"{run.parametrization}, {run.optimizer}, {run.mode} mode, width {run.width}, m = {run.m:g}"
-        console.print(title, soft_wrap=True, style="bold")
-        grid = _table("parameter", "role", "shape", "init std", "lr x", "decay x", "eps x", "multiplier")
+        out.print(title, soft_wrap=True, style="bold")
+        grid = table_of("parameter", "role", "shape", "init std", "lr x", "decay x", "eps x", "multiplier")
         for row in rows:
-            std = "as drawn" if row["init_std"] is None else _number(row["init_std"], ".4g")
-            factors = [_number(row[key], ".4g") for key in ("lr", "weight_decay", "eps", "multiplier")]
+            std = "as drawn" if row["init_std"] is None else number(row["init_std"], ".4g")
+            factors = [number(row[key], ".4g") for key in ("lr", "weight_decay", "eps", "multiplier")]
             grid.add_row(row["site"], row["role"], " x ".join(map(str, row["shape"])), std, *factors)
-        console.print(grid)
+        out.print(grid)
 
 
 def print_findings(findings: Sequence[tuple[str, bool | None, str]], *, as_json: bool) -> None:
@@ -303,13 +250,14 @@ def print_findings(findings: Sequence[tuple[str, bool | None, str]], *, as_json:
         return
     from rich.text import Text
 
-    console = _console()
+    out = console()
     for name, works, seen in findings:
         mark = {True: [Text("works", "green")], False: [Text("no", "yellow")], None: []}[works]
-        console.print(f"{name:<24}", *mark, seen, soft_wrap=True)
+        out.print(f"{name:<24}", *mark, seen, soft_wrap=True)
 
 
-def _console() -> "Console":
+def console() -> "Console":
+    """Return a console for answers on stdout; a pipe gets plain text of PIPE_COLUMNS."""
     from rich.console import Console
 
     return Console(
@@ -327,38 +275,24 @@ def _is_plain(stream: IO[str]) -> bool:
     return not stream.isatty() or bool(os.environ.get("NO_COLOR"))
 
 
-def _table(*columns: str) -> "RichTable":
+def table_of(*columns: str) -> "RichTable":
+    """Return an empty table with these columns."""
     from rich import box
     from rich.table import Table as RichTable
 
     return RichTable(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def _styled(verdict: str) -> "Text":
+def styled(verdict: str) -> "Text":
+    """Return a verdict in its colour."""
     from rich.text import Text
 
     return Text(verdict, STYLES.get(verdict, ""))
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Write a number in a form such as "+.2f", "?" where there is none."""
     return "?" if value is None or math.isnan(value) else format(value, form)
-
-
-def _exponent(value: float) -> str:
-    """Write an exponent as the tables do: 0, +1, -1/2."""
-    if value == 0:
-        return "0"
-    if value % 1 == 0.5:
-        return f"{int(2 * value):+d}/2"
-    return f"{value:+g}"
-
-
-def _required(low: float, high: float) -> str:
-    if math.isnan(high):
-        return ""
-    if math.isinf(low):
-        return f"<= {high:g}"
-    return _exponent(low) if low == high else f"{_exponent(low)} to {_exponent(high)}"
 
 
 def _duration(seconds: float) -> str:

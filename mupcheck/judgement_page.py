@@ -1,0 +1,108 @@
+"""What a person sees of a judgement: a table of slopes, the verdict with its reason, likely causes and what to do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from mupcheck.judge import Judgement
+from mupcheck.parametrization import write_exponent
+from mupcheck.slopes import farthest_first
+from mupcheck.terminal import MAX_LINES, console, number, styled, table_of
+
+SAME_LINE_FINDINGS = 3
+
+
+def print_judgement(judgement: Judgement, *, every: bool) -> None:
+    """Print one judgement.
+
+    Args:
+        every: every quantity, and not only effective updates and what does not pass.
+    """
+    out = console()
+    rows, left_out = _worth_a_look(judgement.pooled, every=every)
+    table = table_of("quantity", "site", "steps", "slope", "90% interval", "required", "implied", "verdict")
+    for cell in rows.to_dict("records"):
+        table.add_row(
+            f"{cell['kind']} {cell['stat']}",
+            cell["site"],
+            "after 0" if cell["step"] else "0",
+            number(cell["slope"], "+.2f"),
+            f"[{number(cell['ci_low'], '+.2f')}, {number(cell['ci_high'], '+.2f')}]",
+            range_text(cell["required_low"], cell["required_high"]),
+            range_text(cell["implied_low"], cell["implied_high"]),
+            styled(cell["verdict"]),
+        )
+    out.print(table)
+    if left_out:
+        out.print(f"... and {left_out} more that do not pass (--all prints every quantity)\n", soft_wrap=True)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in judgement.counts.items() if verdict != "info")
+    counts += f", {judgement.counts['info']} are not judged"
+    out.print(
+        f"{judgement.title}:",
+        styled(judgement.verdict),
+        f"  slopes over all layers and steps: {counts}",
+        soft_wrap=True,
+    )
+    if judgement.verdict != "pass":
+        out.print(f"  why: {judgement.reason}", soft_wrap=True)
+        for line in judgement.worst[1:]:
+            out.print(f"       {line}", soft_wrap=True)
+    for i, cause in enumerate(judgement.causes, 1):
+        out.print(f"  likely cause {i}: {cause}", soft_wrap=True)
+    if judgement.next_step:
+        out.print(f"  next: {judgement.next_step}", soft_wrap=True)
+    for line in summarize_findings(judgement):
+        out.print(f"  {line}", soft_wrap=True)
+
+
+def summarize_findings(judgement: Judgement) -> list[str]:
+    """Return a line per finding, at most a few of one name."""
+    lines, seen = [], dict.fromkeys((finding.name for finding in judgement.findings), 0)
+    for finding in judgement.findings:
+        seen[finding.name] += 1
+        if seen[finding.name] <= SAME_LINE_FINDINGS:
+            lines.append(f"{finding.effect}: {finding}")
+    return lines + [
+        f"... and {n - SAME_LINE_FINDINGS} more of {name} (--json prints all)"
+        for name, n in seen.items()
+        if n > SAME_LINE_FINDINGS
+    ]
+
+
+def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return judgements as one JSON document: a summary each, and their slopes one after another."""
+    summary = []
+    for judgement in judgements:
+        record = {name: getattr(judgement, name) for name in ("sweep", "parametrization", "optimizer", "mode")}
+        record |= {name: getattr(judgement, name) for name in ("verdict", "reason", "next_step", "worst")}
+        record |= {f"n_{verdict.replace(' ', '_')}": n for verdict, n in judgement.counts.items()}
+        record |= {"causes": [asdict(cause) for cause in judgement.causes]}
+        record |= {"findings": [asdict(finding) for finding in judgement.findings], "measured": judgement.measured}
+        summary.append(record)
+    slopes = {name: [getattr(judgement, name) for judgement in judgements] for name in ("pooled", "slopes")}
+    return {"summary": summary} | {
+        name: pd.concat(tables).to_dict("records") if tables else [] for name, tables in slopes.items()
+    }
+
+
+def _worth_a_look(pooled: pd.DataFrame, *, every: bool) -> tuple[pd.DataFrame, int]:
+    """Return the rows to print, and how many that do not pass are left out: effective updates, and the worst others."""
+    if every:
+        return pooled, 0
+    effective = pooled[pooled["kind"] == "effective_update"]
+    trouble = pooled[(pooled["kind"] != "effective_update") & pooled["verdict"].isin(["fail", "cannot tell"])]
+    shown = pd.concat([effective, farthest_first(trouble).head(MAX_LINES)]) if len(trouble) else effective
+    return shown, max(len(trouble) - MAX_LINES, 0)
+
+
+def range_text(low: float, high: float) -> str:
+    """Write a required or implied range: "0", "-1/2 to 0", "<= 0", "" for none."""
+    if math.isnan(high):
+        return ""
+    if math.isinf(low):
+        return f"<= {high:g}"
+    low, high = round(low, 2), round(high, 2)
+    return write_exponent(low) if low == high else f"{write_exponent(low)} to {write_exponent(high)}"
