@@ -32,6 +32,11 @@ TOLERANCES = {
     "effective_update": 0.25,  # equals the error of the lr exponent: 1/2 (gates, scalars) or 1
 }
 
+# Under SGD these changes cross over with width (theory.md, section 4): at widths 64-512 the slopes of correct tables are
+# -0.03 (readout), -0.24 to +0.26 (q, k and their convs), -0.10 to +0.15 (embedding, first norm); 16 seeds, H100, torch
+# 2.11, 2026-11-25. A shipped table that is wrong there is wrong by 1, so they are told from that, at half of it.
+CROSSING = 0.5
+
 ACTIVATIONS = {
     "embedding": "token embedding's output",
     "residual": "residual stream",
@@ -126,6 +131,7 @@ class Row:
     when: str = "always"  # "t = 0", "t > 0" or "always"
     optimizer: str = "all"
     readout: str = "all"  # "tied" or "untied" embedding, or "all"
+    tolerance: float | None = None  # where it is not that of the kind
 
 
 _SIZE = "rms mean_abs"
@@ -175,8 +181,10 @@ TABLE = (
     Row("effective_update",  "rms",      f"{_HIDDEN} {_GATES}",      ZERO,         ZERO,         "order one: the lr exponent is right", when="t > 0"),
     Row("effective_update",  "rms",      f"{_VECTORS} {_SCALARS}",   ZERO,         ZERO,         "order one: the lr exponent is right", when="t > 0"),
     Row("effective_update",  "rms",      f"{_HIDDEN_QK} {_VECTORS_QK}", ZERO,      ZERO,         "order one: the lr exponent is right", when="t > 0", optimizer="adamw"),
+    Row("effective_update",  "rms",      f"{_HIDDEN_QK} q_conv1d k_conv1d norm1_gain", ZERO, ZERO, "order one: the lr exponent is right", when="t > 0", optimizer="sgd", tolerance=CROSSING),
+    Row("effective_update",  "rms",      "embedding readout",        ZERO,         ZERO,         "order one: the lr exponent is right", when="t > 0", optimizer="sgd", readout="untied", tolerance=CROSSING),
     Row("effective_update",  "rms",      "o_norm_gain",              ZERO,         ZERO,         "order one: the lr exponent is right", when="t > 0", optimizer="adamw"),
-    Row("effective_update",  "rms",      "o_norm_gain",              ZERO,         None,         "order one: the lr exponent is right", when="t > 0", optimizer="sgd"),
+    Row("effective_update",  "rms",      "o_norm_gain",              ZERO,         HALF_TO_ZERO, "order one at most: a sum over H heads, of random signs at first", when="t > 0", optimizer="sgd"),
 )
 # fmt: on
 
@@ -219,7 +227,8 @@ def describe(kind: str, site: str) -> str:
 def _by_quantity() -> dict[Quantity, Required | None]:
     """Return TABLE with one entry per quantity."""
     return {
-        (row.kind, stat, site, optimizer, mode, tied, later): need and Required(*need, TOLERANCES[row.kind], row.source)
+        (row.kind, stat, site, optimizer, mode, tied, later): need
+        and Required(*need, row.tolerance or TOLERANCES[row.kind], row.source)
         for row in TABLE
         for mode, need in zip(MODES, (row.head_dim, row.heads), strict=True)
         for stat, site in product(row.stats.split(), row.sites.split())

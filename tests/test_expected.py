@@ -4,6 +4,7 @@ from math import inf
 import pytest
 
 from mupcheck.expected import ACTIVATIONS, KINDS, TABLE, TOLERANCES, WEIGHTS, Required, describe, required
+from mupcheck.implied import PARAMETERS
 from mupcheck.parametrization import MODES, OPTIMIZERS, TABLES, Role
 
 UPDATES = ("activation_update", "weight_update", "effective_update")
@@ -42,11 +43,12 @@ def need(kind, site, *, stat="rms", optimizer="adamw", mode="head-dim", tied=Fal
         ("activation_update", "mlp_out", {}, (0, 0), (0, 0)),
         ("activation_update", "mlp_out", {"optimizer": "sgd"}, None, None),
         ("activation_update", "o_norm", {}, None, (0, 0)),
-        ("effective_update", "o_norm_gain", {"optimizer": "sgd"}, (0, 0), None),
+        ("effective_update", "o_norm_gain", {"optimizer": "sgd"}, (0, 0), (-0.5, 0)),
         *(
-            ("effective_update", site, {"optimizer": "sgd"}, None, None)
+            ("effective_update", site, {"optimizer": "sgd"}, (0, 0), (0, 0))
             for site in ("q_proj", "k_proj", "q_conv1d", "k_conv1d", "embedding", "readout", "norm1_gain")
         ),
+        ("effective_update", "embedding", {"optimizer": "sgd", "tied": True}, None, None),
     ],
 )
 def test_what_the_theory_sheet_says(kind, site, where, head_dim, heads):
@@ -65,6 +67,18 @@ def test_adamw_moves_every_weight_by_the_same_at_every_width(site, mode):
 def test_no_update_is_required_before_the_first_step(optimizer, mode):
     for kind in UPDATES:
         assert not any(need(kind, site, optimizer=optimizer, mode=mode, step=0) for site in (*ACTIVATIONS, *WEIGHTS))
+
+
+def test_what_crosses_over_under_sgd_is_told_from_an_error_of_one_only():
+    def tolerance(site, optimizer):
+        found = required("effective_update", "rms", site, optimizer=optimizer, mode="heads", tied=False, step=1)
+        return found.tolerance
+
+    assert (tolerance("q_proj", "sgd"), tolerance("q_proj", "adamw"), tolerance("v_proj", "sgd")) == (0.5, 0.25, 0.25)
+    for site in ("q_proj", "k_proj", "q_conv1d", "k_conv1d", "embedding", "readout", "norm1_gain"):
+        role = PARAMETERS[site].role
+        rules = {table.rule(role, optimizer="sgd", mode=mode).lr for table in TABLES.values() for mode in MODES}
+        assert min(abs(a - b) for a, b in combinations(rules | {9}, 2)) >= 2 * tolerance(site, "sgd"), site
 
 
 def test_each_quantity_is_in_one_row():
