@@ -247,7 +247,7 @@ def _sweep(
     plain = {"logit_scale": 1.0, "schedule": "constant", "warmup_steps": 0, "eval_tokens": 0, "n_layers": 1}
     sweep = make_sweep(SHAPE | grid | how | plain)
     runs = sweep.runs(vocab_size=setting.corpus.vocab_size, data_hash=setting.corpus.hash)
-    found = {}
+    found: dict[str, NDArray[np.float64]] = {}
     for group in group_runs(runs, setting.device):
         values = numbers(group, setting)
         found |= {run.run_id: values[..., replica] for replica, run in enumerate(group)}

@@ -206,6 +206,6 @@ def test_an_unknown_table_is_refused(corpus):
 def test_the_small_models_train(corpus, optimizer, mode):
     # what does not move is equal to anything
     setting = Setting(optimizer, mode, corpus)
-    run = identities._run(find_table("gdn-mup"), setting, width=64)
+    run = identities._run(find_table("gdn-mup"), setting, width=64, steps=20)
     losses = identities.numbers([run], setting)[0, :, 0]
-    assert losses[-1] < losses[0] - 0.01
+    assert losses[-4:].mean() < losses[0] - 0.05
