@@ -156,10 +156,11 @@ def read_interval(low: float, high: float) -> str:
     near = near_alignments(low, high)
     if not near:
         return "above every rule" if low > ALIGNMENTS[0].exponent else "below every rule"
+    if len(near) == len(ALIGNMENTS):
+        return "any: not told apart"
     if len(near) > 1:
-        return f"not told apart: {', '.join(a.name for a in near)}"
-    exponent = near[0].exponent
-    return near[0].name + ("" if low <= exponent <= high else f", the nearest; the interval leaves out {exponent:g}")
+        return f"between {' and '.join(a.name for a in near)}"
+    return near[0].name if low <= near[0].exponent <= high else f"nearest: {near[0].name}"
 
 
 def rules_for(alignment: Alignment, mode: str) -> tuple[str, ...]:
