@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
 
-from mupcheck.expected import ACTIVATIONS, KINDS, WEIGHTS, Required, describe, required
+from mupcheck.expected import ACTIVATIONS, KINDS, WEIGHTS, Required, required
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
 
 STATS = {"activation": ("rms", "mean_abs"), "weight_update": ("rms", "spectral")}  # rms alone for all other kinds
@@ -258,7 +258,7 @@ def _explain(
     return Explanation(
         site, thing, what, place.where, weights,
         tuple((str(role), ROLES[role]) for role in roles),
-        tuple((kind, describe(kind, site)) for kind in dict.fromkeys(row.kind for row in expectations)),
+        tuple((kind, _meaning(kind)) for kind in dict.fromkeys(row.kind for row in expectations)),
         expectations,
         tuple(signs),
         tuple(_rule_rows(roles, tables, optimizers, modes)),
@@ -266,6 +266,11 @@ def _explain(
         if thing == "activation" and site in MULTIPLIER_SITES
         else (),
     )  # fmt: skip
+
+
+def _meaning(kind: str) -> str:
+    """Return what a kind measures of whatever it is measured of: "size of it", "change since step 0 of the weight"."""
+    return KINDS[kind].removesuffix(":") if KINDS[kind].endswith(":") else f"{KINDS[kind]} it"
 
 
 def _rule_rows(

@@ -159,7 +159,7 @@ def read_interval(low: float, high: float) -> str:
     if len(near) == len(ALIGNMENTS):
         return "any: not told apart"
     if len(near) > 1:
-        return f"between {' and '.join(a.name for a in near)}"
+        return " or ".join(a.name for a in near)
     return near[0].name if low <= near[0].exponent <= high else f"nearest: {near[0].name}"
 
 

@@ -155,7 +155,7 @@ def _print_expectations(console: "Console", answer: "Explanation") -> None:
     for kind, meaning in answer.kinds:
         console.print(f"  {kind}: {meaning}", soft_wrap=True)
     console.print(
-        "  slope: p of size ~ width^p; the verdict is on what is required here, what is not judged is shown beside it\n",
+        "  slope: p of size ~ width^p; a check is judged by what is required here, what is not judged is only shown\n",
         soft_wrap=True,
     )
 

@@ -101,7 +101,7 @@ def test_pooled_slopes_are_one_before_and_one_after_the_first_step():
     [
         (-0.6, -0.4, "independent"),
         (-0.7, -0.55, "nearest: independent"),
-        (-0.8, -0.7, "between independent and plain"),
+        (-0.8, -0.7, "independent or plain"),
         (-2.0, 1.0, "any: not told apart"),
         (-0.1, 0.1, "aligned"),
         (0.3, 0.4, "above every rule"),
@@ -110,7 +110,7 @@ def test_pooled_slopes_are_one_before_and_one_after_the_first_step():
 )
 def test_an_interval_in_words(low, high, reading):
     assert read_interval(low, high) == reading
-    assert (len(near_alignments(low, high)) > 1) == reading.startswith(("any", "between"))
+    assert (len(near_alignments(low, high)) > 1) == ("any" in reading or " or " in reading)
 
 
 def test_the_exponents_are_those_of_the_tables():

@@ -209,3 +209,16 @@ def test_the_small_models_train(corpus, optimizer, mode):
     run = identities._run(find_table("gdn-mup"), setting, width=64, steps=20)
     losses = identities.numbers([run], setting)[0, :, 0]
     assert losses[-4:].mean() < losses[0] - 0.05
+
+
+@pytest.mark.parametrize("law", [base_width, symmetry])
+@pytest.mark.parametrize("tied", [False, True])
+def test_tied_and_untied_models_are_both_looked_at(monkeypatch, setting, law, tied):
+    forward = lm.LanguageModel.forward
+
+    def tilted(self, tokens):
+        logits = forward(self, tokens)
+        return logits * (1 + torch.arange(len(logits)) / 8).view(-1, 1, 1) if self.spec.tied == tied else logits
+
+    monkeypatch.setattr(lm.LanguageModel, "forward", tilted)
+    assert law("gdn-mup", setting).holds is False
