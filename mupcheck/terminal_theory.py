@@ -68,13 +68,13 @@ def print_gates(each: Sequence["GateSlope"], pooled: Sequence["GateSlope"], *, a
         )
         grid = _table(*columns)
         for gate in gates:
-            grid.add_row(gate.site, str(gate.layer), str(gate.step), *_numbers(gate), gate.reading)
+            grid.add_row(gate.site, str(gate.layer), str(gate.step), *_numbers(gate))
         for gate in together[key]:
-            grid.add_row(gate.site, "all", "after 0" if gate.step else "0", *_numbers(gate), gate.reading)
+            grid.add_row(gate.site, "all", "after 0" if gate.step else "0", *_numbers(gate))
         console.print(f"{sweep}: {parametrization} ({optimizer}, {mode})", soft_wrap=True, style="bold")
         console.print(grid)
-        for gate in together[key]:
-            console.print(_conclusion(gate), soft_wrap=True)
+        for line in _conclusions(together[key]):
+            console.print(line, soft_wrap=True)
         if optimizer == "adamw":
             console.print(ADAMW_NOTE, soft_wrap=True)
         console.print(
@@ -88,8 +88,17 @@ def print_gates(each: Sequence["GateSlope"], pooled: Sequence["GateSlope"], *, a
 
 def _numbers(gate: "GateSlope") -> list[str]:
     interval = f"[{_number(gate.ci_low, '+.2f')}, {_number(gate.ci_high, '+.2f')}]"
-    rest = (gate.gradient_slope, gate.gate_lr, gate.scalar_lr)
-    return [_number(gate.slope, "+.2f"), interval, *(_number(value, "+.2f") for value in rest)]
+    rest = [_number(value, "+.2f") for value in (gate.gradient_slope, gate.gate_lr, gate.scalar_lr)]
+    # why it cannot be told is said once, below
+    return [_number(gate.slope, "+.2f"), interval, *rest, gate.reading.partition(":")[0]]
+
+
+def _conclusions(gates: Sequence["GateSlope"]) -> list[str]:
+    """Return a line for each slope, one for all where they cannot be told for the same reason."""
+    readings = {gate.reading for gate in gates if gate.reading.startswith("cannot tell")}
+    if len(readings) == 1 and not any(gate.near for gate in gates):
+        return list(readings)
+    return [_conclusion(gate) for gate in gates]
 
 
 def _conclusion(gate: "GateSlope") -> str:

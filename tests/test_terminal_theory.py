@@ -66,6 +66,15 @@ def test_gates_says_what_the_slopes_speak_for():
     assert document["pooled"][0]["near"] == ["independent"]
 
 
+def test_what_holds_for_all_gates_is_said_once(monkeypatch):
+    runs, coords = planted(-0.5, values=0.5)
+    monkeypatch.setattr("mupcheck.store.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {}))
+    answer = mupcheck("gates")
+    assert answer.code == cli.CANNOT_TELL
+    assert answer.out.count("take a table whose activations pass") == 1
+    assert answer.out.count("cannot tell") == 17  # 12 of a layer and step, 4 of all, and why
+
+
 @pytest.mark.usefixtures("_results")
 def test_gates_that_fit_no_rule_cannot_be_told():
     answer = mupcheck("gates", "--", "-3")
