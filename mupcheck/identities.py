@@ -32,6 +32,9 @@ BASE_WIDTH = 16
 SHAPE: dict[str, Any] = {
     "base_width": BASE_WIDTH,
     "n_heads": 2,
+    # every row is then a multiple of 64 bytes: on some CPUs a product's rounding depends on where its matrix lies
+    "head_k_dim": 8,
+    "head_v_dim": 16,
     "readout_std": 0.25,  # behind a zero readout nothing else moves in the first step
     "steps": 4,
     "batch_size": 2,
@@ -43,8 +46,8 @@ BLOWS_UP = 1e30
 VOCAB_SIZE = 32
 
 EXACT = 0.0  # the same operations on the same numbers
-# A batched matrix product may sum in another order for another R, and training amplifies the rounding: 20 steps reach
-# 1e-6 in float32 and 1e-14 in float64 (CPU, shipped tables).
+# A batched matrix product may sum in another order for another R or another place among the replicas, and training
+# amplifies the rounding: 20 steps reach 2e-7 in float32 and 4e-16 in float64 (shipped tables, a CPU).
 OTHER_KERNEL = {"float32": 1e-5, "float64": 1e-11}
 # Exact where the exponents are multiples of 1/2: m = 4 then scales by powers of 2. 4 ** 0.3 is rounded, in float64.
 MOVED_FACTOR = 1e-11
@@ -168,13 +171,13 @@ def nan_neighbour(parametrization: str, setting: Setting) -> Identity:
 
 
 def order(parametrization: str, setting: Setting) -> Identity:
-    """Train a sweep, the same in reversed order, and one that shares a run with it: bit for bit the same."""
+    """Train a sweep, the same in reversed order, and one that shares a run with it."""
     table = find_table(parametrization)
     references = [name for name in ("sp", "gdn-mup", "mup") if name != table.name]
     small, middle, large = (BASE_WIDTH * m for m in (1, 2, 4))
     sweep = _sweep([parametrization, references[0]], [small, middle], [0, 1], setting)
     backwards = _sweep([references[0], parametrization], [middle, small], [1, 0], setting)
-    # as many replicas to a group, so that rounding is the same, but other ones
+    # as many replicas to a group, but other ones
     company = _sweep([parametrization, references[1]], [large, middle], [2, 1], setting)
     measured = [
         difference(backwards[run_id], values) if run_id in backwards else math.inf for run_id, values in sweep.items()
@@ -182,7 +185,7 @@ def order(parametrization: str, setting: Setting) -> Identity:
     shared = sweep.keys() & company.keys()
     measured += [difference(company[run_id], sweep[run_id]) for run_id in shared] or [math.inf]
     return _identity(
-        "order", parametrization, setting, measured, EXACT,
+        "order", parametrization, setting, measured, OTHER_KERNEL[setting.dtype],
         compared="losses and gradient norms of a sweep of 2 tables x 2 widths x 2 seeds against the same in reversed "
         "order, and against one with another table, width and seed in it",
         next_step="a seed or a draw depends on the place in the sweep; it may depend on (seed, width, parameter) alone",

@@ -130,7 +130,7 @@ def test_a_nan_replica_leaves_its_neighbours_alone(corpus, device, optimizer):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_does_not_depend_on_its_sweep(corpus, device, optimizer, mode):
-    assert_holds(order("gdn-mup", Setting(optimizer, mode, corpus, device, dtype="float32")))
+    assert_holds(order("gdn-mup", Setting(optimizer, mode, corpus, device)))
 
 
 def test_the_short_conv_is_a_causal_convolution():

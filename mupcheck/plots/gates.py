@@ -35,7 +35,7 @@ def draw_gates(gates: Sequence[GateSlope], *, title: str) -> Figure:
     layers = sorted({gate.layer for gate in gates})
     colors = dict(zip(layers, canvas.ordered_colors(len(layers)), strict=True))
     handles = [canvas.handle(f"layer {layer}", color=color, marker="o", line=True) for layer, color in colors.items()]
-    handles.append(canvas.handle("not told apart", color=canvas.GREY, marker="o"))
+    handles.append(canvas.handle("cannot tell", color=canvas.GREY, marker="o"))
     handles[-1].set_markerfacecolor("white")
     handles.append(canvas.handle("gradient as it is", color=canvas.GREY, marker="_"))
 
