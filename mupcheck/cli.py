@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mupcheck import terminal
+from mupcheck import terminal, terminal_theory
 
 app = typer.Typer(
     help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
@@ -198,6 +198,82 @@ def doctor(json: Json = False) -> None:
     from mupcheck.doctor import examine
 
     terminal.print_findings(examine(), as_json=json)
+
+
+@app.command()
+def identities(
+    tables: Annotated[str | None, _option("--parametrization -p", "Tables, by name or .toml file. (default: gdn-mup)")] = None,
+    opt: Annotated[str | None, _option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, _option("--mode", "head-dim or heads. (default: both)")] = None,
+    json: Json = False, strict: Strict = False,
+) -> None:  # fmt: skip
+    """Check on small models what must hold for every table: that the code applies it as written, and nothing else.
+
+    Example: mupcheck identities -p sp,gdn-mup --opt adamw
+    """
+    from mupcheck.identities import check_identities
+    from mupcheck.parametrization import find_table
+
+    names = _list("parametrizations", tables, str) if tables else ["gdn-mup"]
+    for name in names:
+        find_table(name)  # a wrong name is said before anything is trained
+    settings = [(name, optimizer, each) for name in names for optimizer, each in _settings(opt, mode)]
+    found = [i for name, optimizer, each in settings for i in check_identities(name, optimizer=optimizer, mode=each)]
+    terminal_theory.print_identities(found, as_json=json)
+    if any(identity.holds is False for identity in found):
+        raise typer.Exit(FAILED)
+    if any(identity.holds is None for identity in found):
+        raise typer.Exit(FAILED if strict else CANNOT_TELL)
+
+
+@app.command()
+def gates(
+    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    json: Json = False, strict: Strict = False,
+) -> None:  # fmt: skip
+    """Say how the gates' gradients grow with width, and which rule for their learning rate that speaks for.
+
+    Example: mupcheck gates results/coord
+    """
+    from mupcheck.gates import fit_gates
+    from mupcheck.store import load_results
+
+    results = load_results(path, tables=("runs", "coords"))
+    each, pooled = fit_gates(results.runs, results.coords), fit_gates(results.runs, results.coords, pooled=True)
+    terminal_theory.print_gates(each, pooled, as_json=json)
+    if not any(gate.near for gate in (*each, *pooled)):
+        raise typer.Exit(FAILED if strict else CANNOT_TELL)
+
+
+@app.command()
+def explain(
+    site: Annotated[str, typer.Argument(help="An activation or a parameter, such as z_beta, mixer_out or o_proj.")],
+    tables: Annotated[str | None, _option("--parametrization -p", "Tables whose rows are shown, by name or .toml file. (default: none)")] = None,
+    opt: Annotated[str | None, _option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, _option("--mode", "head-dim or heads. (default: both)")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Say what a quantity is, where it sits in the model, which slope is required of it and why, and what is wrong if not.
+
+    Example: mupcheck explain z_beta -p gdn-mup --opt sgd
+    """
+    from mupcheck.explain import explain
+    from mupcheck.parametrization import find_table
+
+    chosen = [find_table(name) for name in _list("parametrizations", tables, str)] if tables else []
+    pairs = _settings(opt, mode)
+    optimizers, modes = (list(dict.fromkeys(values)) for values in zip(*pairs, strict=True))
+    answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)
+    terminal_theory.print_explanations(answers, as_json=json)
+
+
+def _settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
+    """Return the (optimizer, mode) pairs that two options name; all where they are left out."""
+    from mupcheck.parametrization import MODES, OPTIMIZERS
+
+    optimizers = [_one_of("--opt", opt, OPTIMIZERS)] if opt else OPTIMIZERS
+    modes = [_one_of("--mode", mode, MODES)] if mode else MODES
+    return [(optimizer, each) for optimizer in optimizers for each in modes]
 
 
 def _sweep(kind: str | None, options: dict[str, Any]) -> None:

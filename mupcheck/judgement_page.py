@@ -1,6 +1,5 @@
 """What a person sees of a judgement: a table of slopes, the verdict with its reason, likely causes and what to do."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from mupcheck.judge import Judgement
-from mupcheck.parametrization import write_exponent
 from mupcheck.slopes import farthest_first
-from mupcheck.terminal import MAX_LINES, console, number, styled, table_of
+from mupcheck.terminal import MAX_LINES, console, number, range_text, styled, table_of
 
 SAME_LINE_FINDINGS = 3
 
@@ -96,13 +94,3 @@ def _worth_a_look(pooled: pd.DataFrame, *, every: bool) -> tuple[pd.DataFrame, i
     trouble = pooled[(pooled["kind"] != "effective_update") & pooled["verdict"].isin(["fail", "cannot tell"])]
     shown = pd.concat([effective, farthest_first(trouble).head(MAX_LINES)]) if len(trouble) else effective
     return shown, max(len(trouble) - MAX_LINES, 0)
-
-
-def range_text(low: float, high: float) -> str:
-    """Write a required or implied range: "0", "-1/2 to 0", "<= 0", "" for none."""
-    if math.isnan(high):
-        return ""
-    if math.isinf(low):
-        return f"<= {high:g}"
-    low, high = round(low, 2), round(high, 2)
-    return write_exponent(low) if low == high else f"{write_exponent(low)} to {write_exponent(high)}"

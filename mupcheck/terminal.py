@@ -295,6 +295,18 @@ def number(value: float | None, form: str) -> str:
     return "?" if value is None or math.isnan(value) else format(value, form)
 
 
+def range_text(low: float, high: float) -> str:
+    """Write a required or implied range: "0", "-1/2 to 0", "<= 0", "" for none."""
+    from mupcheck.parametrization import write_exponent
+
+    if math.isnan(high):
+        return ""
+    if math.isinf(low):
+        return f"<= {high:g}"
+    low, high = round(low, 2), round(high, 2)
+    return write_exponent(low) if low == high else f"{write_exponent(low)} to {write_exponent(high)}"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"

@@ -26,7 +26,7 @@ from mupcheck.spec import make_sweep, parse_lrs
 from mupcheck.store import StoreError
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor")
+COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor", "identities", "gates", "explain")
 # on the CPU and in this process, wherever the tests run
 HERE = ("--device", "cpu", "--jobs", "1")
 SMALL = (*["--data", "synthetic", "--widths", "16,32", "--layers", "1", "--heads", "2", "--seeds", "1"], *HERE)
@@ -895,14 +895,19 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "plot":
         assert example == ["plot", "results/"]
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path: [path])
+    if command == "gates":
+        assert example == ["gates", "results/coord"]
+        monkeypatch.chdir(made)
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
-    assert mupcheck(*example).code == cli.OK
+    # the check made here is of sp, which tells nothing of the gates
+    assert mupcheck(*example).code == (cli.CANNOT_TELL if command == "gates" else cli.OK)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is_and_what_it_is_without(command):
     without_default = {"--config", "--width", "--dry-run", "--json", "--strict", "--all", "--help", "file", "path"}
+    without_default |= {"site"}
     for option in options_of(command):
         text = help_of(option)
         assert text, option.opts

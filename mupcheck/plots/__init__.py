@@ -4,6 +4,7 @@ Every figure is written as PNG and SVG under these names, in `figures/` of the s
 
     coords_<parametrization>_<kind>            coordinate size (rms) against width, a panel for each site
     coords_<parametrization>_<kind>_spectral   the same of spectral norms
+    gates_<parametrization>                    slopes of the gates' gradients, and the rules they speak for
     slopes_<parametrization>                   every slope with its interval against what is required
     loss_vs_lr                                 loss against lr by width, parametrizations side by side
     optimum_vs_width                           the best lr at each width, and its drift
@@ -19,9 +20,11 @@ from urllib.parse import quote
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mupcheck.gates import fit_gates, has_gates
 from mupcheck.parametrization import TABLES
 from mupcheck.plots import canvas
 from mupcheck.plots.coordinates import draw_coordinates
+from mupcheck.plots.gates import draw_gates
 from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
@@ -32,7 +35,7 @@ from mupcheck.transfer import transfer
 # (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
 COORDINATES = [OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[:3]]
 
-__all__ = ["draw_coordinates", "draw_losses", "draw_optima", "draw_slopes", "plot_results"]
+__all__ = ["draw_coordinates", "draw_gates", "draw_losses", "draw_optima", "draw_slopes", "plot_results"]
 
 
 def plot_results(results: Results | str | Path, out: str | Path | None = None) -> list[Path]:
@@ -91,6 +94,7 @@ def _figures(runs: pd.DataFrame, coords: pd.DataFrame) -> Iterator[tuple[str, Fi
 def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) -> Iterator[tuple[str, Figure]]:
     """Yield the figures of the coordinate checks among the runs of one optimizer and mode."""
     slopes = fit_slopes(runs, coords)
+    gates = fit_gates(runs, coords) if has_gates(runs, coords) else []
     finished = runs.loc[(runs["kind"] == "coord") & (runs["status"] != "failed")]
     sizes = coords.merge(finished[["run_id", "parametrization", "width", "seed"]], on="run_id")
     for name in sorted(slopes["parametrization"].unique(), key=_order):
@@ -104,6 +108,8 @@ def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) 
                 title = f"{head} · {setting}: {kind}" + ("" if stat == "rms" else f", {stat}")
                 yield stem, draw_coordinates(rows, of_kind, title=title)
         yield f"slopes_{file_name}", draw_slopes(judged, title=f"{head} · {setting}: slopes")
+        if of_gates := [gate for gate in gates if gate.parametrization == name]:
+            yield f"gates_{file_name}", draw_gates(of_gates, title=f"{head} · {setting}: gate gradients")
 
 
 def _order(parametrization: str) -> tuple[int, str]:
