@@ -54,20 +54,18 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         ValueError: if the runs cannot share a model.
     """
     spec, n_replicas = runs[0], len(runs)
+    # a recorded step after the last update needs one more forward and backward pass; a coordinate check ends there
+    n_steps = max(spec.record) + 1 if spec.kind == "coord" else spec.steps
     model = build_model(runs, device)
     optimizer = make_optimizer(parameter_groups(model, runs), runs)
     probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full")
-    scales = torch.tensor(
-        [[lr_scale(run, step) for run in runs] for step in range(spec.steps + 1)], dtype=torch.float64
-    )
+    scales = torch.tensor([[lr_scale(run, step) for run in runs] for step in range(n_steps)], dtype=torch.float64)
     scales_on_device = scales.to(device)
     alive = torch.ones(n_replicas, dtype=torch.bool, device=device)
     watch = DivergenceWatch(n_replicas, spec.vocab_size)
     steps_ahead = CUDA_STEPS_AHEAD if torch.device(device).type == "cuda" else 1
     pending: list[tuple[int, Tensor, list[CoordRow], list[float] | None]] = []
 
-    # a recorded step after the last update needs one more forward and backward pass
-    n_steps = spec.steps + (spec.steps in spec.record)
     for step in range(n_steps):
         # changes are since step 0, asked for or not
         watched = probe is not None and (step in spec.record or step == 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.implied import PARAMETERS, growth
-from mupcheck.parametrization import Table, factors
+from mupcheck.parametrization import Role, Table, factors
 from mupcheck.slopes import GROUP
 
 WEIGHT_UPDATES = ("weight_update", "effective_update")
@@ -24,6 +24,7 @@ TRAINED = 1e-4  # of change/size: below it float32 rounds much of a change away
 SATURATED = 0.5  # of change/size: above it every rule shows slope 0 (theory.md, section 4)
 CLOSED = 0.5  # share of gates beyond 1% or 99%, which pass next to no gradient
 CLIPPED = 0.1  # share of steps
+DRAWN_ALIKE = 1e-3  # relative; heads repeat the same draws, so sizes differ by rounding only
 REALISED_TOLERANCE = 1e-6  # read back, a product of a few float64 factors agrees to rounding, in float32 too
 REALISED = {"realised_lr": "lr", "realised_wd": "weight_decay", "realised_eps": "eps"}
 # What a gate that passes no gradient leaves without meaning.
@@ -141,6 +142,24 @@ def _width(check: _Check) -> Iterator[Finding]:
             text = f"{site} has {small:,.0f} values at width {low} and {large:,.0f} at {high}"
             text += f", which grows as width^{grown:.2g} instead of width^{declared:g}"
             yield Finding("width", "cannot tell", text, advice)
+
+
+def _scalars(check: _Check) -> Iterator[Finding]:
+    """Find gate scalars that start at another size at another width: they are drawn from common random numbers."""
+    start = check.coords[(check.coords["kind"] == "weight") & (check.coords["step"] == 0)]
+    for site, of in PARAMETERS.items():
+        rows = start[start["site"] == site]
+        if of.role is not Role.GATE_SCALAR or rows.empty:
+            continue
+        exponent = 0.0
+        if check.table is not None:
+            setting = {"optimizer": check.shared("optimizer"), "mode": check.shared("mode")}
+            exponent = check.table.rule(of.role, **setting).multiplier
+        sizes = (rows["value"] * rows["width"].astype(float) ** exponent).groupby(rows["width"]).median()
+        if sizes.max() > sizes.min() * (1 + DRAWN_ALIKE):
+            text = f"{site} starts at {sizes.iloc[0]:.3g} at width {sizes.index[0]} and at {sizes.iloc[-1]:.3g} at "
+            text += f"{sizes.index[-1]}, relative to its multiplier: the gates are other gates at another width"
+            yield Finding("gate scalars", "fail", text, "set the init exponent of gate_scalar to 0")
 
 
 def _clipping(check: _Check) -> Iterator[Finding]:
@@ -289,5 +308,5 @@ def _protocol(check: _Check) -> Iterator[Finding]:
 
 
 PARTS: tuple[Callable[[_Check], Iterator[Finding]], ...] = (
-    _missing, _diverged, _copies, _width, _clipping, _realised, _decay, _trained, _eps, _gates, _protocol,
+    _missing, _diverged, _copies, _width, _scalars, _clipping, _realised, _decay, _trained, _eps, _gates, _protocol,
 )  # fmt: skip
