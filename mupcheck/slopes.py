@@ -14,7 +14,7 @@ isolate one rule, so that the many other slopes do not blunt them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isnan, nan
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mupcheck.expected import TOLERANCES, Required, required
-from mupcheck.implied import Range, exponents_of, implied
+from mupcheck.implied import PARAMETERS, Range, exponents_of, implied
 from mupcheck.parametrization import TABLES, Table
 
 GROUP = ["sweep", "parametrization", "optimizer", "mode"]
@@ -223,6 +223,10 @@ def _judge(grid: _Grid, run: pd.Series, confidence: float, level: float, table: 
     ]
     entailed: Mapping[tuple, Range] = {}
     if table is not None:
+        needs = [
+            _as_stored(need, kind, site, table, optimizer=optimizer, mode=mode)
+            for need, (kind, _, site, _, _) in zip(needs, quantities, strict=True)
+        ]
         entailed = implied(exponents_of(table, optimizer=optimizer, mode=mode), tied=tied, n_layers=run["n_layers"])
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
@@ -255,6 +259,16 @@ def _judge(grid: _Grid, run: pd.Series, confidence: float, level: float, table: 
     fit["verdict"] = [verdict for verdict, _ in judged]
     fit["reason"] = [reason + note for (_, reason), note in zip(judged, _left_out(grid), strict=True)]
     return fit
+
+
+def _as_stored(
+    need: Required | None, kind: str, site: str, table: Table, *, optimizer: str, mode: str
+) -> Required | None:
+    """Return what is required of a weight's change as it is stored, before the multiplier of its role."""
+    if need is None or kind != "weight_update" or site not in PARAMETERS:
+        return need
+    by = table.rule(PARAMETERS[site].role, optimizer=optimizer, mode=mode).multiplier
+    return replace(need, low=need.low - by, high=need.high - by)
 
 
 def _point(low: pd.Series, high: pd.Series) -> pd.Series:

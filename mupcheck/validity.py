@@ -155,10 +155,12 @@ def _scalars(check: _Check) -> Iterator[Finding]:
         if check.table is not None:
             setting = {"optimizer": check.shared("optimizer"), "mode": check.shared("mode")}
             exponent = check.table.rule(of.role, **setting).multiplier
-        sizes = (rows["value"] * rows["width"].astype(float) ** exponent).groupby(rows["width"]).median()
-        if sizes.max() > sizes.min() * (1 + DRAWN_ALIKE):
+        rows = rows.assign(value=rows["value"] * rows["width"].astype(float) ** exponent)
+        by_seed = rows.groupby(["seed", "layer"])["value"]
+        if (by_seed.max() / by_seed.min()).median() > 1 + DRAWN_ALIKE:
+            sizes = rows.groupby("width")["value"].median()
             text = f"{site} starts at {sizes.iloc[0]:.3g} at width {sizes.index[0]} and at {sizes.iloc[-1]:.3g} at "
-            text += f"{sizes.index[-1]}, relative to its multiplier: the gates are other gates at another width"
+            text += f"{sizes.index[-1]}, its multiplier included: the gates are other gates at another width"
             yield Finding("gate scalars", "fail", text, "set the init exponent of gate_scalar to 0")
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
+from mupcheck.parametrization import parse_table
 from mupcheck.slopes import COLUMNS, SAME, fit_slopes, holm, pool
 
 WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)
@@ -174,6 +175,17 @@ def test_what_a_table_implies_is_reported_beside_the_slope():
     unknown = judge(EFFECTIVE, 0.0, parametrization="mine")
     assert isnan(unknown["implied"])
     assert unknown["as_implied"] is None
+
+
+def test_a_multiplier_on_a_weight_shifts_what_is_required_of_its_stored_change():
+    document = {"name": "moved", "base": "gdn-mup", "rule": [{"role": "hidden", "multiplier": 1, "lr": -2}]}
+    runs = make_runs(parametrization="moved")
+    update = ("weight_update", "rms", "q_proj", 0, 1)
+    coords = make_coords(runs, {update: -2.0, EFFECTIVE: 0.0}, noise=0.01)
+    moved = fit_slopes(runs, coords, tables={"moved": parse_table(document, "test")})
+    assert moved.set_index("kind")["required"].to_dict() == {"weight_update": -2, "effective_update": 0}
+    assert set(moved["verdict"]) == {"pass"}
+    assert set(fit_slopes(runs, coords, tables={})["verdict"]) == {"fail", "pass"}
 
 
 def test_holm_is_the_step_down_test():
