@@ -267,6 +267,32 @@ def explain(
     terminal_theory.print_explanations(answers, as_json=json)
 
 
+@app.command()
+def selftest(
+    opt: Annotated[str | None, _option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, _option("--mode", "head-dim or heads. (default: both)")] = None,
+    repetitions: Annotated[int, _option("--repetitions", "Checks of gdn-mup with fresh seeds, under each optimizer in each mode. (default: 1)", min=0)] = 1,
+    jobs: Jobs = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Plant faults and see whether the judge catches and names each, and whether it leaves a correct table alone.
+
+    Takes some minutes on two cores. Example: mupcheck selftest --opt sgd --mode heads
+    """
+    from mupcheck.faults import FAULTS
+    from mupcheck.selftest import plant_faults, repeat
+
+    settings = _settings(opt, mode)
+    faults = [fault for fault in FAULTS if (fault.optimizer, fault.mode) in settings]
+    caught = []
+    for each in plant_faults(faults, jobs=jobs):
+        caught.append(each)
+        terminal.say(f"{len(caught)} of {len(faults)}: {each.fault.name} ({each.fault.optimizer}, {each.fault.mode})")
+    repeated = list(repeat(repetitions, settings, jobs=jobs)) if repetitions else []
+    terminal_theory.print_selftest(caught, repeated, as_json=json)
+    if not all(each.caught and each.named is not False for each in caught) or any(each.reasons for each in repeated):
+        raise typer.Exit(FAILED)
+
+
 def _settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
     """Return the (optimizer, mode) pairs that two options name; all where they are left out."""
     from mupcheck.parametrization import MODES, OPTIMIZERS

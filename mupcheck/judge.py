@@ -205,6 +205,14 @@ def _worst(table: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
+def open_slopes(judgement: Judgement) -> pd.DataFrame:
+    """Return the pooled slopes that more seeds or widths may decide: no finding puts them in doubt."""
+    rows = judgement.pooled[judgement.pooled["verdict"] == "cannot tell"]
+    for finding in judgement.findings:
+        rows = rows[~_affected(rows, finding)]
+    return rows[rows["slope"].notna()]
+
+
 def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Say what would decide slopes whose interval lies across the tolerance: so many seeds, or larger widths."""
     n_seeds, n_widths = runs["seed"].nunique(), runs["width"].nunique()

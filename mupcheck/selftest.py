@@ -4,18 +4,19 @@ The faults of `faults.FAULTS` go the way a user's runs go, through rules files, 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from mupcheck.faults import BASE, FAULTS, Fault
-from mupcheck.parametrization import MODES, OPTIMIZERS, TABLES, rules_hash
-
-if TYPE_CHECKING:
-    from mupcheck.judge import Judgement
-    from mupcheck.store import Results
+from mupcheck.judge import Judgement, judge
+from mupcheck.parametrization import TABLES, rules_hash
+from mupcheck.spec import make_sweep
+from mupcheck.store import Results
 
 # small enough for a minute or two on two cores; 8 seeds tell an exponent that is off by 1 from noise
 WIDTHS, SEEDS, RECORD = (64, 128, 256), 8, (0, 1, 3)
@@ -58,8 +59,8 @@ def plant_faults(faults: Sequence[Fault] = FAULTS, *, jobs: int | None = None) -
     Args:
         jobs: processes at a time, as in `run_sweep`.
     """
+    # the measuring half, met through files as anywhere else
     from mupcheck.runner import run_sweep
-    from mupcheck.spec import make_sweep
 
     def setting(fault: Fault) -> tuple[str, str, str]:
         return fault.optimizer, fault.mode, repr(sorted(fault.settings.items()))
@@ -83,12 +84,11 @@ def plant_faults(faults: Sequence[Fault] = FAULTS, *, jobs: int | None = None) -
                 yield _judge_one(fault, results, Path(tables[fault]).stem)
 
 
-def repeat(n: int, *, jobs: int | None = None, optimizers: Sequence[str] = OPTIMIZERS) -> Iterator[Repeated]:
-    """Judge `gdn-mup` n times with fresh seeds, under each optimizer in each mode."""
+def repeat(n: int, settings: Iterable[tuple[str, str]], *, jobs: int | None = None) -> Iterator[Repeated]:
+    """Judge `gdn-mup` n times with fresh seeds, in each setting (optimizer, mode)."""
     from mupcheck.runner import run_sweep
-    from mupcheck.spec import make_sweep
 
-    for optimizer, mode in product(optimizers, MODES):
+    for optimizer, mode in settings:
         seeds = [FIRST_FRESH_SEED + seed for seed in range(n * SEEDS)]
         with tempfile.TemporaryDirectory() as folder:
             given = _grid(optimizer, mode) | {"name": "repeat", "parametrizations": [BASE], "seeds": seeds}
@@ -96,10 +96,8 @@ def repeat(n: int, *, jobs: int | None = None, optimizers: Sequence[str] = OPTIM
         yield count_verdicts(results, optimizer, mode, n_seeds=SEEDS)
 
 
-def count_verdicts(results: "Results", optimizer: str, mode: str, *, n_seeds: int) -> Repeated:
+def count_verdicts(results: Results, optimizer: str, mode: str, *, n_seeds: int) -> Repeated:
     """Judge results in blocks of seeds, each a repetition of the same check, and count the verdicts."""
-    from mupcheck.judge import judge
-
     seeds = sorted(set(results.runs["seed"]))
     verdicts: dict[str, int] = {}
     reasons = []
@@ -136,9 +134,7 @@ def _write_rules(fault: Fault, path: Path) -> str:
     return str(path)
 
 
-def _judge_one(fault: Fault, results: "Results", table: str) -> Caught:
-    from mupcheck.judge import judge
-
+def _judge_one(fault: Fault, results: Results, table: str) -> Caught:
     runs = results.runs[results.runs["parametrization"] == table]
     coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
     sweeps = {name: {**resolved, "run_ids": list(runs["run_id"])} for name, resolved in results.sweeps.items()}
@@ -158,61 +154,57 @@ def _judge_one(fault: Fault, results: "Results", table: str) -> Caught:
     return Caught(fault, judgement.verdict, said, judgement.verdict != "pass", named, open_ones)
 
 
-def _said(judgement: "Judgement") -> tuple[str, ...]:
+def _said(judgement: Judgement) -> tuple[str, ...]:
     """Return the rows of the causes and the names of the findings that count; the reason where there are none."""
     causes = [cause.row for cause in judgement.causes]
     findings = dict.fromkeys(finding.name for finding in judgement.findings if finding.effect != "warning")
     return (*causes, *findings) or (judgement.reason,)
 
 
-def _as_base(results: "Results") -> "Results":
+def _as_base(results: Results) -> Results:
     """Let runs that followed another table pass for runs of the base table: the code does not follow its table."""
     run = results.runs.iloc[0]
     hashed = rules_hash(TABLES[BASE], optimizer=run["optimizer"], mode=run["mode"])
     return replace(results, runs=results.runs.assign(parametrization=BASE, rules_hash=hashed))
 
 
-def _one_width(results: "Results") -> "Results":
+def _one_width(results: Results) -> Results:
     """Let runs of the smallest width pass for runs of the largest."""
     runs = results.runs
     small, large = (runs[runs["width"] == edge(runs["width"])].sort_values("seed") for edge in (min, max))
     same = dict(zip(small["run_id"], large["run_id"], strict=True))
     copied = results.coords[results.coords["run_id"].isin(same)]
     kept = results.coords[~results.coords["run_id"].isin(set(large["run_id"]))]
-    import pandas as pd
-
     coords = pd.concat([kept, copied.assign(run_id=copied["run_id"].map(same))])
     counts = runs["n_params"].where(runs["width"] != max(runs["width"]), small["n_params"].iloc[0])
     return replace(results, runs=runs.assign(n_params=counts), coords=coords)
 
 
-def _other_data(results: "Results") -> "Results":
+def _other_data(results: Results) -> Results:
     last = results.runs["width"] == max(results.runs["width"])
     return replace(results, runs=results.runs.assign(data_hash=results.runs["data_hash"].mask(last, "0" * 16)))
 
 
-def _one_seed(results: "Results") -> "Results":
+def _one_seed(results: Results) -> Results:
     """Let every seed have the first one's numbers."""
     first = results.runs[results.runs["seed"] == min(results.runs["seed"])].set_index("width")["run_id"]
     source = results.runs.set_index("run_id")["width"].map(first)
     rows = dict(list(results.coords.groupby("run_id")))
-    import pandas as pd
-
     return replace(results, coords=pd.concat([rows[same].assign(run_id=run_id) for run_id, same in source.items()]))
 
 
-def _nan(results: "Results") -> "Results":
+def _nan(results: Results) -> Results:
     coords = results.coords.reset_index(drop=True)
     at = coords.index[(coords["kind"] == "effective_update") & (coords["site"] == "q_proj")][0]
     coords.loc[at, "value"] = float("nan")
     return replace(results, coords=coords)
 
 
-def _missing(results: "Results") -> "Results":
+def _missing(results: Results) -> Results:
     return replace(results, runs=results.runs.iloc[1:])
 
 
-PLANTS: dict[str, Callable[["Results"], "Results"]] = {
+PLANTS: dict[str, Callable[[Results], Results]] = {
     "as the base table": _as_base,
     "one width": _one_width,
     "other data": _other_data,

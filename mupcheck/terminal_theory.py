@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mupcheck.explain import Cell, Explanation
     from mupcheck.gates import GateSlope
     from mupcheck.identities import Identity
+    from mupcheck.selftest import Caught, Repeated
 
 HOLDS = {True: "pass", False: "fail", None: "cannot tell"}
 
@@ -183,3 +184,34 @@ def _why(cells: Sequence["Cell"]) -> str:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def print_selftest(caught: Sequence["Caught"], repeated: Sequence["Repeated"], *, as_json: bool) -> None:
+    """Print what became of each planted fault, and how often a correct table failed."""
+    if as_json:
+        faults = [asdict(each) for each in caught]
+        print_json({"faults": faults, "repeated": [asdict(each) for each in repeated]})
+        return
+    out = console()
+    grid = table_of("planted fault", "optimizer", "mode", "verdict", "first named", "")
+    for each in caught:
+        good = each.caught and each.named is not False
+        what = "harmless" if each.fault.harmless else "caught and named" if good else "caught" if each.caught else ""
+        mark = styled(f"{what}" if each.caught else "MISSED")
+        grid.add_row(each.fault.name, each.fault.optimizer, each.fault.mode, styled(each.verdict), each.said[0], mark)
+    out.print(grid)
+    for check in repeated:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(check.verdicts.items()))
+        out.print(f"gdn-mup ({check.optimizer}, {check.mode}) with fresh seeds: {counts}", soft_wrap=True)
+        for reason in check.reasons:
+            out.print(f"  failed: {reason}", soft_wrap=True)
+    planted = [each for each in caught if not each.fault.harmless]
+    n_caught, n_named = sum(each.caught for each in planted), sum(bool(each.named) for each in planted)
+    harmless = [each for each in caught if each.fault.harmless]
+    alarms = sum(len(check.reasons) for check in repeated) + sum(not each.caught for each in harmless)
+    n_repeated = sum(sum(check.verdicts.values()) for check in repeated)
+    out.print(
+        f"\n{len(planted)} faults: {n_caught} caught, {n_named} named; false alarms: {alarms} of {n_repeated} "
+        f"repetitions and {len(harmless)} harmless changes",
+        soft_wrap=True,
+    )

@@ -26,7 +26,7 @@ from mupcheck.spec import make_sweep, parse_lrs
 from mupcheck.store import StoreError
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor", "identities", "gates", "explain")
+COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor", "identities", "gates", "explain", "selftest")
 # on the CPU and in this process, wherever the tests run
 HERE = ("--device", "cpu", "--jobs", "1")
 SMALL = (*["--data", "synthetic", "--widths", "16,32", "--layers", "1", "--heads", "2", "--seeds", "1"], *HERE)

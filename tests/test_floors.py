@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "mupcheck"
 
 # floor and column of every module; a module imports from its own floor or a lower one, its own column or "shared"
 FLOORS = {
-    **dict.fromkeys(("spec", "parametrization", "expected", "implied", "explain"), (0, "shared")),
+    **dict.fromkeys(("spec", "parametrization", "expected", "implied", "explain", "faults"), (0, "shared")),
     **dict.fromkeys(("tables", "store"), (3, "shared")),
     **dict.fromkeys(("cli", "terminal", "terminal_theory", "__main__"), (6, "shared")),
     **dict.fromkeys(("ops",), (1, "measuring")),
@@ -19,9 +19,11 @@ FLOORS = {
     **dict.fromkeys(("data", "probes", "optim"), (3, "measuring")),
     **dict.fromkeys(("train",), (4, "measuring")),
     **dict.fromkeys(("plan", "runner", "engines", "doctor", "identities"), (5, "measuring")),
-    **dict.fromkeys(("lr_curve", "optimum", "slopes", "transfer", "validity", "diagnosis", "gates"), (4, "judging")),
-    **dict.fromkeys(("plots", "judge"), (5, "judging")),
-    **dict.fromkeys(("judgement_page",), (6, "judging")),
+    **dict.fromkeys(
+        ("lr_curve", "optimum", "slopes", "transfer", "validity", "diagnosis", "gates", "power"), (4, "judging")
+    ),
+    **dict.fromkeys(("plots", "judge", "top_up"), (5, "judging")),
+    **dict.fromkeys(("judgement_page", "selftest"), (6, "judging")),
 }
 BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}
 
