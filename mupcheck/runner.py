@@ -18,9 +18,9 @@ from typing import Any
 
 from mupcheck.data import Corpus, open_corpus
 from mupcheck.engines import local
-from mupcheck.plan import Group, Plan, count_parameters, find_device, group_cost, plan_sweep
+from mupcheck.plan import Group, Plan, count_parameters, extend, find_device, group_cost, plan_sweep
 from mupcheck.spec import RunSpec, SweepSpec
-from mupcheck.store import Results, StoreError, load_results, write_run, write_sweep
+from mupcheck.store import Results, StoreError, finished_runs, load_results, write_run, write_sweep
 
 # what a worker imports; `run_group` itself is one of them
 PRELOAD = ("mupcheck.train", "mupcheck.runner")
@@ -61,18 +61,52 @@ def run_sweep(
         ValueError: if the sweep's data, device or folder cannot be used.
         StoreError: if a run could not be trained or written; the others are stored.
     """
-    plan = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
-    errors, finished = [], len(plan.runs) - plan.missing
-    for progress in execute(plan, jobs=jobs):
-        finished = progress.runs_finished
-        if progress.error and not progress.retried:
-            errors.append(progress.error)
-        if on_progress is not None:
-            on_progress(progress)
-    if errors:
-        failed = len(plan.runs) - finished
-        raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
-    return load_results(plan.folder)
+    first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
+    for plan in rounds(first, fresh=fresh):
+        errors, finished = [], len(plan.runs) - plan.missing
+        for progress in execute(plan, jobs=jobs):
+            finished = progress.runs_finished
+            if progress.error and not progress.retried:
+                errors.append(progress.error)
+            if on_progress is not None:
+                on_progress(progress)
+        if errors:
+            failed = len(plan.runs) - finished
+            raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
+    return load_results(first.folder)
+
+
+def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
+    """Yield plans to execute, one after the other: the sweep's grid, then what its refinement adds until that ends.
+
+    What to add is judged from the results in the folder, so the same sweep goes the same way again and an interrupted
+    one goes on. Rounds whose runs are all there are passed over.
+
+    Args:
+        plan: of the sweep's grid.
+        fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
+    """
+    yield plan
+    if not plan.sweep.refine:
+        return
+    # the judging half, met through what was written; it needs pandas, which no other sweep waits for
+    from mupcheck.refine import next_round
+
+    added: dict[tuple[str, int], tuple[float, ...]] = {}
+    trained = {run.run_id for run in plan.runs}
+    while True:
+        runs = load_results(plan.folder, tables=("runs",)).runs
+        searches = next_round(runs, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
+        wanted = {(s.parametrization, s.width): tuple(2.0**x for x in s.log2_lrs) for s in searches if s.log2_lrs}
+        if not wanted:
+            return
+        added |= {key: added.get(key, ()) + lrs for key, lrs in wanted.items()}
+        plan = extend(plan, added, finished=trained if fresh else finished_runs(plan.folder))
+        trained |= {run.run_id for run in plan.runs}
+        if plan.missing:
+            yield plan
+        else:
+            write_sweep(plan.folder, describe(plan))
 
 
 def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:

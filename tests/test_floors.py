@@ -20,6 +20,7 @@ FLOORS = {
     **dict.fromkeys(("train",), (4, "measuring")),
     **dict.fromkeys(("plan", "runner", "engines", "doctor"), (5, "measuring")),
     **dict.fromkeys(("lr_curve", "optimum", "slopes", "transfer"), (4, "judging")),
+    **dict.fromkeys(("fast_transfer", "penalty", "refine", "robustness", "wider"), (4, "judging")),
     **dict.fromkeys(("plots",), (5, "judging")),
 }
 BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}

@@ -5,15 +5,15 @@ import pytest
 
 from mupcheck.lr_curve import (
     Point,
-    divergence_threshold,
     draw_seeds,
     fit_minimum,
     grid_rounding,
     interval,
     loss_at,
-    lr_sensitivity,
-    resample_minimum,
+    resample_curves,
+    resample_losses,
 )
+from mupcheck.robustness import divergence_threshold, lr_sensitivity
 
 
 def curve_of(x, losses):
@@ -62,9 +62,9 @@ def test_resamples_repeat_and_keep_a_seed_together():
     x = np.arange(-8.0, -3)
     centres = np.array([-6.3, -6.0, -5.7])
     curve = curve_of(x, (x - centres[:, None]) ** 2 + np.array([[0.0], [5.0], [9.0]]))
-    resampled, _ = resample_minimum(curve, [0, 1, 2], draw_seeds(3))
+    _, (resampled,) = resample_curves([curve])
     # seeds of equal curvature: the vertex of the mean is the mean of the vertices, whatever their offsets
-    assert resampled == pytest.approx(centres[draw_seeds(3)].mean(axis=1), abs=1e-9)
+    assert resampled.minima == pytest.approx(centres[draw_seeds(3)].mean(axis=1), abs=1e-9)
 
 
 def test_a_seed_that_was_not_run_leaves_the_others():
@@ -72,7 +72,7 @@ def test_a_seed_that_was_not_run_leaves_the_others():
     whole = curve_of(x, np.stack([(x + 6) ** 2, (x + 6) ** 2]))
     holed = tuple(Point(p.log2_lr, p.loss, 0, p.seed_losses[:1] if p.log2_lr == -8 else p.seed_losses) for p in whole)
     draws = np.array([[0, 1], [1, 1]])
-    assert resample_minimum(holed, [0, 1], draws)[0] == pytest.approx([-6, -6])
+    assert fit_minimum(x, resample_losses(holed, [0, 1], draws))[0] == pytest.approx([-6, -6])
 
 
 def test_interval_is_students_for_a_mean():
