@@ -81,11 +81,12 @@ def fit_divergence(optima: Sequence[Optimum], *, confidence: float) -> Divergenc
     thresholds = tuple(divergence_threshold(optimum.curve) for optimum in optima)
     brackets = tuple(_bracket(o.curve, at) for o, at in zip(optima, thresholds, strict=True))
     ends = list(zip(optima, brackets, strict=True))
-    beyond = [f"{o.width} (none up to 2^{o.curve[-1].log2_lr:g})" for o, (_, high) in ends if high is None]
+    beyond = [o for o, (_, high) in ends if high is None]
     below = [str(o.width) for o, (low, high) in ends if low is None and high is not None]
     reason = ""
     if beyond:
-        reason = f"no divergence on the grid at width {', '.join(beyond)}; the threshold is known only to lie above"
+        widths, highest = ", ".join(str(o.width) for o in beyond), min(o.curve[-1].log2_lr for o in beyond)
+        reason = f"no divergence on the grid at width {widths}; the threshold lies above 2^{highest:.4g}"
     elif below:
         reason = f"the lowest lr diverges at width {', '.join(below)}; add lower lrs"
     elif len(optima) < 2:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mupcheck.parametrization import Table
+    from mupcheck.penalty import Penalty
     from mupcheck.plan import Estimate, Plan
     from mupcheck.runner import Progress
     from mupcheck.spec import RunSpec
@@ -132,8 +133,8 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
 
     from mupcheck.transfer import transfer
 
-    results = load_results(folder, tables=("runs",))
-    answers = transfer(results.runs)
+    results = load_results(folder, tables=("runs", "steps"))
+    answers = transfer(results)
     if as_json:
         print_json([asdict(answer) for answer in answers])
     else:
@@ -210,35 +211,82 @@ def print_slopes(pooled: "pd.DataFrame", summary: "pd.DataFrame", warnings: Sequ
 
 
 def print_transfer(answer: "Transfer") -> None:
-    """Print one parametrization's optimum per width, drift and what the proxy's optimum would cost."""
+    """Print one parametrization's optimum per width, what each optimum costs the other widths, verdict and the rest."""
     console = _console()
-    table = _table("width", "best lr", "log2 lr", "interval", "loss", "cost of the base width's lr", "flags")
-    costs = {p.target: p for p in answer.penalty if p.source == answer.optima[0].width}
-    for optimum in answer.optima:
-        cost = costs[optimum.width]
-        lr = None if optimum.log2_lr is None else 2**optimum.log2_lr
+    table = _table("width", "best lr", "log2 lr", "interval", "loss", "lr sensitivity", "diverges from", "flags")
+    by_width = zip(
+        answer.optima, answer.lr_sensitivity, answer.lr_sensitivity_ci, answer.divergence.log2_lr, strict=True
+    )
+    for optimum, sensitivity, sensitivity_ci, threshold in by_width:
+        highest = optimum.curve[-1].log2_lr
         table.add_row(
             str(optimum.width),
-            _number(lr, ".3g"),
+            _number(None if optimum.log2_lr is None else 2**optimum.log2_lr, ".3g"),
             _number(optimum.log2_lr, "+.2f"),
-            f"[{_number(optimum.ci_low, '+.2f')}, {_number(optimum.ci_high, '+.2f')}]",
+            _bounds(optimum.ci_low, optimum.ci_high, "+.2f"),
             _number(optimum.loss, ".4f"),
-            cost.reason or f"{_number(cost.nats, '.4f')} nats ({_number(cost.percent, '.2f')}%)",
+            _number(sensitivity, ".3f") + " " + _bounds(*sensitivity_ci, ".3f"),
+            f"> 2^{highest:.4g}" if threshold is None else f"2^{threshold:.4g}",
             ", ".join(optimum.flags),
         )
-    drift = answer.drift
-    interval = f"[{_number(drift.ci_low, '+.2f')}, {_number(drift.ci_high, '+.2f')}]"
-    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
-    if answer.reason.startswith("drift"):
-        measured = answer.reason
     console.print(table)
+    costs = _table("cost in nats at", *(f"the best lr of {optimum.width}" for optimum in answer.optima))
+    unknown: dict[str, None] = {}
+    for target in answer.optima:
+        cells = [penalty for penalty in answer.penalty if penalty.target == target.width]
+        costs.add_row(f"width {target.width}", *map(_cost, cells))
+        unknown |= dict.fromkeys(penalty.reason for penalty in cells if penalty.nats is None)
+    console.print(costs)
+    for reason in unknown:
+        console.print(f"?: {reason}", soft_wrap=True)
     console.print(
         f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
         _styled(answer.verdict),
         soft_wrap=True,
     )
-    for line in dict.fromkeys((measured, answer.reason, *answer.notes)):
+    drift = answer.drift
+    interval = _bounds(drift.ci_low, drift.ci_high, "+.2f")
+    measured = f"drift {_number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
+    if answer.reason.startswith("drift"):
+        measured = answer.reason
+    for line in dict.fromkeys((measured, answer.reason, *_beside_the_verdict(answer), *answer.notes)):
         console.print(f"  {line}", soft_wrap=True)
+
+
+def _beside_the_verdict(answer: "Transfer") -> Iterator[str]:
+    """Yield a line for each of what does not enter the verdict on transfer."""
+    divergence, fast, wider = answer.divergence, answer.fast_transfer, answer.wider_is_better
+    if divergence.slope is None:
+        yield f"drift of divergence: cannot tell, {divergence.reason}"
+    else:
+        interval = _bounds(divergence.ci_low, divergence.ci_high, "+.2f")
+        yield f"drift of divergence: {divergence.slope:+.2f} {interval} octaves per doubling of width"
+    agreements = [(pair.rms, pair) for pair in answer.agreement if pair.rms is not None]
+    if agreements:
+        rms, pair = max(agreements, key=lambda each: each[0])
+        interval = _bounds(pair.ci_low, pair.ci_high, ".3f")
+        yield (
+            f"curves agree to {rms:.3f} {interval} nats at worst: rms difference above their minima, "
+            f"widths {pair.narrow} and {pair.wide}, {pair.n_lrs} lrs"
+        )
+    elif answer.agreement:
+        yield f"curves: cannot tell, {answer.agreement[0].reason}"
+    names = {True: "useful", False: "not useful", None: "cannot tell"}
+    exponents = [
+        f"{name} {each.value:.2f} {_bounds(each.ci_low, each.ci_high, '.2f')}"
+        for name, each in (("loss gap ~ width^-a, a =", fast.loss), ("lr gap ~ width^-b, b =", fast.optimum))
+        if each.value is not None
+    ]
+    yield f"fast transfer: {names[fast.useful]}, {'; '.join([*exponents, fast.reason])}"
+    share = "" if wider.share is None else f" (lower at {wider.share:.0%} of steps)"
+    yield f"wider is better: {wider.verdict}{share}, {wider.reason}"
+
+
+def _cost(penalty: "Penalty") -> str:
+    if penalty.nats is None or penalty.source == penalty.target:
+        return _number(penalty.nats, ".0f")
+    interval = "" if penalty.ci_low is None else " " + _bounds(penalty.ci_low, penalty.ci_high, ".3f")
+    return f"{penalty.nats:.4f}{interval} ({_number(penalty.percent, '.2f')}%)"
 
 
 def print_tables(tables: Iterable["Table"], optimizers: Sequence[str], modes: Sequence[str], *, as_json: bool) -> None:
@@ -342,6 +390,10 @@ def _styled(verdict: str) -> "Text":
 
 def _number(value: float | None, form: str) -> str:
     return "?" if value is None or math.isnan(value) else format(value, form)
+
+
+def _bounds(low: float | None, high: float | None, form: str) -> str:
+    return f"[{_number(low, form)}, {_number(high, form)}]"
 
 
 def _exponent(value: float) -> str:

@@ -102,7 +102,8 @@ def _compare(losses: Losses, narrow: int, wide: int, log2_lr: float) -> tuple[Co
     pairs = [(of_narrow[seed], of_wide[seed]) for seed in seeds]
     whole = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not seeds or len(whole) < len(pairs):
-        died = [str(width) for width, of in ((narrow, of_narrow), (wide, of_wide)) if None in map(of.get, seeds)]
+        sides = zip((narrow, wide), zip(*pairs, strict=True), strict=bool(pairs))
+        died = [str(width) for width, runs in sides if any(run is None for run in runs)]
         reason = f"width {' and '.join(died)} diverged" if died else "no steps of a seed they share"
         return Comparison(narrow, wide, log2_lr, None, (), (), (), reason), np.array([])
     n_steps = min(len(each) for pair in whole for each in pair)
