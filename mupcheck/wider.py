@@ -60,6 +60,8 @@ def compare_widths(runs: pd.DataFrame, steps: pd.DataFrame | None, *, confidence
         return WiderIsBetter("cannot tell", None, "the losses of the steps were not given; pass the steps table", ())
     losses = _losses(runs, steps)
     widths = sorted({int(width) for width in runs["width"]})
+    if len(widths) < 2:
+        return WiderIsBetter("cannot tell", None, "one width has none to be compared with; add widths", ())
     drafts, p_values = [], []
     for narrow, wide in pairwise(widths):
         lrs = [set(runs.loc[runs["width"] == width, "log2_lr"]) for width in (narrow, wide)]
@@ -135,7 +137,7 @@ def _judge(comparisons: tuple[Comparison, ...]) -> WiderIsBetter:
         said += [f"diverging where the narrower one does not at {_places(died)}"] if died else []
         return WiderIsBetter("violated", share, "the wider model is " + ", and ".join(said), comparisons)
     if not compared:
-        return WiderIsBetter("cannot tell", None, "no lr at which two widths finished; add lower lrs", comparisons)
+        return WiderIsBetter("cannot tell", None, "no lr at which two widths finished; add lrs they share", comparisons)
     better, tenths = sum(sum(c.better) for c in compared), sum(len(c.better) for c in compared)
     told = f"better beyond the noise in {better} of {tenths} tenths of training, worse in none"
     if 2 * better > tenths:
@@ -144,7 +146,7 @@ def _judge(comparisons: tuple[Comparison, ...]) -> WiderIsBetter:
 
 
 def _places(comparisons: Sequence[Comparison]) -> str:
-    """Name lrs by pair of widths: "32 to 64 from 2^-5"; the lrs that violate it lie at the upper end as a rule."""
+    """Name lrs by pair of widths: "64 against 32: 2^-6, 2^-5; 128 against 64: 2^-6"."""
     by_pair: dict[tuple[int, int], list[str]] = {}
     for c in comparisons:
         by_pair.setdefault((c.narrow, c.wide), []).append(f"2^{c.log2_lr:g}")

@@ -79,11 +79,13 @@ def _draw_pair(
     names = [canvas.power_of_two(int(log2_lr)) if whole else f"{2**log2_lr:.2g}" for log2_lr in lrs]
     panel.set_yticks([i + 0.5 for i in range(len(lrs))], names if labelled else [""] * len(lrs))
     panel.set_ylabel("lr" if labelled else "")
-    for comparison in comparisons:
-        row = lrs.index(comparison.log2_lr)
-        if comparison.share is None:
+    at_lr = {comparison.log2_lr: comparison for comparison in comparisons}
+    for row, log2_lr in enumerate(lrs):
+        comparison = at_lr.get(log2_lr)
+        if comparison is None or comparison.share is None:
+            reason = "not run at both widths" if comparison is None else comparison.reason
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": canvas.SMALL, "color": canvas.GREY}
-            panel.text(50, row + 0.46, comparison.reason, **style)
+            panel.text(50, row + 0.46, reason, **style)
             continue
         n = len(comparison.nats)
         faces = colors.to_rgba(np.array(comparison.nats))
@@ -92,10 +94,8 @@ def _draw_pair(
         ink = np.where((faces[:, :3].sum(axis=1) > DARK)[:, None], mpl.colors.to_rgba(canvas.INK), 1.0)
         for flags, marker, name in ((comparison.worse, "x", "worse"), (comparison.better, ".", "better")):
             on, size = np.array(flags, dtype=bool), {"x": 8, ".": 6}[marker]
-            at = left[on] + step / 2
-            panel.scatter(
-                at, [row + 0.5] * len(at), s=size, c=ink[on], marker=marker, linewidth=0.8, label=name, zorder=3
-            )
+            look: dict[str, Any] = {"c": ink[on], "marker": marker, "linewidth": 0.8, "label": name, "zorder": 3}
+            panel.scatter(left[on] + step / 2, [row + 0.5] * on.sum(), s=size, **look)
 
 
 def _write_head(panel: Axes, answer: Transfer) -> None:
