@@ -146,6 +146,7 @@ def _check_comparable(runs: pd.DataFrame) -> None:
 def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
     """Curve of one width. A finished run without a finite loss counts as diverged; a failed run was not run."""
     points = []
+    cells = cells[["log2_lr", "seed", "status", loss_name]]
     for log2_lr in sorted(set(cells["log2_lr"])):
         ran = cells[(cells["log2_lr"] == log2_lr) & (cells["status"] != "failed")].sort_values("seed")
         finite = (ran["status"] == "ok") & np.isfinite(ran[loss_name].astype(float))

@@ -313,6 +313,8 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
     "--warmup": ("2", "warmup_steps", 2),
     "--clip": ("1.5", "clip", 1.5),
     "--eval-tokens": ("99", "eval_tokens", 99),
+    "--refine": (None, "refine", True),
+    "--precision": ("0.5", "precision", 0.5),
 }
 # what says where and how to run, not what
 APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--dry-run", "--json"}
@@ -944,8 +946,8 @@ def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, 
             assert parse_lrs(said) == value
         elif name == "--opt":
             assert said == "adamw"
-        elif name == "--tied":
-            assert (said == "tied") == value
+        elif name in ("--tied", "--refine"):
+            assert (said == name[2:]) == value
         elif name == "--seeds":
             assert int(said) == len(value)
         elif name == "--vocab-size":

@@ -15,7 +15,7 @@ from mupcheck.transfer import Transfer
 
 MIN_NATS = 0.1  # of the colour scale, so that a small cost looks small
 CELL_WIDTH, CELL_HEIGHT = 0.86, 0.36  # inches
-MIN_PANEL_WIDTH = 2.2  # inches, for the verdict above it
+MIN_WIDTH, MIN_PANEL_WIDTH = 4.4, 2.2  # inches: of the figure, for its title; of a panel, for the verdict above it
 LEFT, RIGHT, BOTTOM, TITLE, HEAD, GAP_X = 0.62, 0.14, 0.42, 0.62, 0.42, 0.3  # inches around panels
 
 
@@ -36,7 +36,7 @@ def draw_penalties(answers: Sequence[Transfer], *, title: str) -> Figure:
     width = max(MIN_PANEL_WIDTH, CELL_WIDTH * n_widths)
     height, n_blocks = CELL_HEIGHT * n_widths, -(-len(answers) // n_columns)
     block = HEAD + height + BOTTOM
-    size = LEFT + n_columns * (width + GAP_X) - GAP_X + RIGHT, TITLE + n_blocks * block
+    size = max(LEFT + n_columns * (width + GAP_X) - GAP_X + RIGHT, MIN_WIDTH), TITLE + n_blocks * block
     figure = Figure(figsize=size)
     for i, answer in enumerate(answers):
         left = LEFT + i % n_columns * (width + GAP_X)
