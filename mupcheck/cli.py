@@ -229,6 +229,10 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
     if options["dry_run"]:
         terminal.print_plan(plan, estimate(plan), as_json=options["json"])
+        if sweep.refine:
+            terminal.say(
+                "the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here"
+            )
         return
     code = OK
     errors: list[str] = []

@@ -230,11 +230,12 @@ def print_transfer(answer: "Transfer") -> None:
             ", ".join(optimum.flags),
         )
     console.print(table)
-    costs = _table("cost in nats at", *(f"the best lr of {optimum.width}" for optimum in answer.optima))
+    widths = [optimum.width for optimum in answer.optima]
+    costs = _table("nats lost at", *(f"the best lr of {width}" for width in widths))
     unknown: dict[str, None] = {}
-    for target in answer.optima:
-        cells = [penalty for penalty in answer.penalty if penalty.target == target.width]
-        costs.add_row(f"width {target.width}", *map(_cost, cells))
+    for width in widths:
+        cells = [penalty for penalty in answer.penalty if penalty.target == width]
+        costs.add_row(f"width {width}", *(_cost(cell, among=len(widths)) for cell in cells))
         unknown |= dict.fromkeys(penalty.reason for penalty in cells if penalty.nats is None)
     console.print(costs)
     for reason in unknown:
@@ -282,11 +283,14 @@ def _beside_the_verdict(answer: "Transfer") -> Iterator[str]:
     yield f"wider is better: {wider.verdict}{share}, {wider.reason}"
 
 
-def _cost(penalty: "Penalty") -> str:
+def _cost(penalty: "Penalty", *, among: int) -> str:
+    """Write a penalty with what a line of `among` of them has room for: all, no percent, or no interval either."""
     if penalty.nats is None or penalty.source == penalty.target:
         return _number(penalty.nats, ".0f")
-    interval = "" if penalty.ci_low is None else " " + _bounds(penalty.ci_low, penalty.ci_high, ".3f")
-    return f"{penalty.nats:.4f}{interval} ({_number(penalty.percent, '.2f')}%)"
+    text = f"{penalty.nats:.4f}"
+    if among <= 4 and penalty.ci_low is not None:
+        text += " " + _bounds(penalty.ci_low, penalty.ci_high, ".3f")
+    return text + (f" ({_number(penalty.percent, '.2f')}%)" if among <= 3 else "")
 
 
 def print_tables(tables: Iterable["Table"], optimizers: Sequence[str], modes: Sequence[str], *, as_json: bool) -> None:

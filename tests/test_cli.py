@@ -368,6 +368,27 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
     assert "1 runs of sweep are missing" in answer.err
 
 
+def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
+    Path("lr.toml").write_text(LR.replace("steps = 3", "steps = 8"))
+    plain = mupcheck("run", "lr.toml", *HERE, "--out", "plain", "--json")
+    command = ("lr-sweep", "--config", "lr.toml", "--refine", "--precision", "1", *HERE)
+    answer = mupcheck(*command, "--json")
+    assert answer.code == cli.CANNOT_TELL, answer.err
+    n_grid, n_refined = ([len(optimum["curve"]) for optimum in a.json[0]["optima"]] for a in (plain, answer))
+    assert n_grid == [3, 3]
+    assert max(n_refined) > 3  # the best lr of a few steps lies above the grid
+    assert "incomplete" not in answer.out
+    assert "lr: 6 of 6 runs to train" in answer.err
+    assert re.search(r"lr: \d of \d+ runs to train", answer.err.split("done in", 1)[1])
+    again = mupcheck(*command)
+    assert "to train" not in again.err
+    assert "lr gap" not in again.out and "fast transfer: cannot tell, 2 widths" in again.out
+    Path("fine.toml").write_text(LR + "refine = true\nprecision = 1.0\n")
+    assert planned("run", "fine.toml")["refine"] is True
+    dry = mupcheck("run", "fine.toml", "--dry-run")
+    assert "the refinement" in dry.err and "6 of 6 runs to train" in dry.out
+
+
 def test_where_to_run_can_come_from_the_environment(made, tmp_path):
     variables = {"MUPCHECK_OUT": str(made / "results"), "MUPCHECK_DEVICE": "cpu", "MUPCHECK_JOBS": "1"}
     answer = mupcheck("run", made / "lr.toml", **variables)
