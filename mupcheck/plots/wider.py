@@ -16,7 +16,7 @@ from mupcheck.wider import Comparison
 MIN_NATS = 0.05  # of the colour scale, so that noise looks like noise
 LARGE_SHARE = 90  # percentile of the differences at which the colours end: one lr that blows up hides the rest else
 WIDTH, LINE, GAP_X = 1.9, 0.14, 0.26  # of a panel, height of an lr's row and between panels, inches
-LEFT, RIGHT, BOTTOM, TITLE, HEAD = 0.62, 0.8, 0.44, 0.5, 0.62  # inches around panels
+LEFT, RIGHT, BOTTOM, TITLE, HEAD = 0.74, 0.8, 0.44, 0.5, 0.62  # inches around panels
 DARK = 1.4  # sum of red, green and blue below which a mark is white
 COLORS = "PuOr"  # orange is worse, purple better; told apart in grey by the marks
 
@@ -79,6 +79,7 @@ def _draw_pair(
     names = [canvas.power_of_two(int(log2_lr)) if whole else f"{2**log2_lr:.2g}" for log2_lr in lrs]
     panel.set_yticks([i + 0.5 for i in range(len(lrs))], names if labelled else [""] * len(lrs))
     panel.set_ylabel("lr" if labelled else "")
+    panel.yaxis.set_label_coords(-0.56 / WIDTH, 0.5)
     at_lr = {comparison.log2_lr: comparison for comparison in comparisons}
     for row, log2_lr in enumerate(lrs):
         comparison = at_lr.get(log2_lr)
