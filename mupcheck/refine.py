@@ -7,6 +7,7 @@ the gaps of the grid evenly, so that widths with a like optimum get the same lrs
 Everything is decided from the runs at hand: an interrupted search goes on as it would have gone.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ from mupcheck.optimum import Optimum, find_optima
 EDGE_OCTAVES = 1.0  # step beyond an edge of the grid
 MAX_BEYOND = 6.0  # octaves beyond the grid, after which an optimum counts as not there
 MAX_ADDED = 16  # lrs at one width; an end for curves that are all noise
-DIGITS = 9  # of a log2 lr, so that widths which reach an lr by different ways agree on it
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
     bracket = (float(x[lowest - 1]) if lowest > 0 else None), (float(x[lowest + 1]) if lowest < len(x) - 1 else None)
 
     def search(log2_lrs: Sequence[float] = (), reason: str = "") -> Search:
-        rounded = tuple(round(float(log2_lr), DIGITS) for log2_lr in log2_lrs)
-        return Search(optimum.parametrization, optimum.width, rounded, bracket, reason)
+        exact = tuple(_on_lattice(log2_lr, sorted(grid), precision) for log2_lr in log2_lrs)
+        return Search(optimum.parametrization, optimum.width, exact, bracket, reason)
 
     if "incomplete" in optimum.flags:
         return search(reason="runs are missing; finish the sweep")
@@ -108,3 +108,13 @@ def _inside(x: np.ndarray, losses: np.ndarray, lowest: int, precision: float) ->
         if count > 0:
             return [best + np.sign(ahead) * count * size]
     return [at for at, part in ((best - below, parts[0]), (best + above, parts[1])) if part > 1]
+
+
+def _on_lattice(log2_lr: float, grid: Sequence[float], precision: float) -> float:
+    """Return the log2 lr counted from the grid: to the last bit the same by whatever way a width came there."""
+    cell = min(max(bisect_right(grid, log2_lr) - 1, 0), max(len(grid) - 2, 0))
+    inside = grid[0] <= log2_lr <= grid[-1]
+    start = grid[cell] if inside else grid[0] if log2_lr < grid[0] else grid[-1]
+    length = grid[cell + 1] - grid[cell] if inside and len(grid) > 1 else max(EDGE_OCTAVES, precision)
+    size = length / int(np.ceil(length / precision - SAME_LR))
+    return float(start + round((log2_lr - start) / size) * size)

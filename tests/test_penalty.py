@@ -37,6 +37,22 @@ def test_the_whole_matrix_is_there_and_its_diagonal_is_nothing():
     assert nats[64, 128] == pytest.approx(0.1)
 
 
+def test_interval_of_the_penalty_is_that_of_the_distance_squared():
+    """Of two seeds whose optima lie +0.6 and -0.2 octaves apart: where the distance changes its sign, the cost dips."""
+    apart = np.array([0.6, -0.2])
+    near, far = (
+        optimum_of(width, X, 2 + 0.1 * (X + 6 - shift) ** 2)
+        for width, shift in ((32, 0 * apart[:, None]), (64, apart[:, None]))
+    )
+    found = penalty_of([near, far], 64, 32)
+    assert found.nats == pytest.approx(0.1 * 0.2**2)
+    # resampled distances are 0.6, 0.2, 0.2 and -0.2: 0.4 / sqrt(2) rms; sqrt(2) undoes the bootstrap, t has 1 degree
+    half = 6.314 * np.sqrt(2) * 0.4 / np.sqrt(2)
+    assert found.ci_low == 0
+    # 1000 resamples know a standard deviation to 2%; three times that, squared
+    assert found.ci_high == pytest.approx(0.1 * (0.2 + half) ** 2, rel=0.12)
+
+
 @pytest.mark.parametrize("drift", [0.0, -0.5])
 def test_interval_of_the_penalty_covers_it(drift, monkeypatch):
     monkeypatch.setattr(lr_curve, "N_RESAMPLES", 200)  # a third of the time
@@ -56,6 +72,8 @@ def test_no_number_and_no_interval_say_why():
     one_seed = penalty_of(parabolas(-1.0, n_seeds=1), 32, 64)
     assert (one_seed.nats, one_seed.ci_low) == (pytest.approx(0.1), None)
     assert one_seed.reason == "no interval: one seed"
+    itself = penalty_of(parabolas(-1.0, n_seeds=1), 64, 64)
+    assert (itself.nats, itself.ci_low, itself.ci_high, itself.reason) == (0, 0, 0, "")
     optima = parabolas(-1.0)
     dead = optimum_of(256, X, np.full((4, len(X)), np.inf))
     assert penalty_of([*optima, dead], 256, 32).reason == penalty_of([*optima, dead], 32, 256).reason

@@ -82,6 +82,12 @@ def test_half_an_octave_needs_no_more_than_its_own_precision():
     assert (rounds, found.reason) == ([], "")
 
 
+@pytest.mark.parametrize("grid", [[-6.0], [-6.0, -9.0]])
+def test_a_grid_of_one_lr_or_out_of_order_is_a_start(grid):
+    found, optimum, _ = search(parabola(-7.3), grid=grid)
+    assert is_bracketed(found, optimum, 0.25)
+
+
 @pytest.mark.parametrize("best", [-13.3, -11.2, -1.4, 0.9])
 def test_an_optimum_beyond_an_edge_is_gone_after(best):
     found, optimum, rounds = search(parabola(best))
@@ -100,6 +106,15 @@ def test_divergence_bounds_the_search_from_above(threshold):
     assert found.bracket[0] <= threshold <= found.bracket[1]
     assert max(at for added in rounds for at in added) < np.ceil(threshold)
     assert sum(map(len, rounds)) <= 4
+
+
+def test_where_divergence_begins_is_found_by_halving():
+    grid = np.arange(-12.0, -3, 4)
+    for threshold in np.linspace(-7.9, -4.2, 12):
+        found, optimum, rounds = search(diverging(parabola(-3.0), threshold), grid=grid)
+        assert is_bracketed(found, optimum, 0.25)
+        # sixteen quarters of an octave are halved four times, and one lr lies below; one by one it would be up to 15
+        assert sum(map(len, rounds)) <= 6
 
 
 def test_divergence_at_every_lr_is_searched_below():
@@ -146,10 +161,11 @@ def test_an_incomplete_sweep_is_not_refined():
 
 def test_widths_with_like_optima_get_the_same_lrs():
     """Else no two widths would be comparable at the lrs that matter."""
-    lrs = 1e-3 * 2.0 ** np.arange(7)  # not whole powers of two, so that rounding could part them
-    grid = np.log2(lrs)
-    added = [{at for a in search(parabola(best), grid=grid)[2] for at in a} for best in (-6.52, -6.48, -6.45)]
-    assert added[0] & added[1] & added[2]
+    for base in np.linspace(1e-4, 9e-4, 30):  # no powers of two, so that rounding could part them
+        grid = np.log2(base * 3.0 ** np.arange(7))
+        middle = (grid[3] + grid[4]) / 2
+        added = [{at for a in search(parabola(middle + off), grid=grid)[2] for at in a} for off in (-0.02, 0.02)]
+        assert len(added[0] & added[1]) >= 2, base
 
 
 def test_a_round_is_read_from_the_runs_of_a_sweep():

@@ -41,6 +41,8 @@ def test_it_holds_where_it_was_planted_although_batches_differ_by_more():
         assert len(comparison.nats) == len(comparison.better) == TENTHS
         # mean of 4 seeds and 4 steps: 0.05 * sqrt(2) / 4 = 0.018; four of it
         assert comparison.nats == pytest.approx([-0.1] * TENTHS, abs=0.072)
+    # step 0, before any training, is the same for all and is not asked
+    assert compare(*training(0.5)).share == 1
     # without the batches in common nothing could be said
     runs, steps = training()
     alone = steps.assign(loss=steps["loss"] + np.random.default_rng(0).normal(0, 0.7, len(steps)))
