@@ -7,6 +7,7 @@ the gaps of the grid evenly, so that widths with a like optimum get the same lrs
 Everything is decided from the runs at hand: an interrupted search goes on as it would have gone.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def next_round(runs: pd.DataFrame, *, lrs: Sequence[float], precision: float) ->
         lrs: the sweep's learning rates before any was added (not their logarithms).
         precision: octaves.
     """
-    grid = [float(np.log2(lr)) for lr in lrs]
+    grid = [math.log2(lr) for lr in lrs]  # as the runs have it, to the last bit
     sweeps = runs["sweep"].unique()
     optima = find_optima(runs, grids=dict.fromkeys(sweeps, grid))
     return [next_lrs(optimum, grid=grid, precision=precision) for optimum in optima]
