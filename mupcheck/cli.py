@@ -64,8 +64,12 @@ Lr = Annotated[str | None, _option("--lr", "Learning rate at the base width. (de
 CoordSteps = Annotated[int | None, _option("--steps", "Optimizer steps. (default: the last step to record)")]
 Record = Annotated[str | None, _option("--record", "Steps to record. (default: 0,1,2,3,4,8)")]
 Expect = Annotated[str | None, _option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass; an lr sweep expects none)")]
+TopUp = Annotated[bool | None, _option("--top-up/--no-top-up", "Add seeds, then widths, until every verdict is decided. (default: no-top-up)")]
+Budget = Annotated[float | None, _option("--budget", "Minutes after which --top-up adds no more. (default: 10)")]
 All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only what does not pass.")]
 Lrs = Annotated[str | None, _option("--lrs", "Learning rates at the base width: a list, or FROM:TO:FACTOR. (default: 2^-10:2^-4:2 (adamw) or 2^-7:2^-2:1.4142135623730951 (sgd))")]
+Refine = Annotated[bool | None, _option("--refine/--no-refine", "Add learning rates around and beyond each optimum until it is bracketed. (default: no-refine)")]
+Precision = Annotated[float | None, _option("--precision", "Octaves of lr on either side of a bracketed optimum. (default: 0.25)")]
 Schedule = Annotated[str | None, _option("--schedule", "constant, cosine or linear. (default: linear)")]
 Warmup = Annotated[int | None, _option("--warmup", "Steps of linear warm-up. (default: a tenth of the steps)")]
 Clip = Annotated[float | None, _option("--clip", "Largest global gradient norm, 0 for none. (default: 0)")]
@@ -92,7 +96,7 @@ def coord(
     weight_decay: WeightDecay = None, decay_mode: DecayMode = None, device: Device = "auto", dtype: Dtype = None,
     backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
     out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
-    expect: Expect = None, strict: Strict = False, every: All = False,
+    expect: Expect = None, strict: Strict = False, top_up: TopUp = None, budget: Budget = None, every: All = False,
 ) -> None:  # fmt: skip
     """Coordinate check: train each width and seed a few steps, fit how sizes grow with width, judge the slopes.
 
@@ -108,7 +112,8 @@ def lr_sweep(
     heads: Heads = None, seeds: Seeds = None, steps: Steps = None, batch_size: BatchSize = None,
     seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
     weight_decay: WeightDecay = None, decay_mode: DecayMode = None, schedule: Schedule = None, warmup: Warmup = None,
-    clip: Clip = None, eval_tokens: EvalTokens = None, device: Device = "auto", dtype: Dtype = None,
+    clip: Clip = None, eval_tokens: EvalTokens = None, refine: Refine = None, precision: Precision = None,
+    device: Device = "auto", dtype: Dtype = None,
     backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
     out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
     strict: Strict = False,
@@ -325,13 +330,23 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     else:
         sweep = make_sweep({"kind": kind, **given}, device=kind_of_device)
     expected = _expected(sweep, options.get("expect"))
-    plan = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
+    plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
+    if sweep.kind == "coord":
+        terminal.say_resolution(plan)
     if options["dry_run"]:
         terminal.print_plan(plan, estimate(plan), as_json=options["json"])
+        if sweep.refine:
+            terminal.say(
+                "the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here"
+            )
         return
     code = OK
+    errors: list[str] = []
     try:
-        errors = terminal.follow(runner.execute(plan, jobs=options["jobs"]), plan)
+        for plan in runner.rounds(grid, fresh=options["fresh"]):
+            errors = terminal.follow(runner.execute(plan, jobs=options["jobs"]), plan)
+            if errors:
+                break
     except KeyboardInterrupt:
         terminal.say(f"interrupted; finished runs are kept, the same command goes on from them: {_command_line()}")
         raise typer.Exit(INTERRUPTED) from None
@@ -342,6 +357,10 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     verdicts = terminal.print_answer(
         plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False)
     )
+    if sweep.top_up and "cannot tell" in verdicts.values():
+        terminal.say(
+            f"--top-up ended undecided: after {sweep.budget:g} minutes (--budget), or where more does not help"
+        )
     for parametrization in (table.name for table in sweep.tables):
         verdict, want = verdicts.get(parametrization, "cannot tell"), expected.get(parametrization)
         if verdict == "cannot tell":

@@ -7,14 +7,16 @@ How the intervals are made. What varies is the seed: seeds are resampled with re
 repeated on each resample. The interval is estimate +- t * sqrt(n / (n - 1)) * s, with s the root mean square distance
 of the resampled estimates from the estimate, n the number of seeds and t Student's quantile for n - 1 degrees of
 freedom. The square root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays for knowing s from
-n seeds only. On simulated lopsided curves with 3 to 5 seeds a nominal 90% interval of the drift covers 86-98%;
-bootstrap percentiles with the square root alone cover 68-88%. A part of that is repeated in tests/test_transfer.py. The
-interval of one optimum covers as much where the seeds' noise dominates; it leaves out the bias of a parabola on a
-lopsided curve, about 0.1 octave at one octave between lrs, which widths share and which the drift therefore loses.
+n seeds only. On simulated lopsided curves with 3 to 5 seeds a nominal 90% interval of the drift covers 86-98%, on
+curves refined to a quarter octave 89-95%; bootstrap percentiles with the square root alone cover 68-88%. A part of that
+is repeated in tests/test_transfer.py. The interval of one optimum covers as much where the seeds' noise dominates; it
+leaves out the bias of a parabola on a lopsided curve, about 0.1 octave at one octave between lrs, which widths share
+and which the drift therefore loses.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,13 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# A grid finer than this (octaves) has five points where a coarser one has three, over the same range of lr.
-FINE_SPACING = 0.75
+# A parabola goes through all points nearer to the lowest one than this (octaves), and through its two neighbours: 3
+# points at one octave between lrs, 5 at half an octave, and however many a refined curve has there. Through the nearest
+# three alone, a curve refined to a quarter octave would place its minimum by the noise.
+FIT_OCTAVES = 1.5
 N_RESAMPLES = 1000
 RESAMPLE_SEED = 0
+SAME_LR = 1e-9  # octaves
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class Point:
     seed_losses: tuple[tuple[int, float | None], ...]  # (seed, loss)
 
 
+class Resampled(NamedTuple):
+    """One curve under many resamples of its seeds."""
+
+    x: Floats  # log2 lr, [lr]
+    losses: Floats  # [resample, lr], may hold +inf
+    minima: Floats  # log2 lr of the minimum, [resample]
+    lowest: Floats  # loss at the minimum, [resample]
+
+
 def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:
     """Return log2 lr [lr] and mean loss [lr], +inf where a seed diverged or none ran."""
     losses = [np.inf if point.loss is None else point.loss for point in curve]
@@ -46,32 +60,36 @@ def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:
 
 
 def fit_minimum(x: Floats, losses: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Fit a parabola around the lowest point of each curve: through 3 points, or to 5 where the grid is fine.
+    """Fit a parabola around the lowest point of each curve, through the points within FIT_OCTAVES of it.
 
     Args:
         x: log2 lr, rising, [lr].
-        losses: [curve, lr]; may hold +inf.
+        losses: [curve, lr]; may hold +inf, and no point beyond one is fitted.
 
     Returns:
-        The vertex [curve], and whether the parabola opened upward. Where a neighbour of the lowest point is missing
-        or not finite, and where the parabola does not open upward, the lowest point itself.
+        The vertex [curve], within the points fitted, and whether the parabola opened upward. Where a neighbour of the
+        lowest point is missing or not finite, and where the parabola does not open upward, the lowest point itself.
     """
+    rows = np.arange(len(losses))
     lowest = losses.argmin(axis=1)
-    best, upward = x[lowest], np.ones(len(losses), dtype=bool)
-    for i in range(1, len(x) - 1):
-        for reach in (1, 2):  # the wider fit, where it can be had, replaces the narrower
-            window = slice(max(i - reach, 0), i + reach + 1)
-            near = x[window] - x[i]
-            if len(near) < 2 * reach + 1 or (reach == 2 and np.diff(near).max() >= FINE_SPACING):
-                continue
-            rows = np.flatnonzero((lowest == i) & np.isfinite(losses[:, window]).all(axis=1))
-            if len(rows) == 0:
-                continue
-            curvature, gradient, _ = np.polyfit(near, losses[rows, window].T, 2)
-            up = curvature > 0
-            upward[rows] = up
-            vertex = x[i] - gradient[up] / (2 * curvature[up])
-            best[rows[up]] = np.clip(vertex, x[i - 1], x[i + 1])
+    best, upward = x[lowest].astype(float), np.ones(len(losses), dtype=bool)
+    holes = np.cumsum(~np.isfinite(losses), axis=1)
+    connected = np.isfinite(losses) & (holes == holes[rows, lowest][:, None])  # to the lowest point, without a hole
+    beside = np.abs(np.arange(len(x)) - lowest[:, None]) <= 1
+    between = (connected & beside).sum(axis=1) == 3
+    if not between.any():
+        return best, upward
+    near = (x - best[:, None])[between]  # [curve, lr]
+    fitted = (connected & (beside | (np.abs(x - best[:, None]) < FIT_OCTAVES)))[between]
+    rise = np.where(fitted, losses[between] - losses[rows, lowest][between, None], 0.0)
+    powers = near[:, :, None] ** np.arange(3) * fitted[:, :, None]  # [curve, lr, coefficient]
+    normal = powers.transpose(0, 2, 1) @ powers
+    _, gradient, curvature = np.linalg.solve(normal, powers.transpose(0, 2, 1) @ rise[:, :, None])[:, :, 0].T
+    up = curvature > 0
+    vertex = -gradient[up] / (2 * curvature[up])
+    ends = np.where(fitted, near, 0.0)[up]
+    upward[between] = up
+    best[np.flatnonzero(between)[up]] += np.clip(vertex, ends.min(axis=1), ends.max(axis=1))
     return best, upward
 
 
@@ -80,8 +98,8 @@ def draw_seeds(n_seeds: int) -> Indices:
     return np.random.default_rng(RESAMPLE_SEED).integers(n_seeds, size=(N_RESAMPLES, n_seeds))
 
 
-def resample_minimum(curve: Sequence[Point], seeds: Sequence[int], draws: Indices) -> tuple[Floats, Indices]:
-    """Minimum [resample] of the mean curve over each draw of `seeds`, and the index of its lowest point.
+def resample_losses(curve: Sequence[Point], seeds: Sequence[int], draws: Indices) -> Floats:
+    """Mean curve [resample, lr] of each draw of `seeds`, +inf where a drawn seed diverged or none ran.
 
     A seed brings its losses at all lrs together. A cell that was not run is left out of its mean.
     """
@@ -92,8 +110,19 @@ def resample_minimum(curve: Sequence[Point], seeds: Sequence[int], draws: Indice
     drawn = losses[draws]  # [resample, seed, lr]
     ran = ~np.isnan(drawn)
     n_ran = ran.sum(axis=1)
-    means = np.where(n_ran > 0, np.where(ran, drawn, 0.0).sum(axis=1) / np.maximum(n_ran, 1), np.inf)
-    return fit_minimum(mean_curve(curve)[0], means)[0], means.argmin(axis=1)
+    return np.where(n_ran > 0, np.where(ran, drawn, 0.0).sum(axis=1) / np.maximum(n_ran, 1), np.inf)
+
+
+def resample_curves(curves: Sequence[Sequence[Point]]) -> tuple[int, list[Resampled]]:
+    """Return the number of seeds, and every curve under the same resamples of them, so that widths are paired."""
+    seeds = sorted({seed for curve in curves for point in curve for seed, _ in point.seed_losses})
+    draws = draw_seeds(len(seeds))
+    resampled = []
+    for curve in curves:
+        x, losses = mean_curve(curve)[0], resample_losses(curve, seeds, draws)
+        minima = fit_minimum(x, losses)[0]
+        resampled.append(Resampled(x, losses, minima, interpolate(x, losses, minima)))
+    return len(seeds), resampled
 
 
 def grid_rounding(curve: Sequence[Point]) -> float:
@@ -114,53 +143,57 @@ def interval(
 ) -> tuple[float | None, float | None]:
     """Interval of an estimate from its values [resample] under resampled seeds; None, None with one seed.
 
-    The top of this file says how. `rounding` is a standard deviation, independent of the seeds, to be added.
+    The top of this file says how. `rounding` is a standard deviation, independent of the seeds, to be added. None, None
+    also where more resamples have no number than the interval may leave out on one side.
     """
-    if n_seeds < 2:
-        return None, None
+    known = resampled[np.isfinite(resampled)]
     level = (1 + confidence) / 2
-    spread = np.sqrt(np.mean((resampled - estimate) ** 2) * n_seeds / (n_seeds - 1))
+    if n_seeds < 2 or len(known) < level * len(resampled):
+        return None, None
+    spread = np.sqrt(np.mean((known - estimate) ** 2) * n_seeds / (n_seeds - 1))
     half = float(np.hypot(stats.t.ppf(level, n_seeds - 1) * spread, stats.norm.ppf(level) * rounding))
     return estimate - half, estimate + half
 
 
 def loss_at(curve: Sequence[Point], log2_lr: float) -> float | None:
-    """Mean loss between the points of a curve, on the parabola through the nearest three that are finite.
-
-    A straight line where there are only two. Never extrapolated: None outside the grid and next to a diverged lr.
-    """
+    """Mean loss at a log2 lr, as `interpolate` has it; None where there is none."""
     x, losses = mean_curve(curve)
-    nearest = int(np.abs(x - log2_lr).argmin())
-    if np.isclose(x[nearest], log2_lr, rtol=0, atol=1e-9):
-        return curve[nearest].loss
-    above = int(np.searchsorted(x, log2_lr))
-    if above in (0, len(x)) or not np.isfinite(losses[above - 1 : above + 1]).all():
-        return None
-    for centre in sorted((above - 1, above), key=lambda i: abs(x[i] - log2_lr)):
-        window = slice(max(centre - 1, 0), centre + 2)
-        if len(x[window]) == 3 and np.isfinite(losses[window]).all():
-            parabola = np.polyfit(x[window] - x[centre], losses[window], 2)
-            return float(np.polyval(parabola, log2_lr - x[centre]))
-    return float(np.interp(log2_lr, x[above - 1 : above + 1], losses[above - 1 : above + 1]))
+    loss = float(interpolate(x, losses[None], np.array([log2_lr]))[0])
+    return loss if np.isfinite(loss) else None
 
 
-def lr_sensitivity(curve: Sequence[Point], initial_loss: float) -> float | None:
-    """Mean over the grid of min(L(x), L_init) - min L, in nats, seeds pooled (arXiv:2309.14322).
+def interpolate(x: Floats, losses: Floats, at: Floats) -> Floats:
+    """Loss [curve] of each curve at its own log2 lr, on the parabola through the nearest three points that are finite.
 
-    A diverged run counts as L_init. Curves compare only where they share a grid. None without a finite minimum.
+    A straight line where there are only two. Never extrapolated: NaN outside the grid and next to a diverged lr.
+
+    Args:
+        x: log2 lr, rising, [lr].
+        losses: [curve, lr]; may hold +inf.
+        at: log2 lr, [curve].
     """
-    _, losses = mean_curve(curve)
-    if not np.isfinite(losses).any():
-        return None
-    capped = [
-        np.mean([initial_loss if loss is None else min(loss, initial_loss) for _, loss in point.seed_losses])
-        for point in curve
-        if point.seed_losses
-    ]
-    return float(np.mean(capped) - losses.min())
-
-
-def divergence_threshold(curve: Sequence[Point]) -> float | None:
-    """Smallest log2 lr at which at least half of the seeds diverged; None where there is none."""
-    diverged = (p.log2_lr for p in curve if p.n_diverged > 0 and 2 * p.n_diverged >= len(p.seed_losses))
-    return next(diverged, None)
+    rows, last = np.arange(len(losses)), len(x) - 1
+    known = np.where(np.isfinite(losses), losses, np.nan)
+    nearest = np.abs(x - at[:, None]).argmin(axis=1)
+    on_point = np.abs(x[nearest] - at) < SAME_LR
+    if last == 0:
+        return np.where(on_point, known[rows, nearest], np.nan)
+    above = np.clip(np.searchsorted(x, at), 1, last)
+    below = above - 1
+    left, right = known[rows, below], known[rows, above]
+    share = (at - x[below]) / (x[above] - x[below])
+    line = left + share * (right - left)
+    other = np.where(nearest == above, below, above)
+    bend = np.full(len(losses), np.nan)
+    for centre in (other, nearest):  # the nearer point as the middle one, where that can be had
+        first = np.clip(centre - 1, 0, max(last - 2, 0))
+        if last < 2:
+            break
+        x0, x1, x2 = (x[first + i] for i in range(3))
+        y0, y1, y2 = (known[rows, first + i] for i in range(3))
+        second = ((y2 - y1) / (x2 - x1) - (y1 - y0) / (x1 - x0)) / (x2 - x0)
+        middle = (centre > 0) & (centre < last)
+        bend = np.where(middle & np.isfinite(second), second, bend)
+    between = line + np.where(np.isfinite(bend), bend, 0.0) * (at - x[below]) * (at - x[above])
+    inside = (at > x[0]) & (at < x[-1])
+    return np.where(on_point, known[rows, nearest], np.where(inside, between, np.nan))

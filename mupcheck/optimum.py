@@ -4,22 +4,23 @@ Runs are compared only if they agree in everything but width (and what width cha
 Source: theory.md section 6.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mupcheck.lr_curve import (
     Floats,
     Point,
-    draw_seeds,
     fit_minimum,
     grid_rounding,
     interval,
     loss_at,
     mean_curve,
-    resample_minimum,
+    resample_curves,
 )
 
 CONFIDENCE = 0.90
@@ -47,6 +48,7 @@ GUARDS = {
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
     "high edge": "the optimum is at the highest lr that was run; add higher lrs",
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
+    "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
     "flat": f"the loss varies by less than {FLAT_RESPONSE} nats over the grid; train longer or widen the grid",
     "not convex": "the curve does not bend upward around its lowest point; add seeds",
 }
@@ -73,18 +75,25 @@ class Optimum:
 
 
 class Grid(NamedTuple):
-    """What every width of a group should have: these lrs, with this many seeds each."""
+    """What every width of a group should have: at least these lrs, and this many seeds at each lr it has."""
 
-    log2_lrs: set[float]
+    log2_lrs: frozenset[float]
     n_seeds: int
 
 
-def find_optima(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> list[Optimum]:
+def find_optima(
+    runs: pd.DataFrame, *, grids: Mapping[str, Collection[float]] | None = None, confidence: float = CONFIDENCE
+) -> list[Optimum]:
     """Find the best lr of every (sweep, parametrization, optimizer, mode, width) of the `lr` runs, sorted by these.
 
     The loss is val_loss where any finished run of the sweep has one, else train_loss. Between a finite and a diverged
     lr the optimum is known to half a grid step only, and its interval says so.
 
+    Args:
+        runs: the runs table; runs of other kinds are left out.
+        grids: log2 lrs that every width of a sweep must have, by the sweep's name, where a refinement added others at
+            some widths (default: those that any width of the parametrization has).
+        confidence: of the intervals.
     Raises:
         ValueError: if a column is missing, confidence is not in (0, 1), runs to be compared differ in a field they
             must share (SAME), or there are two runs of one parametrization, width, lr and seed.
@@ -101,7 +110,8 @@ def find_optima(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> list[O
         finished = sweep_runs[sweep_runs["status"] == "ok"]
         loss_name = "val_loss" if finished["val_loss"].notna().any() else "train_loss"
         for _, group in sweep_runs.groupby(GROUP):
-            grid = Grid(set(group["log2_lr"]), group["seed"].nunique())
+            planned = (grids or {}).get(str(group["sweep"].iloc[0]), group["log2_lr"])
+            grid = Grid(frozenset(planned), group["seed"].nunique())
             optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
     return optima
 
@@ -136,6 +146,7 @@ def _check_comparable(runs: pd.DataFrame) -> None:
 def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
     """Curve of one width. A finished run without a finite loss counts as diverged; a failed run was not run."""
     points = []
+    cells = cells[["log2_lr", "seed", "status", loss_name]]
     for log2_lr in sorted(set(cells["log2_lr"])):
         ran = cells[(cells["log2_lr"] == log2_lr) & (cells["status"] != "failed")].sort_values("seed")
         finite = (ran["status"] == "ok") & np.isfinite(ran[loss_name].astype(float))
@@ -148,22 +159,24 @@ def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
 
 
 def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: float) -> Optimum:
-    """Optimum of the runs of one width; one that lacks an lr or seed of the group's grid is incomplete."""
+    """Optimum of the runs of one width; one that lacks an lr of the group's grid, or a seed, is incomplete."""
     curve = _curve(cells, loss_name)
     x, losses = mean_curve(curve)
-    seeds = sorted({seed for point in curve for seed, _ in point.seed_losses})
+    n_seeds, (resampled,) = resample_curves([curve])
     short = any(len(point.seed_losses) < grid.n_seeds for point in curve)
-    flags = ["incomplete"] if short or set(x.tolist()) != grid.log2_lrs else []
+    flags = ["incomplete"] if short or not grid.log2_lrs <= set(x.tolist()) else []
     log2_lr = low = high = loss = None
     if np.isfinite(losses).any():
         best, upward = fit_minimum(x, losses[None])
         log2_lr = float(best[0])
-        resampled, lowest = resample_minimum(curve, seeds, draw_seeds(len(seeds)))
         rounding = grid_rounding(curve)
-        low, high = interval(log2_lr, resampled, n_seeds=len(seeds), rounding=rounding, confidence=confidence)
+        low, high = interval(log2_lr, resampled.minima, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
         loss = loss_at(curve, log2_lr)
+        lowest = resampled.losses.argmin(axis=1)
         at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
         flags += _shape_flags(losses, bool(upward[0]), near_edge=at_edge > (1 - confidence) / 2)
+        if n_seeds > 1 and not _rises_beyond_noise(curve, int(losses.argmin()), confidence):
+            flags.append("within noise")
     else:
         flags.append("no finite lr")
     sweep, parametrization, optimizer, mode = (str(cells[name].iloc[0]) for name in GROUP)
@@ -179,7 +192,7 @@ def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: f
         loss=loss,
         loss_name=loss_name,
         flags=tuple(flags),
-        n_seeds=len(seeds),
+        n_seeds=n_seeds,
         n_lrs=len(curve),
         curve=curve,
     )
@@ -205,3 +218,24 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     if not upward:
         flags.append("not convex")
     return flags
+
+
+def _rises_beyond_noise(curve: tuple[Point, ...], lowest: int, confidence: float) -> bool:
+    """Say whether, on each side that the lowest point has, some lr diverged or is worse by more than the seeds' noise.
+
+    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike.
+    """
+    best = dict(curve[lowest].seed_losses)
+
+    def is_worse(point: Point) -> bool:
+        if point.n_diverged:
+            return True
+        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
+        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
+        if len(rises) < 2:
+            return False
+        error = rises.std(ddof=1) / np.sqrt(len(rises))
+        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+
+    sides = curve[:lowest], curve[lowest + 1 :]
+    return all(not side or any(map(is_worse, side)) for side in sides)

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,19 @@ def plan_sweep(sweep: SweepSpec, *, out: str | Path = "results", device: str = "
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
     check_writable(folder)
-    runs = tuple(sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash))
-    finished = set() if fresh else finished_runs(folder)
+    runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash)
+    return extend(Plan(sweep, folder, corpus, device, (), ()), runs, finished=() if fresh else finished_runs(folder))
+
+
+def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) -> Plan:
+    """Return the plan of the same sweep with these runs.
+
+    Args:
+        runs: all of the sweep, those that are there included.
+        finished: run_ids that are not to be trained.
+    """
     missing = [run for run in runs if run.run_id not in finished]
-    groups = group_runs(missing, device)
-    return Plan(sweep, folder, corpus, device, runs, tuple(groups))
+    return replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device)))
 
 
 def group_runs(runs: Sequence[RunSpec], device: str) -> list[Group]:

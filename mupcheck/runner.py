@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import metadata
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from mupcheck.data import Corpus, open_corpus
 from mupcheck.engines import local
 from mupcheck.parametrization import table_to_json
-from mupcheck.plan import Group, Plan, count_parameters, find_device, group_cost, plan_sweep
+from mupcheck.plan import Group, Plan, count_parameters, extend, find_device, group_cost, plan_sweep
 from mupcheck.spec import RunSpec, SweepSpec
-from mupcheck.store import Results, StoreError, load_results, write_run, write_sweep
+from mupcheck.store import Results, StoreError, finished_runs, load_results, write_run, write_sweep
 
 # what a worker imports; `run_group` itself is one of them
 PRELOAD = ("mupcheck.train", "mupcheck.runner")
@@ -62,18 +63,87 @@ def run_sweep(
         ValueError: if the sweep's data, device or folder cannot be used.
         StoreError: if a run could not be trained or written; the others are stored.
     """
-    plan = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
-    errors, finished = [], len(plan.runs) - plan.missing
-    for progress in execute(plan, jobs=jobs):
-        finished = progress.runs_finished
-        if progress.error and not progress.retried:
-            errors.append(progress.error)
-        if on_progress is not None:
-            on_progress(progress)
-    if errors:
-        failed = len(plan.runs) - finished
-        raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
-    return load_results(plan.folder)
+    first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
+    for plan in rounds(first, fresh=fresh):
+        errors, finished = [], len(plan.runs) - plan.missing
+        for progress in execute(plan, jobs=jobs):
+            finished = progress.runs_finished
+            if progress.error and not progress.retried:
+                errors.append(progress.error)
+            if on_progress is not None:
+                on_progress(progress)
+        if errors:
+            failed = len(plan.runs) - finished
+            raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
+    return load_results(first.folder)
+
+
+def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
+    """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
+
+    What to add is judged from the results in the folder, so the same sweep goes the same way again and an interrupted
+    one goes on. Rounds whose runs are all there are passed over.
+
+    Args:
+        plan: of the sweep's grid.
+        fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
+    """
+    start = time.monotonic()
+    yield plan
+    trained = {run.run_id for run in plan.runs}
+    cost = sum(map(group_cost, plan.groups))
+    more = _refined(plan) if plan.sweep.refine else _topped_up(plan) if plan.sweep.top_up else iter(())
+    for runs in more:
+        plan = extend(plan, runs, finished=trained if fresh else finished_runs(plan.folder))
+        trained |= {run.run_id for run in plan.runs}
+        if not plan.missing:
+            write_sweep(plan.folder, describe(plan))
+            continue
+        added = sum(map(group_cost, plan.groups))
+        minutes = (time.monotonic() - start) / 60
+        if plan.sweep.top_up and cost and minutes * (1 + added / cost) > plan.sweep.budget:
+            return
+        cost += added
+        yield plan
+
+
+def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
+    """Yield all runs of a learning-rate sweep with the lrs that its refinement adds, round by round."""
+    # the judging half, met through what was written; it needs pandas, which no other sweep waits for
+    from mupcheck.refine import next_round
+
+    added: dict[tuple[str, int], tuple[float, ...]] = {}
+    source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
+    while True:
+        runs = load_results(plan.folder, tables=("runs",)).runs
+        searches = next_round(runs, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
+        wanted = {(s.parametrization, s.width): tuple(2.0**x for x in s.log2_lrs) for s in searches if s.log2_lrs}
+        if not wanted:
+            return
+        added |= {key: added.get(key, ()) + lrs for key, lrs in wanted.items()}
+        yield plan.sweep.runs(**source, added=added)
+
+
+def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
+    """Yield all runs of a coordinate check with the seeds and widths that its top-up adds, round by round."""
+    from mupcheck.judge import judge
+    from mupcheck.top_up import next_round
+
+    runs = {run.run_id: run for run in plan.runs}
+    source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
+    entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
+    while True:
+        more = next_round(judge(load_results(plan.folder, tables=("runs", "coords"))), widths=plan.sweep.widths)
+        if more is None:
+            return
+        unused = (seed for seed in count() if seed not in plan.sweep.seeds)
+        seeds = (*plan.sweep.seeds, *islice(unused, more.n_seeds - len(plan.sweep.seeds)))
+        grid = {name: getattr(plan.sweep, name) for name in SweepSpec.model_fields}
+        grid |= {"widths": more.widths, "seeds": seeds, "expect": {}}
+        grid |= {"parametrizations": tuple(entries[name] for name in more.parametrizations)}
+        grid |= {"base_width": plan.sweep.base_width or min(plan.sweep.widths)}
+        runs |= {run.run_id: run for run in SweepSpec(**grid).runs(**source)}
+        yield list(runs.values())
 
 
 def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:

@@ -6,7 +6,6 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -219,6 +218,11 @@ class SweepSpec(_Shape, _Training):
         default_factory=dict, description="verdict each parametrization is expected to get"
     )
     record: Annotated[tuple[Natural, ...], Listed] = Field((), description="steps to record")
+    refine: bool = Field(False, description="add lrs until each optimum is bracketed to `precision`")
+    precision: PositiveFloat = Field(0.25, description="octaves of lr on either side of a bracketed optimum")
+
+    top_up: bool = Field(False, description="add seeds, then widths, until every verdict is decided")
+    budget: PositiveFloat = Field(10.0, description="minutes after which no more is added")
 
     @model_validator(mode="after")
     def _grid_works(self) -> Self:
@@ -231,6 +235,10 @@ class SweepSpec(_Shape, _Training):
             raise ValueError("a coordinate check with probes = 'none' measures nothing; try 'full' or 'activations'")
         if self.kind == "lr" and (self.record or self.probes != "none"):
             raise ValueError("record and probes belong to a coordinate check (kind = 'coord'); a sweep of lrs has none")
+        if self.kind == "coord" and self.refine:
+            raise ValueError("refine belongs to a sweep of lrs (kind = 'lr'); a coordinate check has one lr")
+        if self.kind == "lr" and self.top_up:
+            raise ValueError("top_up belongs to a coordinate check (kind = 'coord'); a sweep of lrs has refine")
         if self.kind == "coord" and len(self.lrs) > 1:
             raise ValueError(f"a coordinate check takes one lr, not {len(self.lrs)}")
         if self.kind == "coord" and max(self.record) > self.steps:
@@ -259,12 +267,15 @@ class SweepSpec(_Shape, _Training):
         shape = {field: getattr(self, field) for field in _Shape.model_fields}
         return ModelSpec(width=width, base_width=self.base_width or min(self.widths), vocab_size=vocab_size, **shape)
 
-    def runs(self, *, vocab_size: int, data_hash: str) -> list[RunSpec]:
+    def runs(
+        self, *, vocab_size: int, data_hash: str, added: Mapping[tuple[str, int], Sequence[float]] | None = None
+    ) -> list[RunSpec]:
         """Return every run of the grid, in the order widths, parametrizations, lrs, seeds.
 
         Args:
             vocab_size: of the opened data.
             data_hash: of the opened data; part of each run's id.
+            added: lrs beyond the grid's, by name of the table and width.
         """
         training: dict[str, Any] = {field: getattr(self, field) for field in _Training.model_fields}
         if self.backend == "auto":
@@ -273,7 +284,13 @@ class SweepSpec(_Shape, _Training):
         runs = []
         for width in self.widths:
             model: dict[str, Any] = self._model(width, vocab_size).model_dump()
-            for table, lr, seed in product(self.tables, self.lrs, self.seeds):
+            cells = (
+                (table, lr, seed)
+                for table in self.tables
+                for lr in (*self.lrs, *(added or {}).get((table.name, width), ()))
+                for seed in self.seeds
+            )
+            for table, lr, seed in cells:
                 varied: dict[str, Any] = {
                     "kind": self.kind,
                     "parametrization": table.name,

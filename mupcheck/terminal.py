@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mupcheck.runner import Progress
     from mupcheck.spec import RunSpec
     from mupcheck.store import Results
-    from mupcheck.transfer import Transfer
 
 PIPE_COLUMNS = 120
 SECONDS_BETWEEN_LINES = 5.0
@@ -83,6 +82,15 @@ def _lines(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]
     say(f"{plan.sweep.name}: done in {time.monotonic() - start:.0f} s")
 
 
+def say_resolution(plan: "Plan") -> None:
+    """Say, before a coordinate check, what its widths and seeds can resolve."""
+    from mupcheck.power import resolve
+
+    sweep = plan.sweep
+    found = resolve(sweep.widths, len(sweep.seeds), optimizer=sweep.optimizer)
+    say(f"{sweep.name}: {found or 'fewer than 3 widths or 2 seeds give no interval, and no verdict'}")
+
+
 def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
     """Print what a sweep would train and cost."""
     if as_json:
@@ -126,9 +134,10 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
         return {judgement.parametrization: judgement.verdict for judgement in judgements}
 
     from mupcheck.transfer import transfer
+    from mupcheck.transfer_page import print_transfer
 
-    results = load_results(folder, tables=("runs",))
-    answers = transfer(results.runs)
+    results = load_results(folder, tables=("runs", "steps"))
+    answers = transfer(results)
     if as_json:
         print_json([asdict(answer) for answer in answers])
     else:
@@ -154,38 +163,6 @@ def _without_pass(verdicts: dict[str, str], troubles: Sequence[str]) -> dict[str
     if not troubles:
         return verdicts
     return {name: "cannot tell" if verdict in ("pass", "transfers") else verdict for name, verdict in verdicts.items()}
-
-
-def print_transfer(answer: "Transfer") -> None:
-    """Print one parametrization's optimum per width, drift and what the proxy's optimum would cost."""
-    out = console()
-    table = table_of("width", "best lr", "log2 lr", "interval", "loss", "cost of the base width's lr", "flags")
-    costs = {p.target: p for p in answer.penalty if p.source == answer.optima[0].width}
-    for optimum in answer.optima:
-        cost = costs[optimum.width]
-        lr = None if optimum.log2_lr is None else 2**optimum.log2_lr
-        table.add_row(
-            str(optimum.width),
-            number(lr, ".3g"),
-            number(optimum.log2_lr, "+.2f"),
-            f"[{number(optimum.ci_low, '+.2f')}, {number(optimum.ci_high, '+.2f')}]",
-            number(optimum.loss, ".4f"),
-            cost.reason or f"{number(cost.nats, '.4f')} nats ({number(cost.percent, '.2f')}%)",
-            ", ".join(optimum.flags),
-        )
-    drift = answer.drift
-    interval = f"[{number(drift.ci_low, '+.2f')}, {number(drift.ci_high, '+.2f')}]"
-    measured = f"drift {number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
-    if answer.reason.startswith("drift"):
-        measured = answer.reason
-    out.print(table)
-    out.print(
-        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
-        styled(answer.verdict),
-        soft_wrap=True,
-    )
-    for line in dict.fromkeys((measured, answer.reason, *answer.notes)):
-        out.print(f"  {line}", soft_wrap=True)
 
 
 def print_tables(tables: Iterable["Table"], optimizers: Sequence[str], modes: Sequence[str], *, as_json: bool) -> None:

@@ -4,22 +4,17 @@ Everything a figure or a table shows is computed here or in `optimum` and handed
 where there is no number. Drift is in octaves of lr per doubling of width. Source: theory.md section 6.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mupcheck.lr_curve import (
-    divergence_threshold,
-    draw_seeds,
-    grid_rounding,
-    interval,
-    loss_at,
-    lr_sensitivity,
-    resample_minimum,
-)
+from mupcheck.fast_transfer import FastTransfer, fit_fast_transfer
+from mupcheck.lr_curve import grid_rounding, interval, resample_curves
 from mupcheck.optimum import (
     CONFIDENCE,
     DIVERGENCE,
@@ -30,6 +25,11 @@ from mupcheck.optimum import (
     distinct,
     find_optima,
 )
+from mupcheck.penalty import Agreement, Penalty, find_agreements, find_penalties
+from mupcheck.refine import next_lrs
+from mupcheck.robustness import Bounds, Divergence, common_lrs, fit_divergence, lr_sensitivity, sensitivity_interval
+from mupcheck.store import Results
+from mupcheck.wider import WiderIsBetter, compare_widths
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
 # is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
@@ -54,27 +54,8 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Penalty:
-    """What it costs to train width `target` at the optimum of width `source`: L_target(x*_source) - min L_target."""
-
-    source: int
-    target: int
-    nats: float | None
-    percent: float | None  # of min L_target
-    reason: str  # why there is no number, else empty
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Log2 lr from which at least half of the seeds diverged, by width; None where none did."""
-
-    log2_lr: tuple[float | None, ...]
-    slope: float | None  # octaves per doubling; None unless every width has a threshold
-
-
-@dataclass(frozen=True)
 class Transfer:
-    """The answer for one parametrization. `lr_sensitivity` and `divergence.log2_lr` are in the order of `optima`."""
+    """The answer for one parametrization. What is a tuple by width is in the order of `optima`."""
 
     sweep: str
     parametrization: str
@@ -86,31 +67,51 @@ class Transfer:
     drift: Drift
     tolerance: float
     penalty: tuple[Penalty, ...]  # every source with every target
-    lr_sensitivity: tuple[float | None, ...]  # nats
+    agreement: tuple[Agreement, ...]  # every two widths
+    lr_sensitivity: tuple[float | None, ...]  # nats, by width, over the lrs that all widths have
+    lr_sensitivity_ci: tuple[Bounds, ...]
     divergence: Divergence
+    fast_transfer: FastTransfer
+    wider_is_better: WiderIsBetter
     verdict: str  # transfers, drifts or cannot tell
     reason: str
     notes: tuple[str, ...]
 
 
 def transfer(
-    runs: pd.DataFrame, *, tolerance: float = DRIFT_TOLERANCE, confidence: float = CONFIDENCE
+    runs: pd.DataFrame | Results,
+    steps: pd.DataFrame | None = None,
+    *,
+    tolerance: float = DRIFT_TOLERANCE,
+    confidence: float = CONFIDENCE,
 ) -> list[Transfer]:
     """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
 
     `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
-    tell`; also `cannot tell` when a guard was hit, with fewer than 3 widths, or with one seed.
+    tell`; also `cannot tell` when a guard was hit, with fewer than 3 widths, or with one seed. The other answers do not
+    enter the verdict; what cannot be computed is None and says why.
 
+    Args:
+        runs: the runs table; or what `load_results` returned, which brings its steps, and with its `sweep.json` the
+            grid of lrs that every width must have where a refinement added others.
+        steps: the steps table, which `wider_is_better` needs.
+        tolerance: octaves of lr per doubling of width.
+        confidence: of every interval.
     Raises:
         ValueError: as `find_optima`, or if tolerance is not above 0.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
+    specs: dict[str, Mapping[str, Any]] = {}
+    if isinstance(runs, Results):
+        specs = {name: spec for name, resolved in runs.sweeps.items() if "lrs" in (spec := resolved.get("spec", {}))}
+        runs, steps = runs.runs, runs.steps if steps is None else steps
+    grids = {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items()}
     answers = []
-    for key, members in groupby(find_optima(runs, confidence=confidence), key=_group):
+    for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=_group):
         optima = tuple(members)
         group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
-        initial_loss = float(np.log(group["vocab_size"].iloc[0]))
+        initial_loss, lrs = float(np.log(group["vocab_size"].iloc[0])), common_lrs(optima)
         drift = fit_drift(optima, confidence=confidence)
         verdict, reason = _judge(optima, drift, tolerance)
         answer = Transfer(
@@ -120,12 +121,18 @@ def transfer(
             optima=optima,
             drift=drift,
             tolerance=tolerance,
-            penalty=tuple(_penalty(source, target) for source in optima for target in optima),
-            lr_sensitivity=tuple(lr_sensitivity(optimum.curve, initial_loss) for optimum in optima),
-            divergence=_divergence(optima),
+            penalty=find_penalties(optima, confidence=confidence),
+            agreement=find_agreements(optima, confidence=confidence),
+            lr_sensitivity=tuple(lr_sensitivity(optimum.curve, initial_loss, lrs) for optimum in optima),
+            lr_sensitivity_ci=tuple(
+                sensitivity_interval(optimum.curve, initial_loss, lrs, confidence=confidence) for optimum in optima
+            ),
+            divergence=fit_divergence(optima, confidence=confidence),
+            fast_transfer=fit_fast_transfer(optima, confidence=confidence),
+            wider_is_better=compare_widths(group, steps, confidence=confidence),
             verdict=verdict,
             reason=reason,
-            notes=_notes(group, optima),
+            notes=(*_notes(group, optima), *_unbracketed(optima, specs.get(key[0], {}))),
         )
         answers.append(answer)
     return answers
@@ -147,48 +154,23 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     if len(groups) > 1:
         raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")
     found = [(optimum, optimum.log2_lr) for optimum in optima if optimum.log2_lr is not None]
-    seeds = sorted({seed for optimum, _ in found for point in optimum.curve for seed, _ in point.seed_losses})
+    n_seeds, resampled = resample_curves([optimum.curve for optimum, _ in found])
     if len({optimum.width for optimum, _ in found}) < 2:
-        return Drift(None, None, None, None, confidence, len(found), len(seeds))
+        return Drift(None, None, None, None, confidence, len(found), n_seeds)
     log2_width = np.log2([optimum.width for optimum, _ in found])
     best = np.array([log2_lr for _, log2_lr in found])
     centred = log2_width - log2_width.mean()
     weights = centred / (centred @ centred)  # slope = weights @ best
     slope = float(weights @ best)
-    draws = draw_seeds(len(seeds))
-    resampled = weights @ np.stack([resample_minimum(optimum.curve, seeds, draws)[0] for optimum, _ in found])
+    slopes = weights @ np.stack([draws.minima for draws in resampled])
     rounding = float(np.linalg.norm(weights * [grid_rounding(optimum.curve) for optimum, _ in found]))
-    low, high = interval(slope, resampled, n_seeds=len(seeds), rounding=rounding, confidence=confidence)
+    low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
     intercept = float(best.mean() - slope * log2_width.mean())
-    return Drift(slope, low, high, intercept, confidence, len(found), len(seeds))
+    return Drift(slope, low, high, intercept, confidence, len(found), n_seeds)
 
 
 def _group(optimum: Optimum) -> tuple[str, str, str, str]:
     return optimum.sweep, optimum.parametrization, optimum.optimizer, optimum.mode
-
-
-def _penalty(source: Optimum, target: Optimum) -> Penalty:
-    """Transfer penalty from the mean curves; without a number where it would have to be extrapolated."""
-    if source.log2_lr is None or target.loss is None:
-        width = source.width if source.log2_lr is None else target.width
-        return Penalty(source.width, target.width, None, None, f"width {width} has no optimum")
-    loss = loss_at(target.curve, source.log2_lr)
-    if loss is None:
-        inside = target.curve[0].log2_lr <= source.log2_lr <= target.curve[-1].log2_lr
-        reason = f"width {target.width} diverges around it" if inside else f"outside the lrs of width {target.width}"
-        return Penalty(source.width, target.width, None, None, reason)
-    best = min(target.loss, *(point.loss for point in target.curve if point.loss is not None))
-    nats = max(loss - best, 0.0)  # parabolas around two neighbours can differ a little
-    return Penalty(source.width, target.width, nats, 100 * nats / best, "")
-
-
-def _divergence(optima: Sequence[Optimum]) -> Divergence:
-    thresholds = tuple(divergence_threshold(optimum.curve) for optimum in optima)
-    # A width that did not diverge has its threshold somewhere above its grid: a slope without it would be biased.
-    known = [threshold for threshold in thresholds if threshold is not None]
-    if len(known) < 2 or len(known) < len(thresholds):
-        return Divergence(thresholds, None)
-    return Divergence(thresholds, float(np.polyfit(np.log2([optimum.width for optimum in optima]), known, 1)[0]))
 
 
 def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
@@ -211,6 +193,20 @@ def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
         if len(values) > 1:
             notes.append(f"runs differ in {field}: {values}")
     return tuple(notes)
+
+
+def _unbracketed(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[str]:
+    """Name the widths at which a refinement ended without the bracket it was asked for."""
+    if not spec.get("refine"):
+        return []
+    precision = float(spec["precision"])
+    grid = [math.log2(lr) for lr in spec["lrs"]]
+    notes = []
+    for search in (next_lrs(optimum, grid=grid, precision=precision) for optimum in optima):
+        if search.reason or search.log2_lrs:
+            why = search.reason or "the search was not finished; run the same command again"
+            notes.append(f"width {search.width}: the optimum is not bracketed to {precision:g} octaves: {why}")
+    return notes
 
 
 def _judge(optima: Sequence[Optimum], drift: Drift, tolerance: float) -> tuple[str, str]:

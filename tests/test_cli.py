@@ -313,6 +313,8 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
     "--warmup": ("2", "warmup_steps", 2),
     "--clip": ("1.5", "clip", 1.5),
     "--eval-tokens": ("99", "eval_tokens", 99),
+    "--refine": (None, "refine", True),
+    "--precision": ("0.5", "precision", 0.5),
 }
 # what says where and how to run, not what
 APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--dry-run", "--json"}
@@ -364,6 +366,27 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
     answer = mupcheck("run", "sweep.toml", *HERE)
     assert answer.code == cli.CANNOT_TELL
     assert "1 runs of sweep are missing" in answer.err
+
+
+def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
+    Path("lr.toml").write_text(LR.replace("steps = 3", "steps = 8"))
+    plain = mupcheck("run", "lr.toml", *HERE, "--out", "plain", "--json")
+    command = ("lr-sweep", "--config", "lr.toml", "--refine", "--precision", "1", *HERE)
+    answer = mupcheck(*command, "--json")
+    assert answer.code == cli.CANNOT_TELL, answer.err
+    n_grid, n_refined = ([len(optimum["curve"]) for optimum in a.json[0]["optima"]] for a in (plain, answer))
+    assert n_grid == [3, 3]
+    assert max(n_refined) > 3  # the best lr of a few steps lies above the grid
+    assert "incomplete" not in answer.out
+    assert "lr: 6 of 6 runs to train" in answer.err
+    assert re.search(r"lr: \d of \d+ runs to train", answer.err.split("done in", 1)[1])
+    again = mupcheck(*command)
+    assert "to train" not in again.err
+    assert "lr gap" not in again.out and "fast transfer: cannot tell, 2 widths" in again.out
+    Path("fine.toml").write_text(LR + "refine = true\nprecision = 1.0\n")
+    assert planned("run", "fine.toml")["refine"] is True
+    dry = mupcheck("run", "fine.toml", "--dry-run")
+    assert "the refinement" in dry.err and "6 of 6 runs to train" in dry.out
 
 
 def test_where_to_run_can_come_from_the_environment(made, tmp_path):
@@ -949,8 +972,8 @@ def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, 
             assert parse_lrs(said) == value
         elif name == "--opt":
             assert said == "adamw"
-        elif name == "--tied":
-            assert (said == "tied") == value
+        elif name in ("--tied", "--refine"):
+            assert (said == name[2:]) == value
         elif name == "--seeds":
             assert int(said) == len(value)
         elif name == "--vocab-size":

@@ -22,8 +22,9 @@ FLOORS = {
     **dict.fromkeys(
         ("lr_curve", "optimum", "slopes", "transfer", "validity", "diagnosis", "gates", "power"), (4, "judging")
     ),
+    **dict.fromkeys(("fast_transfer", "penalty", "refine", "robustness", "wider"), (4, "judging")),
     **dict.fromkeys(("plots", "judge", "top_up"), (5, "judging")),
-    **dict.fromkeys(("judgement_page", "selftest"), (6, "judging")),
+    **dict.fromkeys(("judgement_page", "transfer_page", "selftest"), (6, "judging")),
 }
 BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}
 

@@ -2,28 +2,20 @@
 
 import numpy as np
 import pytest
+from planted import curve_of
 
 from mupcheck.lr_curve import (
+    FIT_OCTAVES,
     Point,
-    divergence_threshold,
     draw_seeds,
     fit_minimum,
     grid_rounding,
+    interpolate,
     interval,
     loss_at,
-    lr_sensitivity,
-    resample_minimum,
+    resample_curves,
+    resample_losses,
 )
-
-
-def curve_of(x, losses):
-    """Curve from losses [seed, lr], +inf for a diverged run."""
-    points = []
-    for log2_lr, at_lr in zip(x, np.transpose(losses), strict=True):
-        finite = np.isfinite(at_lr)
-        seed_losses = tuple((seed, float(loss) if np.isfinite(loss) else None) for seed, loss in enumerate(at_lr))
-        points.append(Point(float(log2_lr), float(at_lr.mean()) if finite.all() else None, sum(~finite), seed_losses))
-    return tuple(points)
 
 
 @pytest.mark.parametrize(("spacing", "vertex"), [(1.0, -6.2), (1.0, -5.6), (0.5, -6.2), (0.5, -5.9)])
@@ -62,9 +54,9 @@ def test_resamples_repeat_and_keep_a_seed_together():
     x = np.arange(-8.0, -3)
     centres = np.array([-6.3, -6.0, -5.7])
     curve = curve_of(x, (x - centres[:, None]) ** 2 + np.array([[0.0], [5.0], [9.0]]))
-    resampled, _ = resample_minimum(curve, [0, 1, 2], draw_seeds(3))
+    _, (resampled,) = resample_curves([curve])
     # seeds of equal curvature: the vertex of the mean is the mean of the vertices, whatever their offsets
-    assert resampled == pytest.approx(centres[draw_seeds(3)].mean(axis=1), abs=1e-9)
+    assert resampled.minima == pytest.approx(centres[draw_seeds(3)].mean(axis=1), abs=1e-9)
 
 
 def test_a_seed_that_was_not_run_leaves_the_others():
@@ -72,7 +64,7 @@ def test_a_seed_that_was_not_run_leaves_the_others():
     whole = curve_of(x, np.stack([(x + 6) ** 2, (x + 6) ** 2]))
     holed = tuple(Point(p.log2_lr, p.loss, 0, p.seed_losses[:1] if p.log2_lr == -8 else p.seed_losses) for p in whole)
     draws = np.array([[0, 1], [1, 1]])
-    assert resample_minimum(holed, [0, 1], draws)[0] == pytest.approx([-6, -6])
+    assert fit_minimum(x, resample_losses(holed, [0, 1], draws))[0] == pytest.approx([-6, -6])
 
 
 def test_interval_is_students_for_a_mean():
@@ -103,14 +95,42 @@ def test_loss_between_points_and_never_beyond_them():
     assert loss_at(two, -1.25) == pytest.approx(2.25)
 
 
-def test_sensitivity_counts_a_diverged_run_as_the_initial_loss():
-    curve = curve_of([-2, -1, 0], [[3.0, 2.0, np.inf], [3.0, 2.0, 9.0]])
-    assert lr_sensitivity(curve, initial_loss=5.0) == pytest.approx((1 + 0 + 3) / 3)
-    assert lr_sensitivity(curve_of([0], [[np.inf]]), 5.0) is None
+def test_a_refined_curve_is_fitted_over_the_range_of_an_unrefined_one():
+    """Through the nearest three of a fine curve, noise of a thousandth of a nat moves the minimum by octaves."""
+    x = np.array([-9.0, -8, -7, -6.5, -6.25, -6, -5.75, -5, -4])
+    rng = np.random.default_rng(0)
+    losses = 2 + 0.05 * (x + 6.2) ** 2 + rng.normal(0, 0.002, (200, len(x)))
+    wide = fit_minimum(x, losses)[0]
+    near = [fit_minimum(x[3:8], row[None, 3:8])[0][0] for row in losses]  # no point an octave away
+    assert np.abs(wide + 6.2).max() < 0.3
+    assert np.std(near) > 2 * np.std(wide)
+    assert FIT_OCTAVES >= 1
 
 
-def test_divergence_threshold_needs_half_of_the_seeds():
-    one_of_three = curve_of([0, 1], [[1, np.inf], [1, 2], [1, 2]])
-    two_of_four = curve_of([0, 1], [[1, np.inf], [1, np.inf], [1, 2], [1, 2]])
-    assert divergence_threshold(one_of_three) is None
-    assert divergence_threshold(two_of_four) == 1
+def test_a_parabola_stops_at_a_hole_in_the_curve():
+    x = np.arange(-8.0, -3, 0.25)
+    losses = 2 + 0.1 * (x + 6.1) ** 2
+    # beyond a diverged lr the curve is another one
+    bent = np.where(x > -5.25, losses - 0.06, losses)
+    assert fit_minimum(x, bent[None])[0] != pytest.approx(-6.1, abs=1e-3)
+    assert fit_minimum(x, np.where(x == -5.25, np.inf, bent)[None])[0] == pytest.approx(-6.1)
+    assert fit_minimum(x, np.where(x == -5.75, np.inf, bent)[None])[0] == -6  # a neighbour is gone
+
+
+def test_every_curve_is_read_at_its_own_lr():
+    x = np.array([-8.0, -7, -6.5, -6, -4])
+    losses = np.stack([2 + 0.1 * (x + 6) ** 2, 3 + 0.2 * (x + 7) ** 2, np.where(x > -6.2, np.inf, x)])
+    at = np.array([-5.2, -7.4, -6.2])
+    found = interpolate(x, losses, at)
+    # exact but for rounding: parabolas are what is drawn through three points
+    assert found[:2] == pytest.approx([2 + 0.1 * 0.8**2, 3 + 0.2 * 0.4**2])
+    assert np.isnan(found[2])
+    assert np.isnan(interpolate(x, losses[:2], np.array([-8.1, -3.9]))).all()
+    assert interpolate(x[:1], losses[:1, :1], np.array([-8.0])) == pytest.approx(2.4)
+
+
+def test_an_interval_needs_numbers_from_nearly_all_resamples():
+    values = np.linspace(0, 1, 100)
+    assert interval(0.5, values, n_seeds=3, rounding=0, confidence=0.9)[0] is not None
+    few = np.where(np.arange(100) < 6, np.nan, values)
+    assert interval(0.5, few, n_seeds=3, rounding=0, confidence=0.9) == (None, None)

@@ -17,6 +17,8 @@ from mupcheck.plots.losses import MAX_COLUMNS, MIN_NATS, draw_losses
 from mupcheck.plots.optima import MIN_OCTAVES as MIN_OCTAVES_OF_LR
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import draw_slopes, worst_by_site
+from mupcheck.plots.penalties import draw_penalties
+from mupcheck.plots.wider import draw_wider
 from mupcheck.slopes import fit_slopes
 from mupcheck.store import Results
 from mupcheck.transfer import transfer
@@ -82,10 +84,18 @@ def planted_lrs(drift=0.0, *, names=("gdn-mup",), widths=WIDTHS, seeds=SEEDS, be
     return pd.DataFrame(rows)
 
 
-def results(*runs, coords=None):
-    return Results(
-        pd.concat(runs, ignore_index=True), pd.DataFrame(), planted_coords()[1] if coords is None else coords, {}
-    )
+def planted_steps(runs, *, worse=0.0, steps=20):
+    """Steps of lr runs whose loss falls by 0.1 for each doubling of width, and rises by `worse` above 2^-5."""
+    rng = np.random.default_rng(0)
+    step = np.tile(np.arange(steps + 1), len(runs))
+    run_id, width, log2_lr = (np.repeat(runs[name].to_numpy(), steps + 1) for name in ("run_id", "width", "log2_lr"))
+    loss = 4 + (worse * (log2_lr > -5) - 0.1) * np.log2(width / WIDTHS[0]) + 0.01 * rng.normal(size=len(step))
+    return pd.DataFrame({"run_id": run_id, "step": step, "loss": loss})
+
+
+def results(*runs, coords=None, steps=None):
+    steps = pd.DataFrame() if steps is None else steps
+    return Results(pd.concat(runs, ignore_index=True), steps, planted_coords()[1] if coords is None else coords, {})
 
 
 def sizes_of(runs, coords, kind="activation", stat="rms"):
@@ -122,14 +132,17 @@ def test_files_are_those_documented(tmp_path, monkeypatch):
         path.write_text("")
 
     monkeypatch.setattr(Figure, "savefig", savefig)
-    files = plot_results(results(planted_coords()[0], planted_lrs()), tmp_path)
+    steps = planted_steps(planted_lrs())
+    files = plot_results(results(planted_coords()[0], planted_lrs(), steps=steps), tmp_path)
     kinds = ("activation", "activation_update", "activation_grad", "effective_update", "weight_update")
     stems = [*(f"check/coords_gdn-mup_{kind}" for kind in (*kinds, "weight_update_spectral")), "check/slopes_gdn-mup"]
-    stems += ["lrs/loss_vs_lr", "lrs/optimum_vs_width"]
+    stems += ["lrs/loss_vs_lr", "lrs/optimum_vs_width", "lrs/penalty", "lrs/wider_is_better"]
     assert [str(file.relative_to(tmp_path)) for file in files] == [
         f"{s}.{end}" for s in stems for end in ("png", "svg")
     ]
     assert all(file.exists() for file in files)
+    names = {file.stem for file in plot_results(results(planted_lrs()), tmp_path)}
+    assert names == {"loss_vs_lr", "optimum_vs_width", "penalty"}, "without steps no width can be compared step by step"
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
@@ -155,7 +168,7 @@ def test_figures_of_a_folder_lie_in_each_sweeps_own(tmp_path, monkeypatch):
     (tmp_path / "lrs" / "runs").mkdir(parents=True)
     for path in (tmp_path, tmp_path / "lrs"):
         assert {file.parent for file in plot_results(path)} == {tmp_path / "lrs" / "figures"}
-    assert loaded[0] == ("runs", "coords")
+    assert loaded[0] == ("runs", "steps", "coords")
 
 
 def test_two_optimizers_of_one_sweep_do_not_overwrite_each_other(tmp_path):
@@ -408,11 +421,67 @@ def test_drift_and_verdict_are_said_beside_the_optima():
     assert any(text.startswith("drift −1.0") for text in drifting)
 
 
+def test_divergence_is_a_bar_and_its_drift_is_said():
+    runs = planted_lrs(names=("sp",))
+    gone = runs["log2_lr"] > -4 - np.log2(runs["width"] / WIDTHS[0])
+    clean, hit = (draw_optima(transfer(r), title="t") for r in (runs, diverge(runs, gone)))
+    assert len(points(clean.axes[0], "diverges")) == 0
+    assert points(hit.axes[0], "diverges")[:, 1].tolist() == [-3, -4, -5]
+    low, high = hit.axes[0].get_ylim()
+    assert low < -5 < -3 < high
+    assert any("divergence −1.00" in text for text in texts(hit))
+    assert not any("divergence" in text for text in texts(clean))
+
+
+def test_every_cost_is_written_in_its_cell_and_darker_where_higher():
+    runs = planted_lrs(-1.0)
+    answers = transfer(runs)
+    figure = draw_penalties(answers, title="t")
+    cells = [patch for patch in figure.axes[0].patches if patch.get_label() == "penalty"]
+    assert len(cells) == len(WIDTHS) ** 2
+    grey = {p.get_xy(): np.dot(p.get_facecolor()[:3], [0.299, 0.587, 0.114]) for p in cells}
+    assert grey[0, 0] == grey[1, 1] > grey[1, 0] > grey[2, 0]
+    shown = texts(figure)
+    for penalty in answers[0].penalty:
+        if penalty.source != penalty.target:
+            assert f"{penalty.nats:.3f} ({penalty.percent:.1f}%)" in shown
+            assert f"[{penalty.ci_low:.3f}, {penalty.ci_high:.3f}]" in shown
+    assert shown.count("0") == len(WIDTHS)
+    dead = draw_penalties(transfer(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] > -7.5))), title="t")
+    assert texts(dead).count("diverges") == 2
+    one_seed = texts(draw_penalties(transfer(planted_lrs(-1.0, seeds=1)), title="t"))
+    assert one_seed.count("no interval") == 6
+
+
+def test_where_wider_is_worse_is_crossed_and_what_diverged_is_said():
+    runs = planted_lrs()
+
+    def drawn(runs, **options):
+        figure = draw_wider(transfer(runs, planted_steps(planted_lrs(), **options)), title="t")
+        marks = [c for axes in figure.axes for c in axes.collections if c.get_label() in ("worse", "better")]
+        rows = {name: {float(y) for c in marks if c.get_label() == name for _, y in c.get_offsets()} for name in MARKED}
+        return figure, rows
+
+    (held, rows), (_, harmed) = drawn(runs), drawn(runs, worse=0.5)
+    n_lrs = runs["log2_lr"].nunique()
+    assert rows == {"worse": set(), "better": {i + 0.5 for i in range(n_lrs)}}
+    assert harmed["worse"] == {n_lrs - 1.5, n_lrs - 0.5}  # 2^-4 and 2^-3
+    assert "wider is better: holds, lower at 100% of the steps" in texts(held)
+    assert held.axes[0].get_ylim() == (0, n_lrs)
+    gone, _ = drawn(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] == -3)))
+    assert "width 128 diverged" in texts(gone)
+    elsewhere, _ = drawn(runs[(runs["width"] > 32) | (runs["log2_lr"] < -4)])
+    assert texts(elsewhere).count("not run at both widths") == 2
+
+
+MARKED = ("worse", "better")
+
 # Legible
 
 
 NAMES = ("sp", "a-custom-table-with-a-name-that-is-very-long", "gdn-mup")
 TITLE = f"{canvas.shorten(NAMES[1], 28)} · adamw · head-dim: weight_update, spectral"
+COST = "Cost of another width's best lr · adamw · head-dim"
 SIX_WIDTHS = (32, 64, 128, 256, 512, 1024)
 FIGURES = {
     "coordinates": lambda: draw_coordinates(*sizes_of(*planted_coords(0.3, steps=(0, 1, 2, 4, 8))), title=TITLE),
@@ -423,6 +492,17 @@ FIGURES = {
     "losses, one": lambda: draw_losses(transfer(planted_lrs(widths=SIX_WIDTHS)), title="t"),
     "losses, three": lambda: draw_losses(transfer(planted_lrs(names=NAMES)), title="t"),
     "losses, four": lambda: draw_losses(transfer(planted_lrs(names=(*NAMES, "mup"))), title="t"),
+    "penalty": lambda: draw_penalties(transfer(planted_lrs(-1.0, names=(*NAMES, "mup"))), title=COST),
+    "penalty, two widths": lambda: draw_penalties(transfer(planted_lrs(-1.0, widths=(32, 64), seeds=1)), title=COST),
+    "penalty, six widths": lambda: draw_penalties(transfer(planted_lrs(-0.5, widths=SIX_WIDTHS)), title=COST),
+    "wider": lambda: draw_wider(transfer(planted_lrs(names=NAMES), planted_steps(planted_lrs(names=NAMES))), title="t"),
+    "wider, two widths": lambda: draw_wider(
+        transfer(planted_lrs(widths=(32, 64)), planted_steps(planted_lrs(widths=(32, 64)))), title="t"
+    ),
+    "wider, refined": lambda: draw_wider(
+        transfer(refined := planted_lrs().assign(log2_lr=lambda r: r["log2_lr"] - 0.25), planted_steps(refined)),
+        title="t",
+    ),
     "optima": lambda: draw_optima(transfer(planted_lrs(names=NAMES)), title="t"),
     "optima, in doubt": lambda: draw_optima(
         transfer(planted_lrs(-1, names=(*NAMES, "mup", "x", "y", "z"), seeds=1, low=-7)), title="t"

@@ -17,7 +17,7 @@ from mupcheck import runner
 from mupcheck.engines import local
 from mupcheck.model.build import build_model
 from mupcheck.plan import CPU_REPLICAS, estimate, group_runs, plan_sweep
-from mupcheck.runner import Progress, execute, final_loss, run_group, run_sweep
+from mupcheck.runner import Progress, execute, final_loss, rounds, run_group, run_sweep
 from mupcheck.spec import make_sweep
 from mupcheck.store import StoreError, load_results
 
@@ -183,6 +183,66 @@ def test_fresh_trains_all_of_it_again_to_the_same_bits(tmp_path):
     after, _ = trained(sweep, tmp_path, jobs=1, fresh=True)
     assert all(mtime != untouched[name] for name, mtime in files(tmp_path).items())
     assert_same(numbers(after), numbers(before))
+
+
+# --- lrs that are added -----------------------------------------------------------------------------------------------
+
+
+REFINED = {"refine": True, "widths": (16,), "parametrizations": ("gdn-mup",), "lrs": (2.0**-9, 2.0**-6), "steps": 8}
+
+
+def lrs_of(results):
+    return sorted(set(results.runs["log2_lr"]))
+
+
+def test_a_refined_sweep_adds_lrs_until_nothing_is_wanted(tmp_path):
+    from mupcheck.refine import next_round
+
+    sweep = tiny(**REFINED, precision=1.0)
+    grid, _ = trained(tiny(**REFINED | {"refine": False}), tmp_path / "grid", jobs=1)
+    assert lrs_of(grid) == [-9, -6]
+    results, progress = trained(sweep, tmp_path, jobs=1)
+    assert {-9, -6} < set(lrs_of(results))
+    assert progress[-1].runs_finished == len(results.runs)
+    assert set(results.sweeps["tiny"]["run_ids"]) == set(results.runs["run_id"])
+    assert {(s.log2_lrs, s.reason) for s in next_round(results.runs, lrs=sweep.lrs, precision=1.0)} == {((), "")}
+
+    untouched = files(tmp_path / "tiny")
+    again, progress = trained(sweep, tmp_path, jobs=1)
+    assert (progress, files(tmp_path / "tiny")) == ([], untouched)
+    assert lrs_of(again) == lrs_of(results)
+    # without it the sweep is its grid again; what was added stays for when it is asked for
+    assert lrs_of(trained(tiny(**REFINED | {"refine": False}), tmp_path, jobs=1)[0]) == [-9, -6]
+    assert lrs_of(trained(sweep, tmp_path, jobs=1)[0]) == lrs_of(results)
+
+
+def test_an_interrupted_search_goes_on_as_it_would_have_gone(tmp_path):
+    sweep = tiny(**REFINED, precision=0.5)
+    whole, _ = trained(sweep, tmp_path / "whole", jobs=1)
+    first = plan_sweep(sweep, out=tmp_path / "cut")
+    for i, plan in enumerate(rounds(first)):
+        list(execute(plan, jobs=1))
+        if i == 1:
+            break  # as Ctrl-C does, in the middle of the search
+    assert 2 < len(lrs_of(load_results(tmp_path / "cut" / "tiny"))) < len(lrs_of(whole))
+    before = files(tmp_path / "cut" / "tiny")
+    gone_on, _ = trained(sweep, tmp_path / "cut", jobs=1)
+    assert lrs_of(gone_on) == lrs_of(whole)
+    after = files(tmp_path / "cut" / "tiny")
+    assert {name: after[name] for name in before} == before, "nothing is trained twice"
+
+
+def test_a_fresh_search_trains_every_run_once(tmp_path):
+    sweep = tiny(**REFINED, precision=1.0)
+    before, _ = trained(sweep, tmp_path, jobs=1)
+    untouched = files(tmp_path)
+    plans = []
+    for plan in rounds(plan_sweep(sweep, out=tmp_path, fresh=True), fresh=True):
+        plans.append([run.run_id for group in plan.groups for run in group])
+        list(execute(plan, jobs=1))
+    assert sorted(run_id for plan in plans for run_id in plan) == sorted(before.runs["run_id"])
+    assert len(plans) > 1
+    assert all(mtime != untouched[name] for name, mtime in files(tmp_path).items())
 
 
 # --- what must not change the numbers ---------------------------------------------------------------------------------

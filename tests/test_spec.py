@@ -155,6 +155,7 @@ def test_values_that_cannot_work_are_refused_in_one_line(given, said):
         ({"record": [0, 0]}, "record = 0, 0 names a value twice"),
         ({"record": 3}, "record = 3"),
         ({"lrs": [0.1, 0.2]}, "a coordinate check takes one lr, not 2"),
+        ({"refine": True}, "refine belongs to a sweep of lrs"),
         ({"expect": {"gdn-mup": "drifts"}}, "try pass or fail"),
         ({"probes": "none"}, "probes = 'none' measures nothing"),
         ({"record": [0, 4], "steps": 3}, "record names step 4, beyond steps=3"),
@@ -514,6 +515,24 @@ def test_a_grid_has_every_run_once_in_order():
         assert {getattr(run, field) for run in runs} == {said}, field
 
 
+def test_lrs_that_are_added_come_beside_the_grid_at_their_own_table_and_width():
+    grid = sweep(parametrizations=["sp", "mup"], lrs=[0.1, 0.2], seeds=[3, 5])
+    plain = run_ids(grid)
+    runs = grid.runs(vocab_size=256, data_hash="0" * 16, added={("mup", 32): (0.15, 0.4)})
+    beyond = [run for run in runs if run.lr not in (0.1, 0.2)]
+    assert [(run.parametrization, run.width, run.lr, run.seed) for run in beyond] == [
+        ("mup", 32, lr, seed) for lr in (0.15, 0.4) for seed in (3, 5)
+    ]
+    assert len(runs) == len(plain) + 4
+    # they are runs as any other: a grid that has their lr has them
+    assert {run.run_id for run in beyond} < set(run_ids(sweep(parametrizations=["mup"], lrs=[0.4, 0.15], seeds=[3, 5])))
+
+
+@pytest.mark.parametrize("precision", [0.0, -0.25, "fine"])
+def test_a_precision_that_is_no_distance_is_refused(precision):
+    assert "precision" in refusal(kind="lr", refine=True, precision=precision)
+
+
 def test_a_coordinate_check_trains_up_to_its_last_recorded_step():
     for record, steps in (([0, 1, 3], 3), ([5, 2], 5), ([0], 1)):
         runs = make_sweep({"kind": "coord", "record": record}).runs(vocab_size=256, data_hash="")
@@ -621,6 +640,7 @@ def test_what_does_not_determine_a_result_does_not_change_names():
         {"expect": {"gdn-mup": "transfers"}},
         {"backend": "chunk"},  # what auto picks
         {"base_width": 16},  # what it is anyway
+        {"refine": True, "precision": 0.5},  # how a sweep goes on, not what its runs are
     ):
         assert run_ids(sweep(**given)) == before, given
     assert run_ids(sweep(), data_hash="1" * 16) != before

@@ -11,6 +11,7 @@ from scipy import stats
 from mupcheck import lr_curve
 from mupcheck.lr_curve import Point, fit_minimum
 from mupcheck.optimum import GUARDS, Optimum, find_optima
+from mupcheck.store import Results
 from mupcheck.transfer import DRIFT_TOLERANCE, fit_drift, transfer
 
 LRS = np.arange(-10.0, -2.0)
@@ -132,6 +133,8 @@ GUARDED = [
     ("incomplete", 128, lambda: sweep().query("not (width == 128 and -7 <= log2_lr <= -5.5)")),
     ("incomplete", 64, lambda: sweep().assign(status=lambda runs: np.where(runs["run_id"] == "run30", "failed", "ok"))),
     ("no finite lr", 64, lambda: diverge(sweep(), lambda runs: runs["width"] == 64)),
+    # all of a width's curve but its lowest point is noise on one side, as far as a few seeds can say
+    ("within noise", 64, lambda: noisy_above(sweep(), 64)),
     ("not convex", 64, lambda: two_valleys(sweep(x=np.arange(-10, -2, 0.5)))),
 ]
 
@@ -142,6 +145,13 @@ def two_valleys(runs):
     return runs.assign(val_loss=2 - 0.4 * (x % 1 == 0.5) - 0.1 * (x == -6.5))
 
 
+def noisy_above(runs, width):
+    """Above its optimum, one seed of a width finds every lr better and the others find it worse."""
+    above = (runs["width"] == width) & (runs["log2_lr"] > -6)
+    loss = 2.9 + 0.3 * (1 - 2.5 * (runs["seed"] == 0))
+    return runs.assign(val_loss=np.where(above, loss, runs["val_loss"]))
+
+
 @pytest.mark.parametrize(("guard", "width", "make"), GUARDED)
 def test_a_guard_at_one_width_leaves_the_verdict_open(guard, width, make):
     answer = judge(make())
@@ -149,6 +159,74 @@ def test_a_guard_at_one_width_leaves_the_verdict_open(guard, width, make):
     assert answer.verdict == "cannot tell"
     assert GUARDS[guard] in answer.reason
     assert str(width) in answer.reason
+
+
+def test_noise_that_all_lrs_share_is_none():
+    """A seed whose losses are all higher says nothing about where its best lr is."""
+    runs = sweep(noise=0.01)
+    shifted = runs.assign(val_loss=runs["val_loss"] + runs["seed"] * 5.0)
+    assert judge(shifted).verdict == "transfers"
+    assert "within noise" in judge(noisy_above(runs, 32)).optima[0].flags
+    # a diverged lr bounds the optimum, whatever the noise below it
+    bounded = diverge(noisy_above(runs, 32), lambda runs: (runs["width"] == 32) & (runs["log2_lr"] > -3.5))
+    assert "within noise" not in judge(bounded).optima[0].flags
+
+
+def refined(runs, width, lrs):
+    """The runs, and those of one width at more lrs."""
+    more = sweep(x=lrs, noise=0.01, widths=(width,), base_width=32)
+    more = more.assign(run_id=[f"more{i}" for i in range(len(more))])
+    return pd.concat([runs, more], ignore_index=True)
+
+
+def results(runs, **spec):
+    """Results whose `sweep.json` asks for the lrs of LRS and a refinement."""
+    resolved = {"spec": {"lrs": (2.0**LRS).tolist(), "refine": True, "precision": 0.25} | spec}
+    return Results(runs, pd.DataFrame(), pd.DataFrame(), {"s": resolved})
+
+
+def test_lrs_that_a_refinement_added_are_not_missing_elsewhere():
+    runs = sweep(noise=0.01)
+    grown = refined(runs, 64, [-6.5, -6.25])
+    assert [o.flags for o in judge(grown).optima] == [("incomplete",), (), ("incomplete",)]
+    answer = judge(results(grown))
+    assert [o.flags for o in answer.optima] == [()] * 3
+    assert [o.n_lrs for o in answer.optima] == [8, 10, 8]
+    assert (answer.verdict, {a.n_lrs for a in answer.agreement}) == ("transfers", {8})
+    plain = judge(runs).lr_sensitivity
+    assert answer.lr_sensitivity == pytest.approx(plain, abs=0.01)
+    # what is really missing is still found: an lr of the grid, or a seed of one that was added
+    assert judge(results(grown.query("not (width == 128 and log2_lr == -6)"))).optima[2].flags == ("incomplete",)
+    assert judge(results(grown.query("not (log2_lr == -6.25 and seed == 1)"))).optima[1].flags == ("incomplete",)
+
+
+def test_a_refinement_that_ended_without_its_bracket_is_noted():
+    answer = judge(results(refined(sweep(noise=0.01), 64, [-6.5, -6.25])))
+    assert [note[:9] for note in answer.notes] == ["width 32:", "width 128"]
+    assert "not bracketed to 0.25 octaves: the search was not finished" in answer.notes[0]
+    assert judge(results(sweep(noise=0.01), precision=1.0)).notes == ()
+    assert judge(results(sweep(noise=0.01), refine=False)).notes == ()
+    # at the end of the range that is searched
+    far = np.arange(-10.0, 4)
+    beyond = judge(results(sweep(x=far, centre=9.0, noise=0.01)))
+    assert "2^3, is still the best, 6 octaves beyond the grid" in beyond.notes[0]
+    assert beyond.verdict == "cannot tell"
+
+
+def test_steps_of_results_are_used():
+    runs = sweep(noise=0.01)
+    steps = pd.DataFrame(
+        {"run_id": run, "step": [0, 1, 2], "loss": [5.5, 4.0, 3 - width / 100]}
+        for run, width in zip(runs["run_id"], runs["width"], strict=True)
+    ).explode(["step", "loss"])
+    without, given, loaded = (
+        judge(runs),
+        judge(runs, steps=steps),
+        judge(Results(runs, steps, pd.DataFrame(), {})),
+    )
+    assert without.wider_is_better.comparisons == ()
+    assert given == loaded
+    assert given.wider_is_better.share == pytest.approx(0.5)  # equal at the first of two steps
 
 
 def test_one_seed_or_two_widths_cannot_tell():

@@ -7,13 +7,16 @@ Every figure is written as PNG and SVG under these names, in `figures/` of the s
     gates_<parametrization>                    slopes of the gates' gradients, and the rules they speak for
     slopes_<parametrization>                   every slope with its interval against what is required
     loss_vs_lr                                 loss against lr by width, parametrizations side by side
-    optimum_vs_width                           the best lr at each width, and its drift
+    optimum_vs_width                           the best lr at each width, its drift, and from where it diverges
+    penalty                                    what each width's best lr costs every other width
+    wider_is_better                            loss of each width less the next narrower one's, by lr and step
 
 A name gets `_<optimizer>_<mode>` at its end where one sweep has several of them. What a file name cannot hold of a
 parametrization's name is written as %XX. The same results give the same bytes.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,6 +31,8 @@ from mupcheck.plots.gates import draw_gates
 from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
+from mupcheck.plots.penalties import draw_penalties
+from mupcheck.plots.wider import draw_wider
 from mupcheck.slopes import fit_slopes
 from mupcheck.store import Results, StoreError, check_writable, load_results
 from mupcheck.transfer import transfer
@@ -35,7 +40,16 @@ from mupcheck.transfer import transfer
 # (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
 COORDINATES = [OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[:3]]
 
-__all__ = ["draw_coordinates", "draw_gates", "draw_losses", "draw_optima", "draw_slopes", "plot_results"]
+__all__ = [
+    "draw_coordinates",
+    "draw_gates",
+    "draw_losses",
+    "draw_optima",
+    "draw_penalties",
+    "draw_slopes",
+    "draw_wider",
+    "plot_results",
+]
 
 
 def plot_results(results: Results | str | Path, out: str | Path | None = None) -> list[Path]:
@@ -53,16 +67,15 @@ def plot_results(results: Results | str | Path, out: str | Path | None = None) -
     path = None
     if not isinstance(results, Results):
         path = Path(results)
-        results = load_results(path, tables=("runs", "coords"))
+        results = load_results(path, tables=("runs", "steps", "coords"))
     folders = _folders(list(results.runs["sweep"].unique()), path, None if out is None else Path(out))
     for folder in folders.values():
         check_writable(folder)
     written = []
     for sweep, folder in folders.items():
         runs = results.runs[results.runs["sweep"] == sweep]
-        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
         with canvas.drawing_style():
-            for stem, figure in _figures(runs, coords):
+            for stem, figure in _figures(replace(results, runs=runs)):
                 written += _save(figure, folder, stem)
     if not written:
         raise ValueError(f"nothing to draw: none of the {len(results.runs)} runs finished with something measured")
@@ -78,17 +91,21 @@ def _folders(sweeps: list[str], path: Path | None, out: Path | None) -> dict[str
     return {sweep: (path if (path / "runs").is_dir() else path / sweep) / "figures" for sweep in sweeps}
 
 
-def _figures(runs: pd.DataFrame, coords: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Yield the file name, without its ending, and the figure of everything there is to draw of one sweep."""
-    groups = list(runs.groupby(["optimizer", "mode"]))
+def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Yield the file name, without its ending, and the figure of everything there is to draw of one sweep's runs."""
+    groups = list(results.runs.groupby(["optimizer", "mode"]))
+    coords = results.coords[results.coords["run_id"].isin(results.runs["run_id"])]
     for (optimizer, mode), group in groups:
         tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
         setting = f"{optimizer} · {mode}"
         for stem, figure in _coordinate_figures(group, coords, setting):
             yield stem + tag, figure
-        if answers := sorted(transfer(group), key=lambda answer: _order(answer.parametrization)):
+        if answers := sorted(transfer(replace(results, runs=group)), key=lambda answer: _order(answer.parametrization)):
             yield f"loss_vs_lr{tag}", draw_losses(answers, title=f"Loss against lr · {setting}")
             yield f"optimum_vs_width{tag}", draw_optima(answers, title=f"Optimum against width · {setting}")
+            yield f"penalty{tag}", draw_penalties(answers, title=f"Cost of another width's best lr · {setting}")
+            if any(answer.wider_is_better.comparisons for answer in answers):
+                yield f"wider_is_better{tag}", draw_wider(answers, title=f"Wider is better · {setting}")
 
 
 def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) -> Iterator[tuple[str, Figure]]:

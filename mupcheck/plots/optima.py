@@ -33,7 +33,8 @@ CATEGORIES = {
 def draw_optima(answers: Sequence[Transfer], *, title: str) -> Figure:
     """Draw the optimum's log2 lr against width with its interval, and the line of its drift, for each parametrization.
 
-    An open marker has a flag, named beside the panel; a width without an optimum is a cross at the lower edge.
+    An open marker has a flag, named beside the panel; a width without an optimum is a cross at the lower edge. A bar is
+    the lr from which a width diverges, where the grid reached it.
 
     Args:
         answers: of one sweep, optimizer and mode.
@@ -60,7 +61,7 @@ def draw_optima(answers: Sequence[Transfer], *, title: str) -> Figure:
         _draw_drift(panel, answer, color, marker, aside=step * (i - (len(answers) - 1) / 2))
         _write_notes(panel, note, color, marker, line=line)
         line += len(note) + 1
-    canvas.write_title(figure, title, "whiskers: intervals; lines: drift; open: flagged; ×: no optimum")
+    canvas.write_title(figure, title, "whiskers: intervals; lines: drift; open: flagged; ×: no optimum; bars: diverges")
     return figure
 
 
@@ -84,12 +85,13 @@ def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _reach(answer: Transfer) -> list[float]:
-    """Return the log2 lrs that the axis of optima must hold: optima, and their intervals as far as the lr grid goes."""
+    """Return the log2 lrs that the axis must hold: optima, their intervals as far as the lr grid goes, divergence."""
     grid = [point.log2_lr for optimum in answer.optima for point in optimum.curve]
     found = [optimum for optimum in answer.optima if optimum.log2_lr is not None]
     ends = [end for optimum in found for end in (optimum.ci_low, optimum.ci_high) if end is not None]
     inside = np.clip(ends, min(grid), max(grid)).tolist()
-    return [optimum.log2_lr for optimum in found if optimum.log2_lr is not None] + inside
+    known = [optimum.log2_lr for optimum in found] + list(answer.divergence.log2_lr)
+    return [log2_lr for log2_lr in known if log2_lr is not None] + inside
 
 
 def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside: float) -> None:
@@ -99,8 +101,10 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
         ends = np.log2([answer.optima[0].width, answer.optima[-1].width])
         line = drift.intercept + drift.slope * ends
         panel.plot(ends + aside, line, color=color, linewidth=1, alpha=0.7, label="drift")
-    for optimum in answer.optima:
+    for optimum, threshold in zip(answer.optima, answer.divergence.log2_lr, strict=True):
         x = float(np.log2(optimum.width)) + aside
+        if threshold is not None:
+            panel.plot(x, threshold, "_", color=color, markersize=9, markeredgewidth=1.4, label="diverges")
         if optimum.log2_lr is None:
             edge = panel.get_xaxis_transform()
             panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
@@ -120,6 +124,9 @@ def _notes(answer: Transfer) -> list[str]:
         said = [re.sub(r"-(?=\d)", "−", answer.reason.replace("+-", "±"))]
     else:
         said.append(answer.reason)
+    divergence = answer.divergence
+    if divergence.slope is not None:
+        said.append(f"divergence {canvas.estimate(divergence.slope, divergence.ci_low, divergence.ci_high)}")
     lines = [line for text in said for line in wrap(text, NOTES_CHARACTERS)]
     return [canvas.shorten(answer.parametrization, 32), canvas.verdict_text(answer.verdict), *lines]
 

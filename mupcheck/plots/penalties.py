@@ -1,0 +1,95 @@
+"""Figure of a learning-rate sweep: what each width's best learning rate costs every other width."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mupcheck.penalty import Penalty
+from mupcheck.plots import canvas
+from mupcheck.plots.losses import MAX_COLUMNS
+from mupcheck.transfer import Transfer
+
+MIN_NATS = 0.1  # of the colour scale, so that a small cost looks small
+CELL_WIDTH, CELL_HEIGHT = 0.86, 0.36  # inches
+MIN_WIDTH, MIN_PANEL_WIDTH = 4.4, 2.2  # inches: of the figure, for its title; of a panel, for the verdict above it
+LEFT, RIGHT, BOTTOM, TITLE, HEAD, GAP_X = 0.62, 0.14, 0.42, 0.62, 0.42, 0.3  # inches around panels
+
+
+def draw_penalties(answers: Sequence[Transfer], *, title: str) -> Figure:
+    """Draw the penalty matrix of each parametrization: a row for the width trained, a column for the width tuned.
+
+    A cell holds nats with the interval below it, and the percent of the loss; a cell without a number says why. All
+    panels share their colours.
+
+    Args:
+        answers: of one sweep, optimizer and mode.
+        title: of the figure.
+    """
+    most = max((p.nats for answer in answers for p in answer.penalty if p.nats is not None), default=0.0)
+    scale = mpl.colors.PowerNorm(0.5, 0.0, max(most, MIN_NATS))  # a cost grows as the square of the distance
+    n_columns = min(len(answers), MAX_COLUMNS)
+    n_widths = max(len(answer.optima) for answer in answers)
+    width = max(MIN_PANEL_WIDTH, CELL_WIDTH * n_widths)
+    height, n_blocks = CELL_HEIGHT * n_widths, -(-len(answers) // n_columns)
+    block = HEAD + height + BOTTOM
+    size = max(LEFT + n_columns * (width + GAP_X) - GAP_X + RIGHT, MIN_WIDTH), TITLE + n_blocks * block
+    figure = Figure(figsize=size)
+    for i, answer in enumerate(answers):
+        left = LEFT + i % n_columns * (width + GAP_X)
+        bottom = size[1] - TITLE - (i // n_columns + 1) * block + BOTTOM
+        n_own = len(answer.optima)
+        panel = canvas.add_panel(
+            figure, left, bottom + height - CELL_HEIGHT * n_own, CELL_WIDTH * n_own, CELL_HEIGHT * n_own
+        )
+        _draw_matrix(panel, answer, scale, labelled=i % n_columns == 0)
+        canvas.write_above(panel, canvas.shorten(answer.parametrization, 26), up=0.22, fontweight="bold")
+        color = canvas.MARKS[answer.verdict].color
+        canvas.write_above(panel, canvas.verdict_text(answer.verdict), up=0.08, color=color)
+    canvas.write_title(figure, title, "nats lost at another width's best lr; intervals; percent of the loss")
+    return figure
+
+
+def _draw_matrix(panel: Axes, answer: Transfer, scale: mpl.colors.Normalize, *, labelled: bool) -> None:
+    widths = [optimum.width for optimum in answer.optima]
+    panel.set_xlim(0, len(widths))
+    panel.set_ylim(len(widths), 0)
+    panel.grid(False)
+    panel.spines[:].set_visible(False)
+    panel.set_xticks([i + 0.5 for i in range(len(widths))], [str(width) for width in widths])
+    panel.set_yticks([i + 0.5 for i in range(len(widths))], [str(width) for width in widths])
+    panel.set_xlabel("width whose best lr is used")
+    panel.set_ylabel("width trained" if labelled else "")
+    for penalty in answer.penalty:
+        _draw_cell(panel, penalty, scale, widths.index(penalty.source), widths.index(penalty.target))
+
+
+def _draw_cell(panel: Axes, penalty: Penalty, scale: mpl.colors.Normalize, x: int, y: int) -> None:
+    """Draw one cell, its text dark on light and light on dark."""
+    if penalty.nats is None:
+        panel.add_patch(Rectangle((x, y), 1, 1, facecolor=canvas.SHADE, edgecolor="white", hatch="////", linewidth=1))
+        lines, color = ["?", _shortly(penalty.reason)], canvas.INK
+    else:
+        face = mpl.colormaps["YlOrBr"](0.85 * float(scale(penalty.nats)))
+        panel.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="white", linewidth=1, label="penalty"))
+        color = canvas.INK if sum(face[:3]) > 1.4 else "white"
+        lines = [f"{penalty.nats:.3f} ({penalty.percent:.1f}%)", "no interval"]
+        if penalty.source == penalty.target:
+            lines = ["0"]
+        elif penalty.ci_low is not None and penalty.ci_high is not None:
+            lines[1] = f"[{penalty.ci_low:.3f}, {penalty.ci_high:.3f}]"
+    style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+    places = ((0.32, canvas.NORMAL), (0.7, canvas.SMALL - 0.5)) if lines[1:] else ((0.5, canvas.NORMAL),)
+    for text, (down, size) in zip(lines, places, strict=True):
+        panel.text(x + 0.5, y + down, text, fontsize=size, **style)
+
+
+def _shortly(reason: str) -> str:
+    """Return a reason that fits a cell."""
+    for word, short in (("diverges", "diverges"), ("outside", "not in its grid"), ("no optimum", "no optimum")):
+        if word in reason:
+            return short
+    return ""
