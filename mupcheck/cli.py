@@ -331,8 +331,6 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
         sweep = make_sweep({"kind": kind, **given}, device=kind_of_device)
     expected = _expected(sweep, options.get("expect"))
     plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
-    if sweep.kind == "coord":
-        terminal.say_resolution(plan)
     if options["dry_run"]:
         terminal.print_plan(plan, estimate(plan), as_json=options["json"])
         if sweep.refine:
@@ -340,6 +338,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
                 "the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here"
             )
         return
+    if sweep.kind == "coord" and plan.missing:
+        terminal.say(f"{sweep.name}: {terminal.resolution_of(plan)}")
     code = OK
     errors: list[str] = []
     try:

@@ -82,19 +82,21 @@ def _lines(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]
     say(f"{plan.sweep.name}: done in {time.monotonic() - start:.0f} s")
 
 
-def say_resolution(plan: "Plan") -> None:
-    """Say, before a coordinate check, what its widths and seeds can resolve."""
+def resolution_of(plan: "Plan") -> str:
+    """Say what the widths and seeds of a coordinate check can resolve."""
     from mupcheck.power import resolve
 
     sweep = plan.sweep
     found = resolve(sweep.widths, len(sweep.seeds), optimizer=sweep.optimizer)
-    say(f"{sweep.name}: {found or 'fewer than 3 widths or 2 seeds give no interval, and no verdict'}")
+    return str(found or "fewer than 3 widths or 2 seeds give no interval, and no verdict")
 
 
 def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
     """Print what a sweep would train and cost."""
+    resolution = resolution_of(plan) if plan.sweep.kind == "coord" else None
     if as_json:
-        print_json({"sweep": plan.sweep.model_dump(mode="json"), "runs": len(plan.runs), **asdict(estimate)})
+        sizes = {"runs": len(plan.runs), **asdict(estimate), "resolution": resolution}
+        print_json({"sweep": plan.sweep.model_dump(mode="json"), **sizes})
         return
     out = console()
     table = table_of("width", "H", "K", "V", "parameters", "runs", "missing", "FLOPs a run", "bytes a group")
@@ -115,6 +117,8 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
         f"about {_duration(estimate.seconds)} on {plan.device}; nothing was trained",
         soft_wrap=True,
     )
+    if resolution:
+        out.print(resolution, soft_wrap=True)
 
 
 def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict[str, str]:

@@ -55,7 +55,7 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
     """
     spec, n_replicas = runs[0], len(runs)
     # a recorded step after the last update needs one more forward and backward pass; a coordinate check ends there
-    n_steps = max(spec.record) + 1 if spec.kind == "coord" else spec.steps
+    n_steps = max(spec.record) + 1 if spec.record else spec.steps
     model = build_model(runs, device)
     optimizer = make_optimizer(parameter_groups(model, runs), runs)
     probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full")
