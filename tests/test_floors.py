@@ -14,13 +14,16 @@ FLOORS = {
     **dict.fromkeys(("spec", "parametrization", "expected"), (0, "shared")),
     **dict.fromkeys(("tables", "store"), (3, "shared")),
     **dict.fromkeys(("cli", "terminal", "__main__"), (6, "shared")),
+    **dict.fromkeys(("check_page", "pytest_plugin"), (6, "shared")),
     **dict.fromkeys(("ops",), (1, "measuring")),
     **dict.fromkeys(("model",), (2, "measuring")),
     **dict.fromkeys(("data", "probes", "optim"), (3, "measuring")),
     **dict.fromkeys(("train",), (4, "measuring")),
     **dict.fromkeys(("plan", "runner", "engines", "doctor"), (5, "measuring")),
     **dict.fromkeys(("lr_curve", "optimum", "slopes", "transfer"), (4, "judging")),
+    **dict.fromkeys(("validity", "diagnosis", "judge"), (4, "judging")),
     **dict.fromkeys(("plots",), (5, "judging")),
+    **dict.fromkeys(("baseline", "compare", "check", "junit", "summary"), (5, "judging")),
 }
 BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}
 
