@@ -162,7 +162,7 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     judged = {each.group: each.answer for each in report.groups if isinstance(each.answer, Judgement)}
     if not judged:
         raise ValueError(f"{path} was not written: a baseline holds coordinate checks, and there is none here")
-    wrong = [f"{each.title}: {each.reason}" for each in report.groups if each.kind == "coord" and each.outcome != OK]
+    wrong = [f"{each.title}: {each.headline}: {each.reason}" for each in report.groups if each.kind == "coord" and each.outcome != OK]
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
     old = {each.group: each for each in read_baseline(path)} if Path(path).exists() else {}
@@ -243,13 +243,13 @@ def _expected(answer: Judgement | Transfer, sweeps: Mapping[str, Any], expect: s
 
 def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Checked:
     """Return the outcome of a verdict without a look at any baseline."""
-    outcome, reason = OK, answer.reason
+    outcome = OK
     if answer.verdict == CANNOT_TELL:
         outcome = CANNOT_TELL
     elif expected is not None and answer.verdict != expected:
-        outcome, reason = FAILED, f"the verdict is {answer.verdict}, expected {expected}: {answer.reason}"
+        outcome = FAILED
     return Checked(
-        *_group(answer), _kind(answer), answer.verdict, expected, outcome, reason,
+        *_group(answer), _kind(answer), answer.verdict, expected, outcome, answer.reason,
         drift=None, comparisons=(), answer=answer,
     )  # fmt: skip
 

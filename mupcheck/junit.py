@@ -70,7 +70,7 @@ def junit_xml(report: Report, *, strict: bool = False) -> str:
 def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
     unknown = "error" if strict and checked.outcome == CANNOT_TELL else "skipped"
     result = {FAILED: "failure", CANNOT_TELL: unknown}.get(checked.outcome, "passed")
-    yield _Case("verdict", checked.headline, result, checked.reason, "\n".join(explain(checked)))
+    yield _Case("verdict", "verdict", result, f"{checked.headline}: {checked.reason}", "\n".join(explain(checked)))
     if isinstance(checked.answer, Judgement):
         # a verdict that is as expected does not become a failure through one of its parts
         wrong = "skipped" if checked.verdict == checked.expected else "failure"
