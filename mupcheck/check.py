@@ -62,7 +62,7 @@ class Checked:
 
     @property
     def moved(self) -> list[Comparison]:
-        """Return what drifted, what fails and did not, and what is gone or cannot be told; the farthest first."""
+        """Return what drifted, what passed and fails now, and what is gone or cannot be told; the farthest first."""
         moved = [each for each in self.comparisons if _counts(each)]
         return sorted(moved, key=lambda each: (each.verdict != "drifted", not each.judged, -abs(each.drift or 0)))
 
@@ -88,8 +88,9 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """Return failed if any group failed, else cannot tell if anything cannot be told, else ok."""
-        outcomes = {checked.outcome for checked in self.groups} | ({CANNOT_TELL} if self.missing else set())
+        """Return failed if any group failed, else cannot tell if anything cannot be told or nothing is there, else ok."""
+        incomplete = bool(self.missing) or not self.groups
+        outcomes = {checked.outcome for checked in self.groups} | ({CANNOT_TELL} if incomplete else set())
         return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
 
     @property
@@ -117,10 +118,7 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
     results = load_results(path, tables=("runs", "coords"))
     report = check_results(results, baseline=stored, expect=expect, where=str(baseline))
     missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path, results)]
-    there = {checked.group for checked in report.groups}
-    for each in stored or []:
-        if each.group not in there and (not is_one_sweep(path) or each.sweep in {group[0] for group in there}):
-            missing.append(f"{' '.join(each.group)} is in {baseline} and not in {path}; run it, or renew the baseline")
+    missing += _not_there(stored or [], report, path, baseline)
     return Report(report.groups, tuple(missing))
 
 
@@ -162,7 +160,11 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     judged = {each.group: each.answer for each in report.groups if isinstance(each.answer, Judgement)}
     if not judged:
         raise ValueError(f"{path} was not written: a baseline holds coordinate checks, and there is none here")
-    wrong = [f"{each.title}: {each.headline}: {each.reason}" for each in report.groups if each.kind == "coord" and each.outcome != OK]
+    wrong = [
+        f"{each.title}: {each.headline}: {each.reason}"
+        for each in report.groups
+        if each.kind == "coord" and each.outcome != OK
+    ]
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
     old = {each.group: each for each in read_baseline(path)} if Path(path).exists() else {}
@@ -173,7 +175,7 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     write_baseline(path, groups)
     before, after = _lines(old.values()), _lines(groups)
     changed = sum(before.get(key) != after.get(key) for key in {*before, *after})
-    return f"{path} was written: {len(groups)} groups of {len(after)} slopes, {changed} of them new, changed or gone"
+    return f"{path} was written: {len(groups)} group(s), {len(after)} slopes; {changed} new, changed or gone"
 
 
 def _lines(groups: Iterable[Stored]) -> dict[Any, Any]:
@@ -207,6 +209,18 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
         lines += [f"moved: {each.text}" for each in checked.moved[:N_LINES] if each.text not in checked.reason]
     if checked.drift == "drifted":
         lines.append("next step: find the change that moved them; if it is meant, renew the baseline")
+    return lines
+
+
+def notes(checked: Checked) -> list[str]:
+    """Return what is good to know and changes no outcome: other verdicts than in the baseline, and slopes new to it."""
+    moved = {each.key for each in checked.moved}
+    changed = [each.text for each in checked.comparisons if each.changed and each.key not in moved]
+    lines = [f"other verdict: {text}" for text in changed[:N_LINES]]
+    if len(changed) > N_LINES:
+        lines.append(f"other verdict: and {len(changed) - N_LINES} more")
+    if n_new := sum(each.verdict == "new" for each in checked.comparisons):
+        lines.append(f"{n_new} slope(s) not in the baseline; --update-baseline adds them")
     return lines
 
 
@@ -279,7 +293,7 @@ def _against_baseline(
 
 def _drift(comparisons: Sequence[Comparison]) -> str:
     counting = [each for each in comparisons if _counts(each)]
-    if any(each.verdict == "drifted" or each.now == "fail" for each in counting):
+    if any(each.verdict == "drifted" or each.newly_fails for each in counting):
         return "drifted"
     return CANNOT_TELL if counting else "same"
 
@@ -288,8 +302,7 @@ def _counts(comparison: Comparison) -> bool:
     """Say whether a comparison is more than good to know: new slopes are, and noise of what nothing is required of."""
     if comparison.verdict == CANNOT_TELL:
         return comparison.judged
-    newly_fails = comparison.now == "fail" and comparison.was not in ("fail", "")
-    return comparison.verdict in ("drifted", "gone") or newly_fails
+    return comparison.verdict in ("drifted", "gone") or comparison.newly_fails
 
 
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:
@@ -312,6 +325,19 @@ def _empty_sweeps(path: Path, results: Results) -> list[str]:
         return []
     planned = {file.parent.name for file in path.glob("*/sweep.json")}
     return sorted(planned - set(results.sweeps))
+
+
+def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: str | Path | None) -> list[str]:
+    """Name what a baseline holds and a folder lacks: of one sweep's folder its tables, of a results folder all."""
+    there = {checked.group for checked in report.groups}
+    sweeps = {group[0] for group in there}
+    lines = []
+    for each in stored:
+        if each.group in there or (is_one_sweep(path) and each.sweep not in sweeps):
+            continue
+        what = f"{each.parametrization} of {each.sweep}" if each.sweep in sweeps else f"the sweep {each.sweep}"
+        lines.append(f"{what} is in {baseline} and not in {path}; run it, or renew the baseline")
+    return list(dict.fromkeys(lines))
 
 
 def _strangers(stored: Sequence[Group], groups: Sequence[Group], where: str) -> str:

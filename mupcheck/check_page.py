@@ -16,7 +16,7 @@ STYLES = {"ok": "pass", "failed": "fail", "cannot tell": "cannot tell"}  # as th
 
 def print_report(report: "Report", *, every: bool) -> None:
     """Print for each group what is not as it should be, or with `every` all its slopes; then the sum of it."""
-    from mupcheck.check import explain
+    from mupcheck.check import explain, notes
 
     console = _console()
     for checked in report.groups:
@@ -24,14 +24,15 @@ def print_report(report: "Report", *, every: bool) -> None:
         headline = _styled(checked.headline)
         headline.style = _styled(STYLES[checked.outcome]).style
         console.print(f"{checked.title}:", headline, f" {_counts(checked)}", soft_wrap=True)
-        for line in explain(checked, slopes=False):
+        for line in (*explain(checked, slopes=False), *notes(checked)):
             console.print(f"  {line}", soft_wrap=True)
     for line in report.missing:
         console.print(_styled("cannot tell"), line, soft_wrap=True)
     counts = Counter(checked.outcome for checked in report.groups)
-    console.print(
-        f"{len(report.groups)} checked:", ", ".join(f"{n} {each}" for each, n in counts.items()), soft_wrap=True
-    )
+    parts = [f"{n} {outcome}" for outcome, n in counts.items()]
+    if report.missing:
+        parts.append(f"{len(report.missing)} missing")
+    console.print(f"{len(report.groups)} checked: {', '.join(parts)}", soft_wrap=True)
 
 
 def _counts(checked: "Checked") -> str:
@@ -71,13 +72,12 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
     if not rows:
         return
     columns = ("quantity", "site", "step", "slope", "90% interval", "required", "off by", "verdict")
-    table = _table(*columns, *(("baseline", "drift") if compared else ()))
+    table = _table(*columns, *(("drift",) if compared else ()))
+    table.padding = (0, 1, 0, 0)  # nine columns in the width of a pipe
     for row in rows:
         off = off_by(row["slope"], row["required_low"], row["required_high"])
         each = compared.get(quantity(row))
-        drift = (
-            [] if each is None else [_number(each.baseline, "+.2f"), f"{_number(each.drift, '+.2f')} {each.verdict}"]
-        )
+        drift = [] if each is None else [f"{_number(each.drift, '+.2f')} {each.verdict}".removesuffix(" same")]
         table.add_row(
             f"{row['kind']} {row['stat']}",
             row["site"],
@@ -104,7 +104,7 @@ def print_report_json(report: "Report") -> None:
 def _document(checked: "Checked") -> dict[str, Any]:
     """Return a group as JSON: what the gate says, what the judge says, and every slope with its drift."""
     from mupcheck.baseline import quantity
-    from mupcheck.check import explain, off_by
+    from mupcheck.check import explain, notes, off_by
     from mupcheck.judge import Judgement
 
     names = (
@@ -119,7 +119,10 @@ def _document(checked: "Checked") -> dict[str, Any]:
         "reason",
         "drift",
     )
-    document = {name: getattr(checked, name) for name in names} | {"explanation": explain(checked)}
+    document = {name: getattr(checked, name) for name in names} | {
+        "explanation": explain(checked),
+        "notes": notes(checked),
+    }
     answer = checked.answer
     if not isinstance(answer, Judgement):
         return document | {"transfer": asdict(answer)}

@@ -155,10 +155,10 @@ def plot(
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
-    baseline: Annotated[Path | None, _option("--baseline", "Stored slopes to compare coordinate checks with.")] = None,
+    baseline: Annotated[Path | None, _option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)")] = None,
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.")] = False,
-    junit: Annotated[Path | None, _option("--junit", "Write JUnit XML here.")] = None,
-    markdown: Annotated[Path | None, _option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY.")] = None,
+    junit: Annotated[Path | None, _option("--junit", "Write JUnit XML here. (default: none)")] = None,
+    markdown: Annotated[Path | None, _option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)")] = None,
     expect: Expect = None, json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails.
@@ -166,11 +166,14 @@ def check(
     Example: mupcheck check results/ --baseline sweeps/baseline.txt
     """
     from mupcheck import check_page
+    from mupcheck.baseline import read_baseline
     from mupcheck.check import check as check_folder
     from mupcheck.check import is_one_sweep, renew_baseline
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
+    if update_baseline and baseline is not None and baseline.exists():
+        read_baseline(baseline)  # what is no baseline is not overwritten, and said before anything else
     report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
     if json:
         check_page.print_report_json(report)

@@ -53,13 +53,23 @@ class Comparison:
         return quantity_text(self.key)
 
     @property
+    def changed(self) -> bool:
+        """Say whether it had another verdict against theory."""
+        return "" not in (self.was, self.now) and self.was != self.now
+
+    @property
+    def newly_fails(self) -> bool:
+        """Say whether it passed and fails now, however little it moved."""
+        return (self.was, self.now) == ("pass", "fail")
+
+    @property
     def text(self) -> str:
         """Say what became of it."""
         if self.verdict == "new":
             return f"{self.name}: {self.slope:+.3f}, not in the baseline"
         if self.verdict == "gone":
             return f"{self.name}: {self.baseline:+.3f} in the baseline, not measured now"
-        verdicts = f", {self.was} then, {self.now} now" if self.was != self.now else ""
+        verdicts = f", {self.was} then, {self.now} now" if self.changed else ""
         return f"{self.name}: {_shown(self.slope)} now, {_shown(self.baseline)} in the baseline{verdicts}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from mupcheck.baseline import quantity, quantity_text
+from mupcheck.baseline import quantity, quantity_text, store
 from mupcheck.check import CANNOT_TELL, FAILED, Checked, Report, explain
 from mupcheck.judge import Judgement
 
@@ -89,14 +89,15 @@ def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
             yield _Case("validity", f"{finding.name}: {finding.text}", result, f"{finding.effect}: {text}")
     for each in checked.comparisons:
         moved = each in checked.moved
-        result = ("failure" if each.verdict == "drifted" or each.now == "fail" else unknown) if moved else "passed"
+        result = ("failure" if each.verdict == "drifted" or each.newly_fails else unknown) if moved else "passed"
         yield _Case("baseline", each.name, "skipped" if each.verdict == "new" else result, each.text)
 
 
 def _properties(checked: Checked) -> dict[str, str]:
     properties = {"verdict": checked.verdict, "expected": checked.expected or "any", "outcome": checked.outcome}
     if isinstance(checked.answer, Judgement):
-        properties |= {name: str(value) for name, value in checked.answer.measured.items()}
+        stored = store(checked.answer)
+        properties |= stored.settings | {"rules_hash": stored.rules_hash, "measured with": stored.provenance}
     return properties
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import isnan
 
 from mupcheck.baseline import required_text
-from mupcheck.check import CANNOT_TELL, FAILED, OK, Checked, Report, explain, off_by
+from mupcheck.check import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
 from mupcheck.judge import Judgement
 from mupcheck.slopes import farthest_first
 
@@ -45,7 +45,7 @@ def _baseline_cell(checked: Checked) -> str:
 
 def _details(checked: Checked) -> list[str]:
     lines = ["", f"#### {MARKS[checked.outcome]} {_cell(checked.title)}: {_cell(checked.headline)}", ""]
-    lines += [f"- {_cell(line)}" for line in explain(checked, slopes=False)]
+    lines += [f"- {_cell(line)}" for line in (*explain(checked, slopes=False), *notes(checked))]
     if isinstance(checked.answer, Judgement) and checked.verdict != checked.expected:
         pooled = checked.answer.pooled
         wrong = farthest_first(pooled[pooled["verdict"].isin(["fail", "cannot tell"])])
@@ -63,7 +63,7 @@ def _details(checked: Checked) -> list[str]:
             for row in wrong.head(N_ROWS).to_dict("records")
         ]
         head = ["quantity", "site", "step", "slope", "90% interval", "required", "off by", "verdict"]
-        lines += _folded(f"{len(wrong)} slopes that do not pass", head, rows)
+        lines += _folded(f"slopes that do not pass: {len(wrong)}", head, rows)
     if checked.moved:
         rows = [
             [
@@ -76,7 +76,7 @@ def _details(checked: Checked) -> list[str]:
             for each in checked.moved[:N_ROWS]
         ]
         head = ["kind", "stat", "site", "step", "slope", "baseline", "drift", "", "verdict then", "now"]
-        lines += _folded(f"{len(checked.moved)} slopes that moved since the baseline", head, rows)
+        lines += _folded(f"slopes that moved since the baseline: {len(checked.moved)}", head, rows)
     return lines
 
 

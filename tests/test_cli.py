@@ -26,7 +26,7 @@ from mupcheck.spec import make_sweep, parse_lrs
 from mupcheck.store import StoreError
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor")
+COMMANDS = ("coord", "lr-sweep", "run", "plot", "check", "rules", "doctor")
 # on the CPU and in this process, wherever the tests run
 HERE = ("--device", "cpu", "--jobs", "1")
 SMALL = (*["--data", "synthetic", "--widths", "16,32", "--layers", "1", "--heads", "2", "--seeds", "1"], *HERE)
@@ -895,6 +895,9 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "plot":
         assert example == ["plot", "results/"]
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path: [path])
+    if command == "check":
+        assert example == ["check", "results/", "--baseline", "sweeps/baseline.txt"]
+        example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
     assert mupcheck(*example).code == cli.OK
@@ -903,6 +906,7 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is_and_what_it_is_without(command):
     without_default = {"--config", "--width", "--dry-run", "--json", "--strict", "--all", "--help", "file", "path"}
+    without_default |= {"--update-baseline"}  # not for the environment: it changes a file
     for option in options_of(command):
         text = help_of(option)
         assert text, option.opts
