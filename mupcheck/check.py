@@ -88,7 +88,7 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """Return failed if any group failed, else cannot tell if anything cannot be told or nothing is there, else ok."""
+        """Return failed if any group failed, else cannot tell if anything cannot be told or is missing, else ok."""
         incomplete = bool(self.missing) or not self.groups
         outcomes = {checked.outcome for checked in self.groups} | ({CANNOT_TELL} if incomplete else set())
         return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
