@@ -4,17 +4,17 @@ Two questions, kept apart: how far a slope is from what theory requires (`verdic
 since the baseline was written (`drift`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mupcheck.baseline import Group, Stored, read_baseline, write_baseline
-from mupcheck.compare import Comparison, check_comparable, compare, renew
+from mupcheck.baseline import Group, Stored, read_baseline
+from mupcheck.compare import Comparison, check_comparable, compare, renew_file
 from mupcheck.judge import Judgement, judge
 from mupcheck.spec import VERDICTS
-from mupcheck.store import Results, load_results
+from mupcheck.store import Results, finished_runs, load_results, read_sweep
 from mupcheck.transfer import Transfer, transfer
 
 OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
@@ -64,7 +64,8 @@ class Checked:
     def moved(self) -> list[Comparison]:
         """Return what drifted, what passed and fails now, and what is gone or cannot be told; the farthest first."""
         moved = [each for each in self.comparisons if _counts(each)]
-        return sorted(moved, key=lambda each: (each.verdict != "drifted", not each.judged, -abs(each.drift or 0)))
+        far = {each.key: 0.0 if isnan(each.drift) else abs(each.drift) for each in moved}
+        return sorted(moved, key=lambda each: (not each.failed, not each.judged, -far[each.key]))
 
     @property
     def headline(self) -> str:
@@ -117,7 +118,7 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
     stored = read_baseline(baseline) if baseline is not None else None
     results = load_results(path, tables=("runs", "coords"))
     report = check_results(results, baseline=stored, expect=expect, where=str(baseline))
-    missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path, results)]
+    missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path)]
     missing += _not_there(stored or [], report, path, baseline)
     return Report(report.groups, tuple(missing))
 
@@ -157,7 +158,7 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
         ValueError: if there is no coordinate check in the report, or the file that is there is no baseline.
         StoreError: if the file cannot be written.
     """
-    judged = {each.group: each.answer for each in report.groups if isinstance(each.answer, Judgement)}
+    judged = [each.answer for each in report.groups if isinstance(each.answer, Judgement)]
     if not judged:
         raise ValueError(f"{path} was not written: a baseline holds coordinate checks, and there is none here")
     wrong = [
@@ -167,20 +168,8 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     ]
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
-    old = {each.group: each for each in read_baseline(path)} if Path(path).exists() else {}
-    groups = [renew(judgement, old.get(group)) for group, judgement in judged.items()]
-    if keep_other_sweeps:
-        sweeps = {group[0] for group in judged}
-        groups += [each for each in old.values() if each.sweep not in sweeps]
-    write_baseline(path, groups)
-    before, after = _lines(old.values()), _lines(groups)
-    changed = sum(before.get(key) != after.get(key) for key in {*before, *after})
-    return f"{path} was written: {len(groups)} group(s), {len(after)} slopes; {changed} new, changed or gone"
-
-
-def _lines(groups: Iterable[Stored]) -> dict[Any, Any]:
-    """Return what a baseline says of each slope, wherever in the file."""
-    return {(each.group, key): replace(entry, line=0) for each in groups for key, entry in each.entries.items()}
+    n_groups, n_slopes, n_changed = renew_file(path, judged, keep_other_sweeps=keep_other_sweeps)
+    return f"{path} was written: {n_groups} group(s), {n_slopes} slopes; {n_changed} new, changed or gone"
 
 
 def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
@@ -213,12 +202,17 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
 
 
 def notes(checked: Checked) -> list[str]:
-    """Return what is good to know and changes no outcome: other verdicts than in the baseline, and slopes new to it."""
+    """Return what is good to know and changes no outcome: warnings, other verdicts than in the baseline, new slopes."""
+    findings = checked.answer.findings if isinstance(checked.answer, Judgement) else ()
     moved = {each.key for each in checked.moved}
-    changed = [each.text for each in checked.comparisons if each.changed and each.key not in moved]
-    lines = [f"other verdict: {text}" for text in changed[:N_LINES]]
-    if len(changed) > N_LINES:
-        lines.append(f"other verdict: and {len(changed) - N_LINES} more")
+    lines = []
+    for name, texts in {
+        "warning": [each.text for each in findings if each.effect == "warning"],
+        "other verdict": [each.text for each in checked.comparisons if each.changed and each.key not in moved],
+    }.items():
+        lines += [f"{name}: {text}" for text in texts[:N_LINES]]
+        if len(texts) > N_LINES:
+            lines.append(f"{name}: and {len(texts) - N_LINES} more")
     if n_new := sum(each.verdict == "new" for each in checked.comparisons):
         lines.append(f"{n_new} slope(s) not in the baseline; --update-baseline adds them")
     return lines
@@ -233,7 +227,7 @@ def off_by(slope: float, low: float, high: float) -> float:
 
 def is_one_sweep(path: Path) -> bool:
     """Say whether a folder is one sweep's, and not the results folder of several."""
-    return (path / "runs").is_dir()
+    return bool(finished_runs(path))
 
 
 def _kind(answer: Judgement | Transfer) -> str:
@@ -293,7 +287,7 @@ def _against_baseline(
 
 def _drift(comparisons: Sequence[Comparison]) -> str:
     counting = [each for each in comparisons if _counts(each)]
-    if any(each.verdict == "drifted" or each.newly_fails for each in counting):
+    if any(each.failed for each in counting):
         return "drifted"
     return CANNOT_TELL if counting else "same"
 
@@ -302,7 +296,7 @@ def _counts(comparison: Comparison) -> bool:
     """Say whether a comparison is more than good to know: new slopes are, and noise of what nothing is required of."""
     if comparison.verdict == CANNOT_TELL:
         return comparison.judged
-    return comparison.verdict in ("drifted", "gone") or comparison.newly_fails
+    return comparison.failed or comparison.verdict == "gone"
 
 
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:
@@ -319,12 +313,12 @@ def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     return ""
 
 
-def _empty_sweeps(path: Path, results: Results) -> list[str]:
-    """Name the sweeps under a results folder of which there is a plan and no run."""
+def _empty_sweeps(path: Path) -> list[str]:
+    """Name the folders under a results folder that plan a sweep of which no run is there."""
     if is_one_sweep(path):
         return []
-    planned = {file.parent.name for file in path.glob("*/sweep.json")}
-    return sorted(planned - set(results.sweeps))
+    folders = sorted(file.parent for file in path.glob("*/sweep.json"))
+    return [each.name for each in folders if finished_runs(each).isdisjoint(read_sweep(each).get("run_ids", []))]
 
 
 def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: str | Path | None) -> list[str]:

@@ -11,18 +11,24 @@ from mupcheck.terminal import MAX_LINES, _console, _number, _required, _styled, 
 if TYPE_CHECKING:
     from mupcheck.check import Checked, Report
 
-STYLES = {"ok": "pass", "failed": "fail", "cannot tell": "cannot tell"}  # as the verdict of that colour
+STYLES = {"ok": "green", "failed": "red", "cannot tell": "yellow"}
+# of a Checked, as they are in the JSON document
+FIELDS = (
+    "sweep", "parametrization", "optimizer", "mode", "kind", "verdict", "expected", "outcome", "reason", "drift",
+)  # fmt: skip
+OF_THE_JUDGE = ("next_step", "counts", "worst", "measured")
 
 
 def print_report(report: "Report", *, every: bool) -> None:
-    """Print for each group what is not as it should be, or with `every` all its slopes; then the sum of it."""
+    """Print what of each group is not as it should be, or with `every` all its slopes; then the sum of it."""
+    from rich.text import Text
+
     from mupcheck.check import explain, notes
 
     console = _console()
     for checked in report.groups:
         _print_slopes(checked, every=every)
-        headline = _styled(checked.headline)
-        headline.style = _styled(STYLES[checked.outcome]).style
+        headline = Text(checked.headline, STYLES[checked.outcome])
         console.print(f"{checked.title}:", headline, f" {_counts(checked)}", soft_wrap=True)
         for line in (*explain(checked, slopes=False), *notes(checked)):
             console.print(f"  {line}", soft_wrap=True)
@@ -36,11 +42,12 @@ def print_report(report: "Report", *, every: bool) -> None:
 
 
 def _counts(checked: "Checked") -> str:
-    """Say how many slopes got which verdict, and how many moved."""
+    """Say how many slopes got which verdict, and how many moved; of a learning-rate sweep its drift."""
+    from mupcheck.check import OK
     from mupcheck.judge import Judgement
 
     if not isinstance(checked.answer, Judgement):
-        return ""
+        return checked.reason if checked.outcome == OK else ""
     counts = checked.answer.counts
     text = ", ".join(f"{counts[name]} {name}" for name in ("pass", "fail", "cannot tell"))
     text = f"slopes: {text}, {counts['info']} are not judged"
@@ -107,35 +114,20 @@ def _document(checked: "Checked") -> dict[str, Any]:
     from mupcheck.check import explain, notes, off_by
     from mupcheck.judge import Judgement
 
-    names = (
-        "sweep",
-        "parametrization",
-        "optimizer",
-        "mode",
-        "kind",
-        "verdict",
-        "expected",
-        "outcome",
-        "reason",
-        "drift",
-    )
-    document = {name: getattr(checked, name) for name in names} | {
-        "explanation": explain(checked),
-        "notes": notes(checked),
-    }
+    document = {name: getattr(checked, name) for name in FIELDS}
+    document |= {"explanation": explain(checked), "notes": notes(checked)}
     answer = checked.answer
     if not isinstance(answer, Judgement):
         return document | {"transfer": asdict(answer)}
-    document |= {name: getattr(answer, name) for name in ("next_step", "counts", "worst", "measured")}
+    document |= {name: getattr(answer, name) for name in OF_THE_JUDGE}
     document |= {name: [asdict(each) for each in getattr(answer, name)] for name in ("findings", "causes")}
     compared = {each.key: each for each in checked.comparisons}
     pooled = []
     for row in answer.pooled.to_dict("records"):
         row["off_by"] = off_by(row["slope"], row["required_low"], row["required_high"])
         if each := compared.get(quantity(row)):
-            row["baseline"] = {
-                name: getattr(each, name) for name in ("baseline", "drift", "tolerance", "verdict", "was")
-            }
+            row["baseline"] = {"slope": each.baseline, "drift": each.drift, "tolerance": each.tolerance}
+            row["baseline"] |= {"verdict": each.verdict, "was": each.was}
         pooled.append(row)
     gone = [each.text for each in checked.comparisons if each.verdict == "gone"]
     return document | {"pooled": pooled, "slopes": answer.slopes.to_dict("records"), "gone": gone}

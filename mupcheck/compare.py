@@ -1,11 +1,23 @@
 """What moved since a baseline: each slope against the stored one, and whether the two may be compared at all."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, inf, isnan, nan
+from pathlib import Path
 
 from scipy import stats
 
-from mupcheck.baseline import Entry, Key, Stored, quantity, quantity_text, store
+from mupcheck.baseline import (
+    Entry,
+    Group,
+    Key,
+    Stored,
+    quantity,
+    quantity_text,
+    read_baseline,
+    store,
+    write_baseline,
+)
 from mupcheck.judge import Judgement
 
 # The same seeds give the same draws on every machine, so what differs is rounding. Six tables under AdamW (head-dim)
@@ -58,9 +70,9 @@ class Comparison:
         return "" not in (self.was, self.now) and self.was != self.now
 
     @property
-    def newly_fails(self) -> bool:
-        """Say whether it passed and fails now, however little it moved."""
-        return (self.was, self.now) == ("pass", "fail")
+    def failed(self) -> bool:
+        """Say whether it drifted, or passed and fails now, however little it moved."""
+        return self.verdict == "drifted" or (self.was, self.now) == ("pass", "fail")
 
     @property
     def text(self) -> str:
@@ -165,3 +177,24 @@ def renew(judgement: Judgement, stored: Stored | None) -> Stored:
         if old and new and each.verdict == "same" and (old.required, old.verdict) == (new.required, new.verdict):
             entries[each.key] = old
     return replace(now, entries=entries)
+
+
+def renew_file(path: str | Path, judgements: Sequence[Judgement], *, keep_other_sweeps: bool) -> tuple[int, int, int]:
+    """Write judgements as a baseline, in place of one that is there; return the numbers of groups, slopes and changes.
+
+    Raises:
+        ValueError: if the file that is there is no baseline.
+        StoreError: if the file cannot be written.
+    """
+    old = {each.group: each for each in read_baseline(path)} if Path(path).exists() else {}
+    groups = [renew(each, old.get(store(each).group)) for each in judgements]
+    if keep_other_sweeps:
+        groups += [each for each in old.values() if each.sweep not in {judgement.sweep for judgement in judgements}]
+    write_baseline(path, groups)
+    before, after = _slopes(old.values()), _slopes(groups)
+    return len(groups), len(after), sum(before.get(key) != after.get(key) for key in {*before, *after})
+
+
+def _slopes(groups: Iterable[Stored]) -> dict[tuple[Group, Key], Entry]:
+    """Return every slope of a baseline, wherever it is in the file."""
+    return {(each.group, key): replace(entry, line=0) for each in groups for key, entry in each.entries.items()}

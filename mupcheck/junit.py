@@ -74,22 +74,18 @@ def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
     if isinstance(checked.answer, Judgement):
         # a verdict that is as expected does not become a failure through one of its parts
         wrong = "skipped" if checked.verdict == checked.expected else "failure"
+        found = {"pass": "passed", "fail": wrong, "cannot tell": unknown}
         for row in checked.answer.pooled.to_dict("records"):
-            if row["verdict"] != "info":
-                found = {"fail": wrong, "cannot tell": "skipped" if wrong == "skipped" else unknown}
-                yield _Case(
-                    "slope",
-                    quantity_text(quantity(row)),
-                    found.get(row["verdict"], "passed"),
-                    f"{row['verdict']}: {row['reason']}",
-                )
+            if row["verdict"] in found:
+                message = f"{row['verdict']}: {row['reason']}"
+                yield _Case("slope", quantity_text(quantity(row)), found[row["verdict"]], message)
         for finding in checked.answer.findings:
             result = {"fail": wrong, "cannot tell": unknown}.get(finding.effect, "skipped")
             text = f"{finding.text}; {finding.advice}" if finding.advice else finding.text
             yield _Case("validity", f"{finding.name}: {finding.text}", result, f"{finding.effect}: {text}")
+    doubtful = {each.key for each in checked.moved if not each.failed}
     for each in checked.comparisons:
-        moved = each in checked.moved
-        result = ("failure" if each.verdict == "drifted" or each.newly_fails else unknown) if moved else "passed"
+        result = "failure" if each.failed else unknown if each.key in doubtful else "passed"
         yield _Case("baseline", each.name, "skipped" if each.verdict == "new" else result, each.text)
 
 

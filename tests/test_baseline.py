@@ -102,6 +102,12 @@ def cut_line(text):
     return "\n".join(text.splitlines()[:-1]) + "\n"
 
 
+def twice(text):
+    """Say that there is one more slope, and give one a second time."""
+    before, _, after = text.rpartition("slopes = 4")
+    return f"{before}slopes = 5{after}{text.splitlines()[-1]}\n"
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -110,6 +116,7 @@ def cut_line(text):
         (lambda text: text.replace("baseline 1", "baseline 2"), "is a baseline of format 2, this mupcheck reads 1"),
         (cut_line, "[parametrization sp] says rules_hash = ef56, verdict = fail, slopes = 4, and has 3"),
         (lambda text: text + text.splitlines()[-1] + "\n", "and has 4 different slopes"),
+        (twice, "slopes = 5, and has 4 different slopes"),
         (lambda text: text.replace("+0", "+O"), "is not KIND STAT SITE STEP SLOPE [LOW, HIGH] REQUIRED VERDICT"),
         (lambda text: text.replace(" 0     ", " soon "), "step 'soon'"),
         (lambda text: text.replace("  pass", "  fine"), "verdict 'fine'"),
