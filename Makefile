@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install demo test check gpu-check clean
+.PHONY: help install demo test check regression gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
 	@echo "make test       install, lint, type check, test"
 	@echo "make check      lint and type check alone"
+	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
 	@echo "make clean      remove the environment and caches"
 
@@ -41,6 +42,15 @@ check: install
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
+
+# Every shipped table, both optimizers, both modes, on the CPU. Verdicts are judged at the end, all at once.
+REGRESSION := $(RESULTS)/regression
+regression: install
+	for sweep in sweeps/regression_*.toml; do \
+		$(BIN)/mupcheck run $$sweep --device cpu --out $(REGRESSION) > /dev/null; \
+		case $$? in 0|1|3) ;; *) exit 1 ;; esac; \
+	done
+	$(BIN)/mupcheck check $(REGRESSION) --baseline sweeps/baseline.txt $(UPDATE)
 
 # Tests on the device and the two demo sweeps. Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python

@@ -111,6 +111,32 @@ def write_run(
     _write_whole(files)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all, in place of one that is there; its folder is made where it is missing.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    path = Path(path)
+    # a link stays one, and what is no file, such as /dev/stdout, is written to and not replaced
+    target = path.resolve()
+    tmp = _tmp_path(target)
+    try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tmp.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            tmp.unlink()
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+
+
 def finished_runs(folder: str | Path) -> set[str]:
     """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
     whole = set()

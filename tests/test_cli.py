@@ -28,7 +28,10 @@ from mupcheck.store import StoreError
 from mupcheck.validity import _missing
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ("coord", "lr-sweep", "run", "plot", "rules", "doctor", "identities", "gates", "explain", "selftest")
+COMMANDS = (
+    *("coord", "lr-sweep", "run", "plot", "check", "rules", "doctor"),
+    *("identities", "gates", "explain", "selftest"),
+)
 # on the CPU and in this process, wherever the tests run
 HERE = ("--device", "cpu", "--jobs", "1")
 SMALL = (*["--data", "synthetic", "--widths", "16,32", "--layers", "1", "--heads", "2", "--seeds", "1"], *HERE)
@@ -311,7 +314,8 @@ COORD_OPTIONS = {
     "--top-up": (None, "top_up", True),
     "--budget": ("2.5", "budget", 2.5),
 }
-LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not in ("--lr", "--record")} | {
+_COORD_ONLY = ("--lr", "--record", "--top-up", "--budget")
+LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not in _COORD_ONLY} | {
     "--lrs": ("2^-5:2^-3:2", "lrs", [2**-5, 2**-4, 2**-3]),
     "--schedule": ("cosine", "schedule", "cosine"),
     "--warmup": ("2", "warmup_steps", 2),
@@ -371,7 +375,7 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
     runs[0].unlink()
     answer = mupcheck("run", "sweep.toml", *HERE)
     assert answer.code == cli.CANNOT_TELL
-    assert "1 runs are missing; run the same command again" in answer.out
+    assert "1 runs of sweep are missing; run the same command again" in answer.out
 
 
 def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
@@ -930,6 +934,9 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "selftest":
         monkeypatch.setattr("mupcheck.selftest.plant_faults", lambda faults, jobs: iter(()))
         monkeypatch.setattr("mupcheck.selftest.repeat", lambda n, settings, jobs: iter(()))
+    if command == "check":
+        assert example == ["check", "results/", "--baseline", "sweeps/baseline.txt"]
+        example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
     # the check made here is of sp, which tells nothing of the gates
@@ -939,7 +946,7 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is_and_what_it_is_without(command):
     without_default = {"--config", "--width", "--dry-run", "--json", "--strict", "--all", "--help", "file", "path"}
-    without_default |= {"site"}
+    without_default |= {"site", "--update-baseline"}  # the latter not for the environment: it changes a file
     for option in options_of(command):
         text = help_of(option)
         assert text, option.opts

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import optimum_of
+from planted_curves import optimum_of
 
 from mupcheck import lr_curve
 from mupcheck.fast_transfer import UNKNOWN, fit_exponents, fit_fast_transfer

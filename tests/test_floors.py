@@ -14,16 +14,17 @@ FLOORS = {
     **dict.fromkeys(("spec", "parametrization", "expected", "implied", "explain", "faults"), (0, "shared")),
     **dict.fromkeys(("tables", "store"), (3, "shared")),
     **dict.fromkeys(("cli", "terminal", "terminal_theory", "__main__"), (6, "shared")),
+    **dict.fromkeys(("check_page", "pytest_plugin"), (6, "shared")),
     **dict.fromkeys(("ops",), (1, "measuring")),
     **dict.fromkeys(("model",), (2, "measuring")),
     **dict.fromkeys(("data", "probes", "optim"), (3, "measuring")),
     **dict.fromkeys(("train",), (4, "measuring")),
     **dict.fromkeys(("plan", "runner", "engines", "doctor", "identities"), (5, "measuring")),
-    **dict.fromkeys(
-        ("lr_curve", "optimum", "slopes", "transfer", "validity", "diagnosis", "gates", "power"), (4, "judging")
-    ),
+    **dict.fromkeys(("slopes", "validity", "diagnosis", "gates", "power"), (4, "judging")),
+    **dict.fromkeys(("lr_curve", "optimum", "transfer"), (4, "judging")),
     **dict.fromkeys(("fast_transfer", "penalty", "refine", "robustness", "wider"), (4, "judging")),
     **dict.fromkeys(("plots", "judge", "top_up"), (5, "judging")),
+    **dict.fromkeys(("baseline", "compare", "check", "junit", "summary"), (5, "judging")),
     **dict.fromkeys(("judgement_page", "transfer_page", "selftest"), (6, "judging")),
 }
 BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}

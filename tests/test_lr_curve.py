@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import curve_of
+from planted_curves import curve_of
 
 from mupcheck.lr_curve import (
     FIT_OCTAVES,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import optimum_of
+from planted_curves import optimum_of
 
 from mupcheck import lr_curve
 from mupcheck.penalty import MIN_SHARED_LRS, find_agreements, find_penalties

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted import optimum_of
+from planted_curves import optimum_of
 
 from mupcheck.lr_curve import mean_curve
 from mupcheck.optimum import FLAT_RESPONSE

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import curve_of, optimum_of
+from planted_curves import curve_of, optimum_of
 
 from mupcheck.robustness import (
     common_lrs,
