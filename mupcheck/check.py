@@ -304,7 +304,7 @@ def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     resolved = results.sweeps.get(answer.sweep, {})
     runs = results.runs[results.runs["sweep"] == answer.sweep]
     if lacking := len(set(resolved.get("run_ids", [])) - set(runs["run_id"])):
-        return f"{lacking} of {lacking + len(runs)} runs of {answer.sweep} are missing; run the same command again"
+        return f"{lacking} runs of {answer.sweep} are missing; run the same command again"
     own = runs[runs["parametrization"] == answer.parametrization]
     lost = own[(own["kind"] == "coord") & (own["status"] != "ok")]
     if answer.verdict != "fail" and len(lost):

@@ -17,7 +17,8 @@ from mupcheck.validity import EFFECTS, Finding, examine
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
 N_WORST = 5  # offenders that a judgement names
 MOST_SEEDS = 64  # more cost more than a larger width
-T_OF_MANY = 1.75  # Student's 95% quantile of some 16 seeds
+# Student's quantiles of some 16 seeds: of the interval of a pass, and of a fail among so many slopes (Holm)
+T_PASS, T_FAIL = 1.75, 4.0
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,10 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
 def seeds_needed(table: pd.DataFrame) -> float:
     """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
     distance = np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])
-    room = (table["tolerance"] - np.maximum(distance, 0)).abs()
+    beyond = np.maximum(distance, 0) - table["tolerance"]
     scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
     with np.errstate(divide="ignore", invalid="ignore"):
-        needed = (T_OF_MANY * scatter / room) ** 2
+        needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2
     most = float(needed.replace(np.nan, inf).max())
     return inf if most == inf else ceil(max(most, 2))
 

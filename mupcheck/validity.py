@@ -105,7 +105,8 @@ def examine(
 
 def _missing(check: _Check) -> Iterator[Finding]:
     if lacking := check.missing + int((check.runs["status"] == "failed").sum()):
-        yield Finding("missing runs", "no pass", f"{lacking} runs of {check.shared('sweep')} are missing", "run the same command again")
+        text = f"{lacking} runs of {check.shared('sweep')} are missing"
+        yield Finding("missing runs", "no pass", text, "run the same command again")
 
 
 def _diverged(check: _Check) -> Iterator[Finding]:
