@@ -67,7 +67,7 @@ class Stored:
         settings: how it was measured, as text: optimizer, mode, widths, seeds, record and what else all runs shared.
         rules_hash: of the table of rules.
         verdict: against theory, at that time.
-        entries: the pooled slopes by quantity.
+        entries: the pooled slopes that are judged, by quantity.
         provenance: what it was measured on; not compared.
     """
 
@@ -95,10 +95,15 @@ def store(judgement: Judgement) -> Stored:
     # where a file or folder lies is the machine's business; data_hash says what is in it
     measured["data"] = _text(measured.get("data")).partition(":")[0]
     settings = {name: _text(value) for name, value in (first | measured).items()}
-    entries = {entry.key: entry for entry in map(_entry, judgement.pooled.to_dict("records"))}
+    entries = {entry.key: entry for entry in map(_entry, _kept(judgement.pooled).to_dict("records"))}
     return Stored(
         judgement.sweep, judgement.parametrization, settings, rules_hash, judgement.verdict, entries, provenance
     )
+
+
+def _kept(pooled: pd.DataFrame) -> pd.DataFrame:
+    """Return the slopes that are worth a line: those that are judged, once (mean_abs moves as rms does)."""
+    return pooled[pooled["required_high"].notna() & (pooled["stat"] != "mean_abs")]
 
 
 def quantity(row: dict[Any, Any]) -> Key:
