@@ -10,7 +10,17 @@ import pandas as pd
 
 from mupcheck.diagnosis import Cause, diagnose
 from mupcheck.parametrization import TABLES, Table, rules_hash, table_from_json
-from mupcheck.slopes import FAMILY_LEVEL, GROUP, SAME, SAME_BY_MODE, VERDICTS, farthest_first, fit_slopes, pool
+from mupcheck.slopes import (
+    FAMILY_LEVEL,
+    GROUP,
+    SAME,
+    SAME_BY_MODE,
+    VERDICTS,
+    farthest_first,
+    fit_slopes,
+    need_columns,
+    pool,
+)
 from mupcheck.store import Results
 from mupcheck.validity import EFFECTS, Finding, examine
 
@@ -72,6 +82,7 @@ def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
     Raises:
         ValueError: as `fit_slopes`.
     """
+    need_columns(results.runs, "runs", ("n_params", "clipped_fraction", "torch", "device"))
     chosen = results.runs[results.runs["kind"] == "coord"]
     judgements = []
     for key, runs in chosen.groupby(GROUP):

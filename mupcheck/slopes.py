@@ -105,8 +105,8 @@ def fit_slopes(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} is not between 0 and 1; try 0.9")
     fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
-    _need(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
-    _need(coords, "coords", ("run_id", "value", *QUANTITY))
+    need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
+    need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
     rows_of = dict(list(_joined(chosen, coords[coords["kind"] != "diagnostic"]).groupby(GROUP)))
     fitted = []
@@ -137,7 +137,8 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "later"])
 
 
-def _need(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
+def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
+    """Raise ValueError if a table lacks a column."""
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{name} has no column {missing[0]!r}; pass the tables that load_results returned")
 

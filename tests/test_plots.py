@@ -57,7 +57,8 @@ def planted_coords(slope=0.0, *, names=("gdn-mup",), widths=WIDTHS, steps=(0, 1,
             for seed in range(SEEDS):
                 run_id = f"{name}-{width}-{seed}"
                 varied = {"run_id": run_id, "sweep": "check", "kind": "coord", "parametrization": name}
-                runs.append(SPEC | varied | {"width": width, "seed": seed, "lr": 0.01, "log2_lr": np.log2(0.01)})
+                varied |= {"n_params": width**2, "lr": 0.01, "log2_lr": np.log2(0.01)}
+                runs.append(SPEC | varied | {"width": width, "seed": seed})
                 for (kind, stat), sites in MEASURED.items():
                     for site in sites:
                         for layer in LAYERS[site]:

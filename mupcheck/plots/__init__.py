@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from mupcheck.gates import fit_gates, has_gates
+from mupcheck.judge import judge
 from mupcheck.parametrization import TABLES
 from mupcheck.plots import canvas
 from mupcheck.plots.coordinates import draw_coordinates
@@ -33,7 +33,6 @@ from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
-from mupcheck.slopes import fit_slopes
 from mupcheck.store import Results, StoreError, check_writable, load_results
 from mupcheck.transfer import transfer
 
@@ -98,7 +97,7 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
     for (optimizer, mode), group in groups:
         tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
         setting = f"{optimizer} · {mode}"
-        for stem, figure in _coordinate_figures(group, coords, setting):
+        for stem, figure in _coordinate_figures(replace(results, runs=group, coords=coords), setting):
             yield stem + tag, figure
         if answers := sorted(transfer(replace(results, runs=group)), key=lambda answer: _order(answer.parametrization)):
             yield f"loss_vs_lr{tag}", draw_losses(answers, title=f"Loss against lr · {setting}")
@@ -108,14 +107,15 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
                 yield f"wider_is_better{tag}", draw_wider(answers, title=f"Wider is better · {setting}")
 
 
-def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) -> Iterator[tuple[str, Figure]]:
+def _coordinate_figures(results: Results, setting: str) -> Iterator[tuple[str, Figure]]:
     """Yield the figures of the coordinate checks among the runs of one optimizer and mode."""
-    slopes = fit_slopes(runs, coords)
+    runs, coords = results.runs, results.coords
     gates = fit_gates(runs, coords) if has_gates(runs, coords) else []
     finished = runs.loc[(runs["kind"] == "coord") & (runs["status"] != "failed")]
     sizes = coords.merge(finished[["run_id", "parametrization", "width", "seed"]], on="run_id")
-    for name in sorted(slopes["parametrization"].unique(), key=_order):
-        of_name, judged = sizes[sizes["parametrization"] == name], slopes[slopes["parametrization"] == name]
+    for judgement in sorted(judge(results), key=lambda judgement: _order(judgement.parametrization)):
+        name, judged = judgement.parametrization, judgement.slopes
+        of_name = sizes[sizes["parametrization"] == name]
         head, file_name = canvas.shorten(name, 28), quote(name, safe="")
         for kind, stat in COORDINATES:
             rows = of_name[(of_name["kind"] == kind) & (of_name["stat"] == stat)]
@@ -124,7 +124,8 @@ def _coordinate_figures(runs: pd.DataFrame, coords: pd.DataFrame, setting: str) 
                 stem = f"coords_{file_name}_{kind}" + ("" if stat == "rms" else f"_{stat}")
                 title = f"{head} · {setting}: {kind}" + ("" if stat == "rms" else f", {stat}")
                 yield stem, draw_coordinates(rows, of_kind, title=title)
-        yield f"slopes_{file_name}", draw_slopes(judged, title=f"{head} · {setting}: slopes")
+        verdict = canvas.verdict_text(judgement.verdict)
+        yield f"slopes_{file_name}", draw_slopes(judged, title=f"{head} · {setting}: slopes  {verdict}")
         if of_gates := [gate for gate in gates if gate.parametrization == name]:
             yield f"gates_{file_name}", draw_gates(of_gates, title=f"{head} · {setting}: gate gradients")
 
