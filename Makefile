@@ -11,7 +11,8 @@ RESULTS ?= results
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
-	@echo "make test       install, lint, type check, test"
+	@echo "make test       install, lint, type check, test, regression"
+	@echo "make regression coordinate checks of every shipped table against theory and sweeps/baseline.txt"
 	@echo "make check      lint and type check alone"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
@@ -42,6 +43,7 @@ check: install
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
+	$(MAKE) regression
 
 # Every shipped table, both optimizers, both modes, on the CPU. Verdicts are judged at the end, all at once.
 REGRESSION := $(RESULTS)/regression

@@ -82,8 +82,9 @@ def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
     Raises:
         ValueError: as `fit_slopes`.
     """
-    need_columns(results.runs, "runs", ("n_params", "clipped_fraction", "torch", "device"))
     chosen = results.runs[results.runs["kind"] == "coord"]
+    if len(chosen):
+        need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
     judgements = []
     for key, runs in chosen.groupby(GROUP):
         resolved = results.sweeps.get(key[0], {})

@@ -115,6 +115,8 @@ def _coordinate_figures(results: Results, setting: str) -> Iterator[tuple[str, F
     sizes = coords.merge(finished[["run_id", "parametrization", "width", "seed"]], on="run_id")
     for judgement in sorted(judge(results), key=lambda judgement: _order(judgement.parametrization)):
         name, judged = judgement.parametrization, judgement.slopes
+        if judged.empty:
+            continue
         of_name = sizes[sizes["parametrization"] == name]
         head, file_name = canvas.shorten(name, 28), quote(name, safe="")
         for kind, stat in COORDINATES:
