@@ -83,6 +83,8 @@ _BEHIND_CLOSED_GATES = (
     "a_proj b_proj q_proj k_proj v_proj q_conv1d k_conv1d v_conv1d norm1_gain"
 )
 BEHIND_CLOSED_GATES = frozenset(_BEHIND_CLOSED_GATES.split())
+# Decay is exp(A_log) softplus(z + dt_bias): where these scalars change size with width, what it passes is no power.
+BEHIND_SCALARS = frozenset(("z_alpha", "a_proj", "A_log", "dt_bias"))
 
 
 @dataclass(frozen=True)
@@ -225,11 +227,15 @@ def walk(exponents: Exponents, corner: Corner, *, tied: bool = False, n_layers: 
         ("weight_update", "spectral", True, {place: value + model.rank_one(place[0]) for place, value in step.items()}),
         ("effective_update", "rms", True, effective),
     )
-    closing = max(value for (site, _), value in size.items() if site in ("z_alpha", "z_beta")) > 0
+    lawless: frozenset[str] = frozenset()
+    if max(value for (site, _), value in size.items() if site in ("z_alpha", "z_beta")) > 0:
+        lawless |= BEHIND_CLOSED_GATES
+    if model.w("A_log") or model.w("dt_bias"):
+        lawless |= BEHIND_SCALARS
     for kind, stat, moved, values in tables:
         flows_back = kind in ("activation_grad", "weight_grad") or (follows_gradient and moved)
         for (site, _), value in values.items():
-            if closing and flows_back and site in BEHIND_CLOSED_GATES:
+            if flows_back and site in lawless:
                 continue
             if site in ACTIVATIONS or site in PARAMETERS:
                 found.setdefault((kind, stat, site, moved), []).append(value)

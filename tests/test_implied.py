@@ -254,17 +254,18 @@ def test_depth_does_not_blow_up_what_is_implied(optimizer, mode):
     assert widest[12] <= 0.9
 
 
-def test_what_no_law_gives_is_left_out():
-    # gates that close pass gradients that are no power of width; lr alone says what AdamW does with them
-    closing = parse_table({"name": "x", "base": "gdn-mup", "rule": [{"role": "gate", "init": 0.5}]}, "test")
-    for optimizer, missing in (("adamw", False), ("sgd", True)):
-        found = implied(exponents_of(closing, optimizer=optimizer, mode="heads"))
-        assert ("weight_grad", "rms", "a_proj", False) not in found
-        assert ("weight_grad", "rms", "down_proj", False) in found
-        assert (("effective_update", "rms", "a_proj", True) not in found) == missing
-    assert ("weight_grad", "rms", "a_proj", False) in implied(
-        exponents_of(TABLES["gdn-mup"], optimizer="sgd", mode="heads")
-    )
+@pytest.mark.parametrize(
+    ("role", "site", "other"), [("gate", "v_proj", "down_proj"), ("gate_scalar", "a_proj", "v_proj")]
+)
+def test_what_no_law_gives_is_left_out(role, site, other):
+    # gates that close with width, and a decay whose scalars change size, pass gradients that are no power of width
+    table = parse_table({"name": "x", "base": "gdn-mup", "rule": [{"role": role, "init": 0.5}]}, "test")
+    for optimizer in OPTIMIZERS:
+        found = implied(exponents_of(table, optimizer=optimizer, mode="heads"))
+        assert ("weight_grad", "rms", site, False) not in found
+        assert ("weight_grad", "rms", other, False) in found
+        # AdamW's step does not depend on the size of the gradient
+        assert (("effective_update", "rms", site, True) in found) == (optimizer == "adamw")
 
 
 @pytest.mark.parametrize(
