@@ -173,8 +173,8 @@ def exponents_of(table: Table, *, optimizer: str, mode: str) -> Exponents:
 def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2) -> dict[Key, Range]:
     """Return the range of slopes that the exponents entail for every quantity, by (kind, stat, site, step > 0).
 
-    It holds where no eps matters, nothing saturates, and clipping and decay are off. Gradients are implied at step 0
-    only: later they fall with the loss on the repeated batch, sooner in wider models.
+    It holds where no eps matters, nothing saturates, no readout starts at zero, and clipping and decay are off.
+    Gradients are implied at step 0 only: later they fall with the loss on the repeated batch, sooner in wider models.
 
     Args:
         exponents: from `exponents_of`.

@@ -249,6 +249,16 @@ def test_little_or_odd_input_is_no_crash():
         assert diagnose(unread, unread, **(setting | {"table": None})) == ()
 
 
+def test_what_may_differ_from_gdn_mup_is_not_blamed():
+    # gates may start at nothing
+    (cause,) = causes_of(changed(GDN_MUP, Role.GATE, init=-0.5, lr=1.0), "adamw", "head-dim")[0]
+    assert cause.row == "gate, lr (adamw)"
+    # mup has no multiplier on o, whose size its norm takes away: whatever else fails has another cause
+    slopes = slopes_of(TABLES["mup"], "adamw", "head-dim")
+    slopes.loc[slopes["site"] == "norm2", "verdict"] = "fail"
+    assert diagnose(slopes, slopes, optimizer="adamw", mode="head-dim", tied=False, table=TABLES["mup"]) == ()
+
+
 def test_the_slopes_per_layer_are_diagnosed_where_no_pooled_one_failed():
     slopes = slopes_of(changed(GDN_MUP, Role.HIDDEN, lr=1.0), "adamw", "heads")
     pooled = slopes.assign(verdict="pass")

@@ -139,6 +139,8 @@ def test_the_last_recorded_step_says_how_much_was_trained():
     runs = make_runs()
     first, last = (diagnostics(runs, "relative_update", "q_proj", v, step=s) for s, v in ((1, 1e-6), (8, 0.01)))
     assert find(runs, first, last) == []
+    settled = (diagnostics(runs, "relative_update", "q_proj", v, step=s) for s, v in ((1, 0.6), (8, 0.01)))
+    assert find(runs, *settled) == []
     still = diagnostics(runs, "relative_update", "q_proj", 1e-6, step=8)
     assert the_only(find(runs, first, still)).name == "nothing trained"
 
