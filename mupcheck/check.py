@@ -16,6 +16,7 @@ from mupcheck.judge import Judgement, judge
 from mupcheck.spec import VERDICTS
 from mupcheck.store import Results, finished_runs, load_results, read_sweep
 from mupcheck.transfer import Transfer, transfer
+from mupcheck.validity import say_missing
 
 OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
 WORST_FIRST = (FAILED, CANNOT_TELL, OK)
@@ -304,7 +305,7 @@ def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     resolved = results.sweeps.get(answer.sweep, {})
     runs = results.runs[results.runs["sweep"] == answer.sweep]
     if lacking := len(set(resolved.get("run_ids", [])) - set(runs["run_id"])):
-        return f"{lacking} runs of {answer.sweep} are missing; run the same command again"
+        return f"{say_missing(lacking, answer.sweep)}; run the same command again"
     own = runs[runs["parametrization"] == answer.parametrization]
     lost = own[(own["kind"] == "coord") & (own["status"] != "ok")]
     if answer.verdict != "fail" and len(lost):

@@ -83,6 +83,8 @@ _BEHIND_CLOSED_GATES = (
     "a_proj b_proj q_proj k_proj v_proj q_conv1d k_conv1d v_conv1d norm1_gain"
 )
 BEHIND_CLOSED_GATES = frozenset(_BEHIND_CLOSED_GATES.split())
+# Decay is exp(A_log) softplus(z + dt_bias): where these scalars change size with width, what it passes is no power.
+BEHIND_SCALARS = frozenset(("z_alpha", "a_proj", "A_log", "dt_bias"))
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,9 @@ def exponents_of(table: Table, *, optimizer: str, mode: str) -> Exponents:
     Raises:
         ValueError: if optimizer or mode is not a known one.
     """
-    for value, known in ((optimizer, OPTIMIZERS), (mode, MODES)):
+    for name, value, known in (("optimizer", optimizer, OPTIMIZERS), ("mode", mode, MODES)):
         if value not in known:
-            raise ValueError(f"unknown {value!r}; known: {', '.join(known)}")
+            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     rules = {site: table.rule(of.role, optimizer=optimizer, mode=mode) for site, of in PARAMETERS.items()}
     entries = {site: Entry(rule.init, rule.lr, rule.multiplier) for site, rule in rules.items()}
     return Exponents(optimizer, mode, entries, {site: table.multiplier(site, mode=mode) for site in MULTIPLIER_SITES})
@@ -171,8 +173,8 @@ def exponents_of(table: Table, *, optimizer: str, mode: str) -> Exponents:
 def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2) -> dict[Key, Range]:
     """Return the range of slopes that the exponents entail for every quantity, by (kind, stat, site, step > 0).
 
-    It holds where no eps matters, nothing saturates, and clipping and decay are off. Gradients are implied at step 0
-    only: later they fall with the loss on the repeated batch, sooner in wider models.
+    It holds where no eps matters, nothing saturates, no readout starts at zero, and clipping and decay are off.
+    Gradients are implied at step 0 only: later they fall with the loss on the repeated batch, sooner in wider models.
 
     Args:
         exponents: from `exponents_of`.
@@ -197,7 +199,7 @@ def corners(mode: str, *, tied: bool) -> list[Corner]:
 
 def walk(exponents: Exponents, corner: Corner, *, tied: bool = False, n_layers: int = 2) -> dict[Key, list[float]]:
     """Return the exponents of every quantity in one corner, a value for each block that has it."""
-    # a third block repeats the second: every sum has met all its terms by then
+    # blocks after the third meet no new terms
     model = _Model(exponents, corner, tied, min(n_layers, 3))
     size = dict(_forward(model))
     grad = dict(_backward(model, size))
@@ -225,11 +227,15 @@ def walk(exponents: Exponents, corner: Corner, *, tied: bool = False, n_layers: 
         ("weight_update", "spectral", True, {place: value + model.rank_one(place[0]) for place, value in step.items()}),
         ("effective_update", "rms", True, effective),
     )
-    closing = max(value for (site, _), value in size.items() if site in ("z_alpha", "z_beta")) > 0
+    lawless: frozenset[str] = frozenset()
+    if max(value for (site, _), value in size.items() if site in ("z_alpha", "z_beta")) > 0:
+        lawless |= BEHIND_CLOSED_GATES
+    if model.w("A_log") or model.w("dt_bias"):
+        lawless |= BEHIND_SCALARS
     for kind, stat, moved, values in tables:
         flows_back = kind in ("activation_grad", "weight_grad") or (follows_gradient and moved)
         for (site, _), value in values.items():
-            if closing and flows_back and site in BEHIND_CLOSED_GATES:
+            if flows_back and site in lawless:
                 continue
             if site in ACTIVATIONS or site in PARAMETERS:
                 found.setdefault((kind, stat, site, moved), []).append(value)
@@ -380,7 +386,11 @@ def _backward(model: _Model, size: Mapping[Place, float]) -> Iterator[tuple[Plac
             closed = max(a[f"z_{name}"], 0.0) if model.corner.dominant_back else 0.0
             g[f"z_{name}"] = g["beta"] - closed
         makers = ("q_proj", "k_proj", "v_proj", "g_proj", "a_proj", "b_proj")
-        g["norm1"] = model.branches_back(*(g[PARAMETERS[site].makes] + model.back(site) for site in makers))
+        passed = dict.fromkeys(("z_alpha", "z_beta"), model.exponents.grown("K") * (model.corner.values - 0.5))
+        # few heads: that their terms align shows in the gates' own gradients, not beside what q, k and v pass back
+        g["norm1"] = model.branches_back(
+            *(g[at] - passed.get(at, 0.0) + model.back(site) for site in makers for at in [PARAMETERS[site].makes])
+        )
         x = model.branches_back(x, g["norm1"] + model.w("norm1_gain") - a["<x>"])
         yield from _placed(g, layer)
     yield ("embedding", -1), x
@@ -453,6 +463,9 @@ def _updates(
         z_alpha = put("z_alpha", act("a_proj", layer), norm1 + model.through("a_proj"))
         z_beta = put("z_beta", act("b_proj", layer), norm1 + model.through("b_proj"))
         alpha, beta = put("alpha", z_alpha, *scalars, bounded=True), put("beta", z_beta, bounded=True)
+        if not model.corner.bounded:
+            # it falls as exp(-z), and starts far from its bound where it is next to 0 or 1
+            change["alpha", layer] = model.moves(z_alpha, *scalars)
         # a sum over K, as q.k itself
         over_keys = model.exponents.grown("K") * (0.5 + model.corner.keys) + a["q_unit"]
         qk = put("qk", *(change[f"{name}_unit", layer] + over_keys for name in "qk"), bounded=True)

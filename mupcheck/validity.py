@@ -14,7 +14,7 @@ import pandas as pd
 
 from mupcheck.implied import PARAMETERS, growth
 from mupcheck.parametrization import Role, Table, factors
-from mupcheck.slopes import GROUP
+from mupcheck.slopes import GROUP, QUANTITY, need_columns
 
 WEIGHT_UPDATES = ("weight_update", "effective_update")
 UPDATES = ("activation_update", *WEIGHT_UPDATES)
@@ -29,10 +29,15 @@ REALISED_TOLERANCE = 1e-6  # read back, a product of a few float64 factors agree
 REALISED = {"realised_lr": "lr", "realised_wd": "weight_decay", "realised_eps": "eps"}
 # What a gate that passes no gradient leaves without meaning.
 BEHIND_GATES = {
-    "alpha_saturated": ("z_alpha", "alpha", "a_proj", "A_log", "dt_bias"),
+    "alpha_saturated": ("z_alpha", "a_proj", "A_log", "dt_bias"),
     "beta_saturated": ("z_beta", "beta", "b_proj"),
 }
 EFFECTS = ("fail", "cannot tell", "no pass", "warning")
+RUNS_COLUMNS = (
+    *GROUP, "run_id", "status", "width", "base_width", "seed", "n_params", "clipped_fraction", "lr", "schedule",
+    "warmup_steps", "weight_decay", "decay_mode", "batch_size", "seq_len", "dtype",
+)  # fmt: skip
+COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,10 @@ def examine(
         missing: runs that the sweep asked for and that are not there.
 
     Raises:
-        ValueError: if the runs are not of one GROUP.
+        ValueError: if the runs are not of one GROUP, or a table lacks a column.
     """
+    need_columns(runs, "runs", RUNS_COLUMNS)
+    need_columns(coords, "coords", COORDS_COLUMNS)
     if len(runs[GROUP].drop_duplicates()) != 1:
         raise ValueError(f"runs of {len(runs[GROUP].drop_duplicates())} groups; pass those of one")
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
@@ -103,9 +110,14 @@ def examine(
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
+def say_missing(n_runs: int, sweep: str) -> str:
+    """Say how many runs of a sweep are missing."""
+    return f"{n_runs} runs of {sweep} are missing" if n_runs > 1 else f"1 run of {sweep} is missing"
+
+
 def _missing(check: _Check) -> Iterator[Finding]:
     if lacking := check.missing + int((check.runs["status"] == "failed").sum()):
-        text = f"{lacking} runs of {check.shared('sweep')} are missing"
+        text = say_missing(lacking, check.shared("sweep"))
         yield Finding("missing runs", "no pass", text, "run the same command again")
 
 
@@ -118,11 +130,13 @@ def _diverged(check: _Check) -> Iterator[Finding]:
 
 
 def _copies(check: _Check) -> Iterator[Finding]:
-    """Find seeds that are one seed: their interval would say nothing."""
+    """Find seeds that repeat another: the interval counts them as independent."""
     drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
-    cells = drawn.groupby(["width", "site", "layer", "step"])["value"].agg(["nunique", "size"])
-    if (cells["size"] > 1).any() and (cells.loc[cells["size"] > 1, "nunique"] == 1).all():
-        text = "all seeds gave the same sizes"
+    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
+    alike = [int(seed) for seed in sizes.index[sizes.duplicated(keep=False)]]
+    if alike:
+        who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
+        text = f"{who} gave the same sizes"
         yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
 
 
@@ -134,15 +148,18 @@ def _width(check: _Check) -> Iterator[Finding]:
         listed = ", ".join(f"{n:,} at width {width}" for width, n in counts["min"].items())
         yield Finding("width", "cannot tell", f"parameter counts do not grow with width: {listed}", advice)
     for site, rows in check.of("n_values").groupby("site"):
-        sizes = rows.groupby("width")["value"].first()
-        (low, high), (small, large) = sizes.index[[0, -1]], sizes.iloc[[0, -1]]
-        if low == high or site not in PARAMETERS:
+        if site not in PARAMETERS:
             continue
-        grown, declared = log2(large / small) / log2(high / low), growth(str(site), check.shared("mode"))
-        if abs(grown - declared) > 1e-9:
-            text = f"{site} has {small:,.0f} values at width {low} and {large:,.0f} at {high}"
-            text += f", which grows as width^{grown:.2g} instead of width^{declared:g}"
-            yield Finding("width", "cannot tell", text, advice)
+        sizes = rows.groupby("width")["value"].first()
+        declared = growth(str(site), check.shared("mode"))
+        low, small = sizes.index[0], sizes.iloc[0]
+        for width, size in sizes.iloc[1:].items():
+            grown = log2(size / small) / log2(width / low)
+            if abs(grown - declared) > 1e-9:
+                text = f"{site} has {small:,.0f} values at width {low} and {size:,.0f} at {width}"
+                text += f", which grows as width^{grown:.2g} instead of width^{declared:g}"
+                yield Finding("width", "cannot tell", text, advice)
+                break
 
 
 def _scalars(check: _Check) -> Iterator[Finding]:
@@ -176,37 +193,30 @@ def _clipping(check: _Check) -> Iterator[Finding]:
 
 
 def _realised(check: _Check) -> Iterator[Finding]:
-    """Find a weight whose lr, decay or eps was not what the table says, as far as the first recorded step tells.
+    """Find a weight whose lr, decay or eps was not what the table says, at any recorded step.
 
-    All weights and widths share one base value: the run's lr times its schedule, its weight decay, its eps.
+    All weights and widths share one base value at a step: the run's lr times its schedule, its weight decay, its eps.
     """
     if check.table is None:
         return
-    optimizer, mode, decay_mode = (check.shared(name) for name in ("optimizer", "mode", "decay_mode"))
-    base_width = check.runs["base_width"].iloc[0]
+    run = check.runs.iloc[0]
+    unscheduled = run["schedule"] == "constant" and run["warmup_steps"] == 0
+    shared = {"lr": run["lr"] if unscheduled else None, "weight_decay": run["weight_decay"], "eps": None}
     for stat, field in REALISED.items():
         rows = check.of(stat)
-        # what no decay acts on has none; SGD has no use for an eps
-        rows = rows[(rows["step"] == rows["step"].min()) & (rows["value"] > 0) & rows["site"].isin(PARAMETERS)]
-        if rows.empty or (field == "eps" and optimizer == "sgd"):
+        rows = rows[rows["site"].isin(PARAMETERS)]
+        if field == "weight_decay":
+            rows = rows[rows["value"] > 0]  # gains and filters have none
+        if rows.empty or (field == "eps" and run["optimizer"] == "sgd"):
             continue
         declared = np.array(
-            [
-                getattr(
-                    factors(
-                        check.table, PARAMETERS[site].role, optimizer=optimizer, mode=mode, m=width / base_width,
-                        decay_mode=decay_mode,
-                    ),
-                    field,
-                )
-                for site, width in zip(rows["site"], rows["width"], strict=True)
-            ]
-        )  # fmt: skip
+            [_declared(check, field, site, width) for site, width in zip(rows["site"], rows["width"], strict=True)]
+        )
         base = rows["value"] / declared
-        expected = base.median()
-        if field == "lr" and check.shared("schedule") == "constant" and check.shared("warmup_steps") == "0":
-            expected = check.runs["lr"].iloc[0]
-        off = rows.assign(expected=expected * declared)[~np.isclose(base, expected, rtol=REALISED_TOLERANCE, atol=0)]
+        # what the runs do not say, or a schedule scales, is what most weights had
+        expected = base.groupby(rows["step"]).transform("median") if shared[field] is None else shared[field]
+        as_declared = np.isclose(base, expected, rtol=REALISED_TOLERANCE, atol=0)
+        off = rows.assign(expected=expected * declared)[~as_declared]
         for site, wrong in off.groupby("site"):
             worst = wrong.iloc[-1]
             text = f"{site} had {field} {worst['value']:.3g} at width {worst['width']}, "
@@ -215,34 +225,42 @@ def _realised(check: _Check) -> Iterator[Finding]:
             yield Finding("realised", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),))
 
 
+def _declared(check: _Check, field: str, site: str, width: int) -> float:
+    """Return what the table multiplies a weight's lr, weight_decay or eps by at a width."""
+    assert check.table is not None
+    optimizer, mode, decay_mode = (check.shared(name) for name in ("optimizer", "mode", "decay_mode"))
+    m = width / check.runs["base_width"].iloc[0]
+    role = PARAMETERS[site].role
+    found = factors(check.table, role, optimizer=optimizer, mode=mode, m=m, decay_mode=decay_mode)
+    return float(getattr(found, field))
+
+
 def _decay(check: _Check) -> Iterator[Finding]:
     """Find weight decay that changes with width because lr does (theory.md, section 2)."""
-    decay = check.of("realised_wd").set_index(["layer", "site", "step", "width"])["value"]
-    lr = check.of("realised_lr").set_index(["layer", "site", "step", "width"])["value"]
-    pull = (lr * decay).loc[lambda product: product > 0]
+    key = ["site", "layer", "step", "width"]
+    lr, decay = (check.of(stat).set_index(key)["value"] for stat in ("realised_lr", "realised_wd"))
+    pull = (lr * decay).loc[lambda product: product > 0].sort_index()
     if pull.empty:
         return
     yield Finding("decay", "warning", "weight decay is on, so updates hold its pull too", "use --weight-decay 0")
-    by_site = pull.groupby("site").agg(["min", "max"])
-    by_site["ratio"] = by_site["max"] / by_site["min"]
-    worst = by_site["ratio"].idxmax()
-    if by_site["ratio"].max() > 1.5:
-        ends = pull.xs(worst, level="site").groupby("width").first()
-        text = (
-            f"lr x weight decay of {worst} goes from {ends.iloc[0]:.2g} at width {ends.index[0]} to {ends.iloc[-1]:.2g}"
-        )
-        text += f" at {ends.index[-1]}: decay is {check.shared('decay_mode')} to lr"
-        yield Finding("decay", "fail", text, "use --decay-mode independent")
+    # of one step, as a schedule moves it from step to step
+    ends = pull.groupby(key[:-1]).agg(["min", "max"])
+    ratio = ends["max"] / ends["min"]
+    if ratio.max() > 1.5:
+        site, layer, step = ratio.idxmax()
+        by_width = pull.loc[site, layer, step]
+        (low, high), mode = by_width.index[[0, -1]], check.shared("decay_mode")
+        text = f"lr x weight decay of {site} goes from {by_width.iloc[0]:.2g} at width {low}"
+        text += f" to {by_width.iloc[-1]:.2g} at {high}, with {mode} decay"
+        advice = "use --decay-mode independent" if mode == "coupled" else "find what overwrote its lr or decay"
+        yield Finding("decay", "fail", text, advice)
 
 
 def _trained(check: _Check) -> Iterator[Finding]:
     """Find that nothing trained, or that so much did that every rule looks alike."""
-    start = check.coords[
-        (check.coords["kind"] == "weight") & (check.coords["step"] == 0) & (check.coords["value"] == 0)
-    ]
-    # the change of a weight that starts at zero is all there is of it
     relative = check.of("relative_update")
-    relative = relative[~relative["site"].isin(start["site"])]
+    # the change of a weight that starts at zero is all there is of it, to the last bit
+    relative = relative[relative["value"] != 1]
     if relative.empty:
         return
     last = relative[relative["step"] == relative["step"].max()]
@@ -278,7 +296,8 @@ def _eps(check: _Check) -> Iterator[Finding]:
             "o_norm eps", "cannot tell", text, "use a larger init of o, or multiplier o_raw = +1/2", sites=sites
         )
     ratios = check.of("adam_eps_ratio")
-    for site, rows in ratios[ratios["value"] < EPS_RATIO].groupby("site"):
+    # where no gradient arrived, as behind a readout that starts at zero, eps is not why nothing moved
+    for site, rows in ratios[(ratios["value"] > 0) & (ratios["value"] < EPS_RATIO)].groupby("site"):
         worst = rows.loc[rows["value"].idxmin()]
         text = (
             f"Adam's eps slows the update of {site}: rms(sqrt(v))/eps is {worst['value']:.2g} at width {worst['width']}"
@@ -295,7 +314,8 @@ def _gates(check: _Check) -> Iterator[Finding]:
             worst = shares.loc[shares["value"].idxmax()]
             text = f"{worst['value']:.0%} of {worst['site']} lie beyond 1% or 99% at width {worst['width']}"
             advice = "use a smaller init of the gates or of what feeds them"
-            yield Finding("gates saturated", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=sites)
+            kinds = ("activation_grad", *WEIGHT_UPDATES)
+            yield Finding("gates saturated", "cannot tell", text, advice, kinds=kinds, sites=sites)
 
 
 def _protocol(check: _Check) -> Iterator[Finding]:

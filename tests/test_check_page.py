@@ -341,7 +341,7 @@ def test_lr_sweeps_are_judged_too(tmp_path, monkeypatch):
     assert answer.code == cli.FAILED and "gdn-mup (adamw, head-dim): transfers, expected drifts" in answer.out
     lr.sweeps["s"]["run_ids"].append("another")
     answer = check(tmp_path)
-    assert answer.code == cli.CANNOT_TELL and "1 runs of s are missing" in answer.out
+    assert answer.code == cli.CANNOT_TELL and "1 run of s is missing" in answer.out
 
 
 def test_junit_and_markdown_are_written_and_markdown_is_added_to():
