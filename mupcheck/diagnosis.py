@@ -106,6 +106,26 @@ def _read(site: str, of: Parameter, start: Slopes, first: Slopes, optimizer: str
     return Reading(init, lr, made - (size(of.acts_on) if of.acts_on else 0.0) - init - growth / 2)
 
 
+def departures(
+    slopes: pd.DataFrame, table: Table, *, optimizer: str, mode: str
+) -> Iterator[tuple[str, str, float, float]]:
+    """Yield (parameter, "init" or "lr", exponent read, exponent in the table) where the two are not the same.
+
+    These two are read without regard to the rest of the model: the lr at step 1 alone, where it shows to rounding.
+
+    Args:
+        slopes: rows of `fit_slopes` per layer and step.
+        table: what the runs should have followed.
+    """
+    given = exponents_of(table, optimizer=optimizer, mode=mode)
+    fields = ("init", "lr") if (slopes["step"] == 1).any() else ("init",)
+    for site, reading in read_exponents(slopes[slopes["step"] < 2], optimizer=optimizer, mode=mode).items():
+        for field in fields:
+            read, declared = getattr(reading, field), getattr(given.entries[site], field)
+            if abs(read - declared) > AGREES:
+                yield site, field, read, declared
+
+
 def diagnose(
     pooled: pd.DataFrame, slopes: pd.DataFrame, *, optimizer: str, mode: str, tied: bool, table: Table | None = None
 ) -> tuple[Cause, ...]:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
+from math import isnan, nan
 
 from mupcheck.expected import ACTIVATIONS, KINDS, WEIGHTS, Required, required
+from mupcheck.implied import Range, implied_by
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
 
 STATS = {"activation": ("rms", "mean_abs"), "weight_update": ("rms", "spectral")}  # rms alone for all other kinds
@@ -162,11 +164,12 @@ SIGNS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is required in one mode, None where it is not judged, and why."""
+    """What is required in one mode, None where it is not judged, and why; what one table implies, where one is given."""
 
     mode: str
     required: Required | None
     why: str
+    implied: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ def _explain(
 ) -> Explanation:  # fmt: skip
     weights = place.weights if thing == "activation" else (site,)
     roles = tuple(dict.fromkeys(role for name in weights if (role := PLACES_OF_WEIGHTS[name].role)))
-    expectations = tuple(_expectations(kinds, site, optimizers, modes))
+    expectations = tuple(_expectations(kinds, site, optimizers, modes, tables[0] if len(tables) == 1 else None))
     words = {"weights": " or ".join(weights), "roles": ", ".join(roles)}
     judged = {e.kind for e in expectations if any(cell.required for cell in e.cells)}
     signs = [(kind, text.format(**words)) for kind, text in SIGNS_OF_KINDS.items() if kind in judged]
@@ -283,7 +286,7 @@ def _rule_rows(
 
 
 def _expectations(
-    kinds: Iterable[str], site: str, optimizers: Sequence[str], modes: Sequence[str]
+    kinds: Iterable[str], site: str, optimizers: Sequence[str], modes: Sequence[str], table: Table | None
 ) -> list[Expectation]:
     """Return what is required of every kind, folded: one row for all that agree."""
     rows = []
@@ -291,7 +294,7 @@ def _expectations(
         for stat, step, optimizer, readout in product(STATS.get(kind, ("rms",)), STEPS, optimizers, READOUTS):
             if not _is_measured(stat, site, kind, step, readout):
                 continue
-            cells = tuple(_cell(kind, stat, site, step, optimizer, readout, mode) for mode in modes)
+            cells = tuple(_cell(kind, stat, site, step, optimizer, readout, mode, table) for mode in modes)
             rows.append(Expectation(kind, (stat,), (step,), (optimizer,), (readout,), cells))
     for axis in ("readouts", "optimizers", "stats", "steps"):
         rows = _fold(rows, axis)
@@ -307,11 +310,17 @@ def _is_measured(stat: str, site: str, kind: str, step: str, readout: str) -> bo
     return stat != "spectral" or PLACES_OF_WEIGHTS[site].role in SPECTRAL_ROLES
 
 
-def _cell(kind: str, stat: str, site: str, step: str, optimizer: str, readout: str, mode: str) -> Cell:
-    """Return what is required of one quantity; what else is expected of it, such as an implied slope, belongs here."""
+def _cell(
+    kind: str, stat: str, site: str, step: str, optimizer: str, readout: str, mode: str, table: Table | None
+) -> Cell:
+    """Return what is required of one quantity and, where a table is given, what that implies."""
     need = required(kind, stat, site, optimizer=optimizer, mode=mode, tied=readout == "tied", step=STEPS.index(step))
     why = need.source if need else _why_not(kind, stat, site, step, optimizer, mode)
-    return Cell(mode, need, why)
+    if table is None:
+        return Cell(mode, need, why)
+    entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=readout == "tied")
+    low, high = entailed.get((kind, stat, site, step != STEPS[0]), (nan, nan))
+    return Cell(mode, need, why, None if isnan(low) else (round(low, 2), round(high, 2)))
 
 
 def _why_not(kind: str, stat: str, site: str, step: str, optimizer: str, mode: str) -> str:

@@ -22,7 +22,7 @@ from itertools import product
 from typing import Any
 
 from mupcheck.expected import ACTIVATIONS
-from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
+from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table, rules_hash
 
 Range = tuple[float, float]
 Key = tuple[str, str, str, bool]  # kind, stat, site, step > 0
@@ -168,6 +168,22 @@ def exponents_of(table: Table, *, optimizer: str, mode: str) -> Exponents:
     rules = {site: table.rule(of.role, optimizer=optimizer, mode=mode) for site, of in PARAMETERS.items()}
     entries = {site: Entry(rule.init, rule.lr, rule.multiplier) for site, rule in rules.items()}
     return Exponents(optimizer, mode, entries, {site: table.multiplier(site, mode=mode) for site in MULTIPLIER_SITES})
+
+
+def implied_by(table: Table, *, optimizer: str, mode: str, tied: bool, n_layers: int = 2) -> Mapping[Key, Range]:
+    """Return what `implied` does of a table's exponents; kept, since every group of a check asks for it again.
+
+    Raises:
+        ValueError: as `exponents_of`.
+    """
+    exponents = exponents_of(table, optimizer=optimizer, mode=mode)
+    key = (rules_hash(table, optimizer=optimizer, mode=mode), optimizer, mode, tied, n_layers)
+    if key not in _KNOWN:
+        _KNOWN[key] = implied(exponents, tied=tied, n_layers=n_layers)
+    return _KNOWN[key]
+
+
+_KNOWN: dict[tuple[str, str, str, bool, int], Mapping[Key, Range]] = {}
 
 
 def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2) -> dict[Key, Range]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mupcheck.diagnosis import Cause, diagnose
-from mupcheck.parametrization import TABLES, Table, rules_hash, table_from_json
+from mupcheck.diagnosis import Cause, departures, diagnose
+from mupcheck.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
 from mupcheck.slopes import (
     FAMILY_LEVEL,
     GROUP,
@@ -94,7 +94,7 @@ def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
         slopes = fit_slopes(runs, coords, confidence=confidence, level=DETAIL_LEVEL, tables=tables)
         pooled = fit_slopes(runs, pool(coords), confidence=confidence, level=FAMILY_LEVEL, tables=tables)
         findings = examine(runs, coords, table=table, missing=_missing(resolved, results.runs, key[0]))
-        findings += tuple(_not_as_implied(pooled, findings))
+        findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
     return judgements
@@ -146,6 +146,19 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
         yield Finding(
             "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"
         )
+
+
+def _not_followed(slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Find parameters whose exponents, read off their slopes, are not the table's."""
+    in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
+    if table is None or any(finding.effect == "cannot tell" and not finding.sites for finding in findings):
+        return
+    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0] if len(slopes) else ("", "")
+    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode):
+        if site not in in_doubt:
+            seen = f"{round(read, 2) + 0.0:+.2f}"
+            text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
+            yield Finding("not followed", "no pass", text, "the code does not apply its table to this parameter")
 
 
 def _conclude(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mupcheck.expected import TOLERANCES, Required, required
-from mupcheck.implied import PARAMETERS, Range, exponents_of, implied
+from mupcheck.implied import PARAMETERS, Range, implied_by
 from mupcheck.parametrization import TABLES, Table
 
 GROUP = ["sweep", "parametrization", "optimizer", "mode"]
@@ -130,11 +130,12 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(measured["value"].to_numpy(dtype=float))
     key = ["run_id", *SITE, "later"]
-    table = measured.assign(log=logs, later=measured["step"] > 0).groupby(key, as_index=False)
-    pooled = table.agg(log=("log", lambda log: log.mean(skipna=False)))
+    table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0).groupby(key, as_index=False)
+    pooled = table.agg(log=("log", "mean"), none=("none", "any"))
+    pooled["log"] = pooled["log"].mask(pooled["none"])  # what has no logarithm is not averaged away
     # a run that diverged lacks the last steps, and stays comparable all the same
     step = np.where(pooled["later"], measured["step"].max(), 0)
-    return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "later"])
+    return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "none", "later"])
 
 
 def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
@@ -228,7 +229,7 @@ def _judge(grid: _Grid, run: pd.Series, confidence: float, level: float, table: 
             _as_stored(need, kind, site, table, optimizer=optimizer, mode=mode)
             for need, (kind, _, site, _, _) in zip(needs, quantities, strict=True)
         ]
-        entailed = implied(exponents_of(table, optimizer=optimizer, mode=mode), tied=tied, n_layers=run["n_layers"])
+        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=int(run["n_layers"]))
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
     fit["required_low"] = [need.low if need else nan for need in needs]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mupcheck.identities import Identity
     from mupcheck.selftest import Caught, Repeated
 
+MOST_SAID = 32  # characters; a longer one is a whole reason, of which `named` is the word that tells
 HOLDS = {True: "pass", False: "fail", None: "cannot tell"}
 
 
@@ -166,13 +167,18 @@ def _print_expectations(out: "Console", answer: "Explanation") -> None:
     for kind, meaning in answer.kinds:
         out.print(f"  {kind}: {meaning}", soft_wrap=True)
     out.print(
-        "  slope: p of size ~ width^p; a check is judged by what is required here, what is not judged is only shown\n",
+        "  slope: p of size ~ width^p; a check is judged by what is required here, what is not judged is only shown",
         soft_wrap=True,
     )
+    if any(cell.implied for row in answer.expectations for cell in row.cells):
+        name = answer.rules[0].parametrization
+        out.print(f"  implied: what {name} entails, its exponents propagated through the model", soft_wrap=True)
+    out.print()
 
 
 def _slope(cell: "Cell") -> str:
-    return range_text(cell.required.low, cell.required.high) if cell.required else "not judged"
+    text = range_text(cell.required.low, cell.required.high) if cell.required else "not judged"
+    return text if cell.implied is None else f"{text}; implied {range_text(*cell.implied)}"
 
 
 def _why(cells: Sequence["Cell"]) -> str:
@@ -195,10 +201,17 @@ def print_selftest(caught: Sequence["Caught"], repeated: Sequence["Repeated"], *
     out = console()
     grid = table_of("planted fault", "optimizer", "mode", "verdict", "first named", "")
     for each in caught:
-        good = each.caught and each.named is not False
-        what = "harmless" if each.fault.harmless else "caught and named" if good else "caught" if each.caught else ""
-        mark = styled(f"{what}" if each.caught else "MISSED")
-        grid.add_row(each.fault.name, each.fault.optimizer, each.fault.mode, styled(each.verdict), each.said[0], mark)
+        good = "harmless" if each.fault.harmless else "caught" if each.named is False else "caught and named"
+        bad = "FALSE ALARM" if each.fault.harmless else "MISSED"
+        said = each.said[0] if len(each.said[0]) <= MOST_SAID else each.fault.named
+        grid.add_row(
+            each.fault.name,
+            each.fault.optimizer,
+            each.fault.mode,
+            styled(each.verdict),
+            said,
+            good if each.caught else bad,
+        )
     out.print(grid)
     for check in repeated:
         counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(check.verdicts.items()))

@@ -161,3 +161,17 @@ def test_words_are_short_and_plain():
         for answer in explain(site):
             assert answer.what and answer.where and answer.signs
             assert all(len(text) < 240 and "{" not in text for _, text in answer.signs)
+
+
+def test_what_one_table_implies_stands_beside_what_is_required():
+    def cells(*names):
+        (answer,) = explain("mixer_out", optimizers=("adamw",), tables=[TABLES[name] for name in names])
+        return [cell for row in answer.expectations for cell in row.cells if row.steps == ("0",) or "0" in row.steps]
+
+    assert all(cell.implied is None for cell in cells())
+    assert all(cell.implied is None for cell in cells("sp", "gdn-mup"))  # of which of them?
+    good, wrong = (
+        next(cell for cell in cells(name) if cell.required and cell.required.high == 0) for name in ("gdn-mup", "sp")
+    )
+    assert good.implied == (0, 0)
+    assert wrong.implied == (1, 1)

@@ -124,6 +124,19 @@ def test_what_the_table_does_not_imply_is_no_pass_though_all_that_is_required_ho
     assert "weight_grad rms of q_proj: +1.00" in found.reason
 
 
+def test_a_parameter_that_does_not_follow_its_table_is_named():
+    runs = make_runs(optimizer="sgd", rules_hash=rules_hash(TABLES["gdn-mup"], optimizer="sgd", mode="head-dim"))
+    step, gradient = ("weight_update", "rms", "A_log", 0, 1), ("weight_grad", "rms", "A_log", 0, 0)
+    right = {EFFECTIVE: 0.0, step: 0.0, gradient: -0.5}  # lr exponent +1/2
+    assert not [f for f in judge_one(right, runs=runs).findings if f.name == "not followed"]
+    # within what is required, and within what is implied: only the two together tell
+    found = judge_one(right | {gradient: 0.0}, runs=runs)
+    assert [f.text for f in found.findings if f.name == "not followed"] == [
+        "A_log follows lr exponent +0.00, where the table has +1/2"
+    ]
+    assert found.verdict == "cannot tell"
+
+
 def test_the_rules_are_those_of_the_sweep():
     mine = parse_table({"name": "mine", "base": "sp"}, "test")
     runs = make_runs(parametrization="mine", rules_hash=rules_hash(mine, optimizer="adamw", mode="head-dim"))
