@@ -173,7 +173,9 @@ def _conclude(
     """Return the judgement on one group from its slopes and findings."""
     first = runs.iloc[0]
     counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
-    failed = pd.concat([pooled[pooled["verdict"] == "fail"], slopes[slopes["verdict"] == "fail"]])
+    failed = pooled[pooled["verdict"] == "fail"]
+    if failed.empty:
+        failed = slopes[slopes["verdict"] == "fail"]
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()
@@ -184,11 +186,11 @@ def _conclude(
         causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]
-        next_step = (
-            f"change {causes[0].row}" if causes else (advice or [f"mupcheck explain {failed.iloc[0]['site']}"])[0]
-        )
+        next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"
+        if causes:
+            next_step = f"take m^{write_exponent(causes[0].change)} out of {causes[0].row}"
     elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
-        verdict, worst = "cannot tell", _worst(open_ones)
+        verdict = "cannot tell"
         reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
     elif counts["cannot tell"]:
         verdict, worst = "cannot tell", _worst(open_ones)

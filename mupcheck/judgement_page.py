@@ -57,9 +57,10 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
 
 
 def summarize_findings(judgement: Judgement) -> list[str]:
-    """Return a line per finding, at most a few of one name."""
-    lines, seen = [], dict.fromkeys((finding.name for finding in judgement.findings), 0)
-    for finding in judgement.findings:
+    """Return a line per finding that is not the reason already, at most a few of one name."""
+    findings = [finding for finding in judgement.findings if finding.text not in judgement.reason]
+    lines, seen = [], dict.fromkeys((finding.name for finding in findings), 0)
+    for finding in findings:
         seen[finding.name] += 1
         if seen[finding.name] <= SAME_LINE_FINDINGS:
             lines.append(f"{finding.effect}: {finding}")
