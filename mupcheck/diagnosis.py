@@ -17,7 +17,7 @@ from math import isnan, nan
 
 import pandas as pd
 
-from mupcheck.implied import BEHIND, PARAMETERS, Exponents, Parameter, exponents_of
+from mupcheck.exponents import BEHIND, PARAMETERS, Exponents, Parameter, exponents_of
 from mupcheck.parametrization import TABLES, Role, Table, write_exponent
 
 REFERENCE = "gdn-mup"

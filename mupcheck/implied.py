@@ -22,7 +22,8 @@ from itertools import product
 from typing import Any
 
 from mupcheck.expected import ACTIVATIONS
-from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table, rules_hash
+from mupcheck.exponents import BEHIND, PARAMETERS, Exponents, exponents_of
+from mupcheck.parametrization import Table, rules_hash
 
 Range = tuple[float, float]
 Key = tuple[str, str, str, bool]  # kind, stat, site, step > 0
@@ -30,49 +31,6 @@ Place = tuple[str, int]  # site, block; -1 outside blocks
 Sizes = dict[str, float]  # exponents at the sites of one block
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """How a parameter takes part: its role, the site it acts on and the one it makes, and by what its sides grow.
-
-    `fan_in` and `fan_out` are exponents of d, 0 for a side that does not grow; "H" and "K" stand for what grows in one
-    mode alone. A gain or scalar acts on nothing; a site in angle brackets is none of the recorded ones.
-    """
-
-    role: Role
-    acts_on: str
-    makes: str
-    fan_in: float | str = 0.0
-    fan_out: float | str = 0.0
-    in_block: bool = True
-
-
-# fmt: off
-PARAMETERS = {
-    "embedding":       Parameter(Role.EMBEDDING,       "",           "embedding",  0, 1, in_block=False),
-    "norm1_gain":      Parameter(Role.NORM_GAIN,       "",           "norm1",      0, 1),
-    "q_proj":          Parameter(Role.HIDDEN,          "norm1",      "q_pre",      1, 1),
-    "k_proj":          Parameter(Role.HIDDEN,          "norm1",      "k_pre",      1, 1),
-    "v_proj":          Parameter(Role.HIDDEN,          "norm1",      "v_pre",      1, 1),
-    "g_proj":          Parameter(Role.HIDDEN,          "norm1",      "gate",       1, 1),
-    "a_proj":          Parameter(Role.GATE,            "norm1",      "z_alpha",    1, "H"),
-    "b_proj":          Parameter(Role.GATE,            "norm1",      "z_beta",     1, "H"),
-    "q_conv1d":        Parameter(Role.SHORT_CONV,      "q_pre",      "q_conv",     0, 1),
-    "k_conv1d":        Parameter(Role.SHORT_CONV,      "k_pre",      "k_conv",     0, 1),
-    "v_conv1d":        Parameter(Role.SHORT_CONV,      "v_pre",      "v_conv",     0, 1),
-    "A_log":           Parameter(Role.GATE_SCALAR,     "",           "z_alpha",    0, "H"),
-    "dt_bias":         Parameter(Role.GATE_SCALAR,     "",           "z_alpha",    0, "H"),
-    "o_norm_gain":     Parameter(Role.HEAD_NORM_GAIN,  "",           "o_norm",     0, "K"),
-    "o_proj":          Parameter(Role.HIDDEN,          "<gated>",    "<mixed>",    1, 1),
-    "norm2_gain":      Parameter(Role.NORM_GAIN,       "",           "norm2",      0, 1),
-    "gate_proj":       Parameter(Role.HIDDEN,          "norm2",      "<mlp gate>", 1, 1),
-    "up_proj":         Parameter(Role.HIDDEN,          "norm2",      "<mlp up>",   1, 1),
-    "down_proj":       Parameter(Role.HIDDEN,          "mlp_hidden", "mlp_out",    1, 1),
-    "final_norm_gain": Parameter(Role.NORM_GAIN,       "",           "final_norm", 0, 1, in_block=False),
-    "readout":         Parameter(Role.READOUT,         "final_norm", "<read>",     1, 0, in_block=False),
-}
-# fmt: on
-# A multiplier stands between what a weight makes and the site where it is recorded.
-BEHIND = {"o_proj": "mixer_out", "readout": "logits"}
 # A sum whose fastest-growing term starts as this share of its square, over widths that span this factor (`_early`).
 EARLY_SHARE, SPAN = 0.1, 8.0
 # What norms and sigmoids keep at one size, whatever comes in.
@@ -85,34 +43,6 @@ _BEHIND_CLOSED_GATES = (
 BEHIND_CLOSED_GATES = frozenset(_BEHIND_CLOSED_GATES.split())
 # Decay is exp(A_log) softplus(z + dt_bias): where these scalars change size with width, what it passes is no power.
 BEHIND_SCALARS = frozenset(("z_alpha", "a_proj", "A_log", "dt_bias"))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Exponents of one parameter: of its init std, its lr and the multiplier on its weight."""
-
-    init: float
-    lr: float
-    multiplier: float
-
-    @property
-    def size(self) -> float:
-        """Return the exponent of the weight as it acts at initialisation."""
-        return self.init + self.multiplier
-
-
-@dataclass(frozen=True)
-class Exponents:
-    """What a run follows: an Entry for each parameter by its name, and the exponent of each forward multiplier."""
-
-    optimizer: str
-    mode: str
-    entries: Mapping[str, Entry]
-    multipliers: Mapping[str, float]
-
-    def grown(self, side: float | str) -> float:
-        """Return by which power of width a side of a weight grows in this mode."""
-        return _side(side, self.mode)
 
 
 @dataclass(frozen=True)
@@ -142,32 +72,6 @@ class Corner:
     bounded: bool = False
     fitted: bool = False
     own: float = 0.0
-
-
-def growth(site: str, mode: str) -> float:
-    """Return by which power of width the number of values of a parameter grows in a mode."""
-    return _side(PARAMETERS[site].fan_in, mode) + _side(PARAMETERS[site].fan_out, mode)
-
-
-def _side(side: float | str, mode: str) -> float:
-    """Return by which power of width a side of a weight grows: "K" (and V) in head-dim mode, "H" in heads mode."""
-    if isinstance(side, str):
-        return float((side == "K") == (mode == "head-dim"))
-    return side
-
-
-def exponents_of(table: Table, *, optimizer: str, mode: str) -> Exponents:
-    """Return what every parameter follows under a table.
-
-    Raises:
-        ValueError: if optimizer or mode is not a known one.
-    """
-    for name, value, known in (("optimizer", optimizer, OPTIMIZERS), ("mode", mode, MODES)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-    rules = {site: table.rule(of.role, optimizer=optimizer, mode=mode) for site, of in PARAMETERS.items()}
-    entries = {site: Entry(rule.init, rule.lr, rule.multiplier) for site, rule in rules.items()}
-    return Exponents(optimizer, mode, entries, {site: table.multiplier(site, mode=mode) for site in MULTIPLIER_SITES})
 
 
 def implied_by(table: Table, *, optimizer: str, mode: str, tied: bool, n_layers: int = 2) -> Mapping[Key, Range]:
@@ -222,11 +126,14 @@ def walk(exponents: Exponents, corner: Corner, *, tied: bool = False, n_layers: 
     weight_grad = dict(_weight_gradients(model, size, grad))
     follows_gradient = float(exponents.optimizer == "sgd")
     step = {place: exponents.entries[place[0]].lr + follows_gradient * g for place, g in weight_grad.items()}
-    change, effective = _updates(model, size, step)
-    grows = min(max(effective.values()), 1.0)
+    # how the first updates grow: on inputs as they were
+    grows = max(
+        model.effect(place, value, size.get((PARAMETERS[place[0]].acts_on, place[1]), 0.0))
+        for place, value in step.items()
+    )
     if corner.fitted and grows > 0:
-        step = {place: value - grows / 2 for place, value in step.items()}
-        change, effective = _updates(model, size, step)
+        step = {place: value - min(grows, 1.0) / 2 for place, value in step.items()}
+    change, effective = _updates(model, size, step)
     later = {place: model.by_now(place, a, change[place]) for place, a in size.items()}
 
     found: dict[Key, list[float]] = {}
@@ -288,6 +195,13 @@ class _Model:
             # few heads: d x H signs have as many directions as heads, none of which leads
             return self.exponents.grown(of.fan_in) / 2
         return (self.exponents.grown(of.fan_in) + self.exponents.grown(of.fan_out)) / 2
+
+    def effect(self, place: Place, step: float, acts_on: float) -> float:
+        """Return what a weight's change of size `step` does to an input of size `acts_on`, multipliers included."""
+        site = place[0]
+        behind = self.mult(BEHIND[site]) if site in BEHIND else 0.0
+        grown = self.exponents.grown(PARAMETERS[site].fan_in)
+        return step + self.exponents.entries[site].multiplier + behind + acts_on + grown
 
     @property
     def qk(self) -> float:
@@ -443,18 +357,9 @@ def _updates(
 
     def act(site: str, layer: int) -> float:
         """Record and return a weight's effective update, on the input that it has by now."""
-        of, place = PARAMETERS[site], (PARAMETERS[site].acts_on, layer)
-        by_now = 0.0
-        if place in size:
-            by_now = model.by_now(place, size[place], change[place])
-        behind = model.mult(BEHIND[site]) if site in BEHIND else 0.0
-        value = (
-            step[site, layer]
-            + model.exponents.entries[site].multiplier
-            + behind
-            + by_now
-            + model.exponents.grown(of.fan_in)
-        )
+        place = PARAMETERS[site].acts_on, layer
+        by_now = model.by_now(place, size[place], change[place]) if place in size else 0.0
+        value = model.effect((site, layer), step[site, layer], by_now)
         effective[site, layer] = value
         return value
 

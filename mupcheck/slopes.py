@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mupcheck.expected import TOLERANCES, Required, required
-from mupcheck.implied import PARAMETERS, Range, implied_by
+from mupcheck.exponents import PARAMETERS
+from mupcheck.implied import Range, implied_by
 from mupcheck.parametrization import TABLES, Table
 
 GROUP = ["sweep", "parametrization", "optimizer", "mode"]

@@ -12,7 +12,7 @@ from math import log2
 import numpy as np
 import pandas as pd
 
-from mupcheck.implied import PARAMETERS, growth
+from mupcheck.exponents import PARAMETERS, growth
 from mupcheck.parametrization import Role, Table, factors
 from mupcheck.slopes import GROUP, QUANTITY, need_columns
 

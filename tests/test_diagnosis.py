@@ -10,7 +10,8 @@ import pytest
 
 from mupcheck.diagnosis import MAX_CAUSES, diagnose, read_exponents
 from mupcheck.expected import required
-from mupcheck.implied import PARAMETERS, Corner, exponents_of, walk
+from mupcheck.exponents import PARAMETERS, exponents_of
+from mupcheck.implied import Corner, walk
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role
 
 GDN_MUP = TABLES["gdn-mup"]

@@ -4,7 +4,7 @@ from math import inf
 import pytest
 
 from mupcheck.expected import ACTIVATIONS, KINDS, TABLE, TOLERANCES, WEIGHTS, Required, describe, required
-from mupcheck.implied import PARAMETERS
+from mupcheck.exponents import PARAMETERS
 from mupcheck.parametrization import MODES, OPTIMIZERS, TABLES, Role
 
 UPDATES = ("activation_update", "weight_update", "effective_update")

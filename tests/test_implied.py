@@ -12,7 +12,8 @@ import torch
 from test_slopes import make_runs
 
 from mupcheck.expected import ACTIVATIONS, WEIGHTS, required
-from mupcheck.implied import PARAMETERS, Corner, corners, exponents_of, growth, implied, walk
+from mupcheck.exponents import PARAMETERS, exponents_of, growth
+from mupcheck.implied import Corner, corners, implied, walk
 from mupcheck.model.build import build_model, named_weights
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role, parse_table
 from mupcheck.probes import Probe

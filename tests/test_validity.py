@@ -6,7 +6,7 @@ import pytest
 from test_slopes import EFFECTIVE, RESIDUAL, SEEDS, WIDTHS, make_coords
 from test_slopes import make_runs as make_any_runs
 
-from mupcheck.implied import PARAMETERS, growth
+from mupcheck.exponents import PARAMETERS, growth
 from mupcheck.parametrization import TABLES, factors
 from mupcheck.validity import EFFECTS, UPDATES, WEIGHT_UPDATES, examine
 
@@ -349,7 +349,7 @@ def test_little_or_odd_input_is_no_crash():
     assert examine(runs, activations, table=GDN_MUP) == ()
     unknown = diagnostics(runs, "realised_lr", "another_weight", 3.0)
     assert find(runs, unknown, diagnostics(runs, "n_values", "another_weight", 3, step=0), table=GDN_MUP) == []
-    assert examine(runs.assign(status="failed"), coords)[0].text == f"{len(WIDTHS) * len(SEEDS)} runs are missing"
+    assert examine(runs.assign(status="failed"), coords)[0].text == f"{len(WIDTHS) * len(SEEDS)} runs of s are missing"
 
 
 def test_what_cannot_be_examined_is_refused():
