@@ -8,7 +8,7 @@
     [parametrization gdn-mup]
     rules_hash = 7e0f41ac5a2c
     verdict = pass
-    slopes = 316
+    slopes = 113
     effective_update  rms      a_proj          later -0.031 [-0.082, +0.031] 0        pass
 
 A [sweep] says what its [parametrization]s share. Nothing in it depends on the machine, the interpreter or the day; what
@@ -31,7 +31,7 @@ FORMAT = 1
 TITLE = "mupcheck baseline"
 COMMENTS = (
     "# Slopes p of size ~ width^p, at step 0 and over all later steps, with 90% intervals over seeds; then what theory",
-    "# requires of them (-: nothing) and the verdict on that.",
+    "# requires of them and the verdict on that. Slopes of which it requires nothing are left out.",
     "# `mupcheck check PATH --baseline FILE` compares; with --update-baseline it rewrites the lines that moved.",
 )
 # what may differ from machine to machine, and must not: a comment, never compared
@@ -39,7 +39,7 @@ PROVENANCE = ("torch", "device")
 MEASURED_WITH = "# measured with "
 OF_THE_TABLE = "rules_hash"
 OF_A_TABLE = {"rules_hash", "verdict", "slopes"}
-VERDICTS = ("pass", "fail", "cannot tell", "info")
+VERDICTS = ("pass", "fail", "cannot tell")
 RENEW = "restore it, or delete it and write it anew with --update-baseline"
 
 Key = tuple[str, str, str, str]  # of a quantity: kind, stat, site, when ("0" or "later")
@@ -124,9 +124,7 @@ def _entry(row: dict[Any, Any]) -> Entry:
 
 
 def required_text(low: float, high: float) -> str:
-    """Write a required range without spaces: 0, -0.5..0, <=0, or - where theory requires nothing."""
-    if isnan(high):
-        return "-"
+    """Write a required range without spaces: 0, -0.5..0 or <=0."""
     if low == -float("inf"):
         return f"<={high:g}"
     return f"{high:g}" if low == high else f"{low:g}..{high:g}"

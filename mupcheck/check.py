@@ -34,7 +34,7 @@ class Checked:
         outcome: ok, failed or cannot tell: verdict, expectation and baseline taken together.
         reason: of the outcome, one line.
         drift: since the baseline: same, drifted or cannot tell; None without a baseline.
-        comparisons: every slope against the baseline's, in the order of its file.
+        comparisons: every judged slope against the baseline's, in the order of its file.
         answer: what the judge returned.
     """
 
@@ -66,7 +66,7 @@ class Checked:
         """Return what drifted, what passed and fails now, and what is gone or cannot be told; the farthest first."""
         moved = [each for each in self.comparisons if _counts(each)]
         far = {each.key: 0.0 if isnan(each.drift) else abs(each.drift) for each in moved}
-        return sorted(moved, key=lambda each: (not each.failed, not each.judged, -far[each.key]))
+        return sorted(moved, key=lambda each: (not each.failed, -far[each.key]))
 
     @property
     def headline(self) -> str:
@@ -294,10 +294,8 @@ def _drift(comparisons: Sequence[Comparison]) -> str:
 
 
 def _counts(comparison: Comparison) -> bool:
-    """Say whether a comparison is more than good to know: new slopes are, and noise of what nothing is required of."""
-    if comparison.verdict == CANNOT_TELL:
-        return comparison.judged
-    return comparison.failed or comparison.verdict == "gone"
+    """Say whether a comparison is more than good to know, as a new slope is."""
+    return comparison.failed or comparison.verdict in (CANNOT_TELL, "gone")
 
 
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:

@@ -64,9 +64,9 @@ Lr = Annotated[str | None, _option("--lr", "Learning rate at the base width. (de
 CoordSteps = Annotated[int | None, _option("--steps", "Optimizer steps. (default: the last step to record)")]
 Record = Annotated[str | None, _option("--record", "Steps to record. (default: 0,1,2,3,4,8)")]
 Expect = Annotated[str | None, _option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass; an lr sweep expects none)")]
-TopUp = Annotated[bool | None, _option("--top-up/--no-top-up", "Add seeds, then widths, until every verdict is decided. (default: no-top-up)")]
+TopUp = Annotated[bool | None, _option("--top-up/--no-top-up", "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided. (default: no-top-up)")]
 Budget = Annotated[float | None, _option("--budget", "Minutes after which --top-up adds no more. (default: 10)")]
-All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only what does not pass.")]
+All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.")]
 Lrs = Annotated[str | None, _option("--lrs", "Learning rates at the base width: a list, or FROM:TO:FACTOR. (default: 2^-10:2^-4:2 (adamw) or 2^-7:2^-2:1.4142135623730951 (sgd))")]
 Refine = Annotated[bool | None, _option("--refine/--no-refine", "Add learning rates around and beyond each optimum until it is bracketed. (default: no-refine)")]
 Precision = Annotated[float | None, _option("--precision", "Octaves of lr on either side of a bracketed optimum. (default: 0.25)")]
@@ -131,7 +131,7 @@ def run(
     engine: Engine = "local", out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False,
     json: Json = False, expect: Expect = None, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
-    """Run a sweep file, a coordinate check or a learning-rate sweep.
+    """Run a sweep file, a coordinate check or a learning-rate sweep; all that is not an option here stands in the file.
 
     Example: mupcheck run sweeps/demo_lr.toml
     """
@@ -166,7 +166,7 @@ def check(
     markdown: Annotated[Path | None, _option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)")] = None,
     expect: Expect = None, json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
-    """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails.
+    """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails, 3 if it cannot tell.
 
     Example: mupcheck check results/ --baseline sweeps/baseline.txt
     """
@@ -315,7 +315,7 @@ def selftest(
 ) -> None:  # fmt: skip
     """Plant faults and see whether the judge catches and names each, and whether it leaves a correct table alone.
 
-    Takes some minutes on two cores. Example: mupcheck selftest --opt sgd --mode heads
+    Exits with 1 if it does not. Takes some minutes on two cores. Example: mupcheck selftest --opt sgd --mode heads
     """
     from mupcheck.faults import FAULTS
     from mupcheck.selftest import plant_faults, repeat

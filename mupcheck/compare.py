@@ -24,9 +24,6 @@ from mupcheck.judge import Judgement
 # and SGD (heads), with other instruction sets (none, AVX2, AVX-512), the reference backend and float64: no judged slope
 # moved by more than 0.0006, the third decimal of the file adds 0.0005; a wrong exponent moves one by 0.5.
 DRIFT_TOLERANCE = 0.005
-# Where training is unstable (sp under SGD) rounding moved gradients' slopes, none of them judged, by up to 0.36 of half
-# their interval; 0.5 leaves room.
-SHARE_OF_INTERVAL = 0.5
 # With other seeds: below it a drift changes no verdict (expected.TOLERANCES).
 SEEDS_TOLERANCE = 0.25
 FAMILY_CONFIDENCE = 0.99  # that no slope of a group is said to have drifted by chance alone
@@ -42,9 +39,8 @@ class Comparison:
         slope, baseline: NaN where there is none.
         drift: slope - baseline.
         tolerance: what the drift may be.
-        verdict: same, drifted, new (not in the baseline), gone (not measured now) or cannot tell.
+        verdict: same, drifted, new (not in the baseline), gone (not judged now) or cannot tell.
         was, now: its verdict against theory, "" where there is none.
-        judged: whether theory requires something of it, now or then.
         line: in the baseline's file, 0 where it is not there.
     """
 
@@ -56,7 +52,6 @@ class Comparison:
     verdict: str
     was: str
     now: str
-    judged: bool
     line: int
 
     @property
@@ -80,7 +75,7 @@ class Comparison:
         if self.verdict == "new":
             return f"{self.name}: {self.slope:+.3f}, not in the baseline"
         if self.verdict == "gone":
-            return f"{self.name}: {self.baseline:+.3f} in the baseline, not measured now"
+            return f"{self.name}: {self.baseline:+.3f} in the baseline, not among what is judged now"
         verdicts = f", {self.was} then, {self.now} now" if self.changed else ""
         return f"{self.name}: {_shown(self.slope)} now, {_shown(self.baseline)} in the baseline{verdicts}"
 
@@ -108,7 +103,7 @@ def check_comparable(judgement: Judgement, stored: Stored, *, where: str) -> Non
 
 
 def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
-    """Compare every pooled slope with the stored one, in the order of the baseline.
+    """Compare every judged slope with the stored one, in the order of the baseline.
 
     With the same seeds the draws are the same and a drift beyond rounding is real. With others it is judged as a
     difference of two means: `drifted` when it is outside an interval that holds for all slopes of the group at once,
@@ -118,9 +113,10 @@ def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
     rows = {quantity(row): row for row in judgement.pooled.to_dict("records")}
     same_seeds = now.settings.get("seeds") == stored.settings.get("seeds")
     seeds = [len(each.settings.get("seeds", "").split(",")) for each in (now, stored)]
-    factor = _family_factor(len(rows), min(seeds))
+    keys = sorted({*now.entries, *stored.entries})
+    factor = _family_factor(len(keys), min(seeds))
     comparisons = []
-    for key in sorted({*now.entries, *stored.entries}):
+    for key in keys:
         new, old = now.entries.get(key), stored.entries.get(key)
         slope = rows[key]["slope"] if new else nan
         comparisons.append(_compare(key, slope, new, old, None if same_seeds else factor))
@@ -138,7 +134,6 @@ def _compare(key: Key, slope: float, new: Entry | None, old: Entry | None, facto
     """Compare one slope; `factor` is None with the same seeds."""
     baseline, drift, tolerance = old.slope if old else nan, nan, DRIFT_TOLERANCE
     was, now = old.verdict if old else "", new.verdict if new else ""
-    judged = any(each is not None and each.required != "-" for each in (new, old))
     if new is None or old is None:
         verdict = "new" if new else "gone"
     elif isnan(slope) or isnan(baseline):
@@ -146,17 +141,15 @@ def _compare(key: Key, slope: float, new: Entry | None, old: Entry | None, facto
         verdict = "same" if isnan(slope) and isnan(baseline) and was == now else "cannot tell"
     else:
         drift = slope - baseline
-        halves = [(each.ci_high - each.ci_low) / 2 for each in (new, old)]
         if factor is None:
-            if not judged and not isnan(halves[1]):
-                tolerance = max(tolerance, SHARE_OF_INTERVAL * halves[1])
             verdict = "drifted" if abs(drift) > tolerance else "same"
         else:
+            halves = [(each.ci_high - each.ci_low) / 2 for each in (new, old)]
             half = inf if any(map(isnan, halves)) else hypot(*halves)
             tolerance = max(tolerance, factor * half)
             verdict = "same" if abs(drift) + half <= SEEDS_TOLERANCE else "cannot tell"
             verdict = "drifted" if abs(drift) > tolerance else verdict
-    return Comparison(key, slope, baseline, drift, tolerance, verdict, was, now, judged, old.line if old else 0)
+    return Comparison(key, slope, baseline, drift, tolerance, verdict, was, now, old.line if old else 0)
 
 
 def _shown(value: float) -> str:

@@ -48,9 +48,23 @@ def test_it_reads_well(file):
     (line,) = {line for line in text.splitlines() if line.startswith("effective_update")}
     assert line.split()[:4] == [*EFFECTIVE, "later"]
     assert line.endswith("0        pass")
-    assert (
-        len({len(line.partition("]")[0]) for line in text.splitlines() if line.startswith(("a", "e", "weight_g"))}) == 1
-    )
+    slopes = [line for line in text.splitlines() if line.startswith(("activation", "effective_update"))]
+    assert len(slopes) == 2 * 3
+    assert len({len(line.partition("]")[0]) for line in slopes}) == 1, "columns stand below each other"
+
+
+def test_what_is_judged_is_kept_once():
+    """A slope of which nothing is required is good to know and no line of a diff; mean_abs moves as rms does."""
+    both = RIGHT | {("activation", "mean_abs", "residual", 1): 0.0, ("weight_update", "spectral", "q_proj", 1): 0.0}
+    (judgement,) = judge(plant(both))
+    verdicts = judgement.pooled.set_index(["stat", "site"])["verdict"]
+    assert verdicts[*FREE[1:]] == "info" and verdicts["mean_abs", "residual"] == "pass"
+    assert set(store(judgement).entries) == {
+        (*RESIDUAL, "0"),
+        (*RESIDUAL, "later"),
+        (*EFFECTIVE, "later"),
+        ("weight_update", "spectral", "q_proj", "later"),
+    }
 
 
 def test_order_and_machine_change_nothing(file):
@@ -82,7 +96,7 @@ def test_a_slope_that_is_not_there_survives(tmp_path):
 
 
 def test_rounding_does_not_flip_the_sign_of_nothing():
-    (judgement,) = judge(plant({(*FREE, 1): 0.0, (*RESIDUAL, 0): 0.0}, noise=0.0))
+    (judgement,) = judge(plant({(*EFFECTIVE, 1): 0.0, (*RESIDUAL, 0): 0.0}, noise=0.0))
     low = np.nextafter(0, -1)
     text = baseline_text(
         [store(replace(judgement, pooled=judgement.pooled.assign(slope=low, ci_low=low, ci_high=low)))]
@@ -92,7 +106,7 @@ def test_rounding_does_not_flip_the_sign_of_nothing():
 
 @pytest.mark.parametrize(
     ("low", "high", "text"),
-    [(0, 0, "0"), (-0.5, 0, "-0.5..0"), (-np.inf, 0, "<=0"), (-1, -1, "-1"), (nan, nan, "-")],
+    [(0, 0, "0"), (-0.5, 0, "-0.5..0"), (-np.inf, 0, "<=0"), (-1, -1, "-1")],
 )
 def test_what_is_required_has_no_spaces(low, high, text):
     assert required_text(low, high) == text
@@ -104,8 +118,8 @@ def cut_line(text):
 
 def twice(text):
     """Say that there is one more slope, and give one a second time."""
-    before, _, after = text.rpartition("slopes = 4")
-    return f"{before}slopes = 5{after}{text.splitlines()[-1]}\n"
+    before, _, after = text.rpartition("slopes = 3")
+    return f"{before}slopes = 4{after}{text.splitlines()[-1]}\n"
 
 
 @pytest.mark.parametrize(
@@ -114,25 +128,23 @@ def twice(text):
         (lambda text: "", "is not a baseline of mupcheck: it is empty"),
         (lambda text: "hello\n" + text, "its first line is 'hello'"),
         (lambda text: text.replace("baseline 1", "baseline 2"), "is a baseline of format 2, this mupcheck reads 1"),
-        (cut_line, "[parametrization sp] says rules_hash = ef56, verdict = fail, slopes = 4, and has 3"),
-        (lambda text: text + text.splitlines()[-1] + "\n", "and has 4 different slopes"),
-        (twice, "slopes = 5, and has 4 different slopes"),
+        (cut_line, "[parametrization sp] says rules_hash = ef56, verdict = pass, slopes = 3, and has 2"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "slopes = 3, and has 3 different slopes"),
+        (twice, "slopes = 4, and has 3 different slopes"),
         (lambda text: text.replace("+0", "+O"), "is not KIND STAT SITE STEP SLOPE [LOW, HIGH] REQUIRED VERDICT"),
         (lambda text: text.replace(" 0     ", " soon "), "step 'soon'"),
         (lambda text: text.replace("  pass", "  fine"), "verdict 'fine'"),
+        (lambda text: text.replace("  pass", "  info"), "verdict 'info'"),
         (lambda text: text.replace("[sweep s]", "<<<<<<< ours"), "'<<<<<<< ours' comes before any [sweep NAME]"),
         (lambda text: text.replace("mode = head-dim\n", ""), "does not say optimizer and mode"),
         (lambda text: text.replace("mode = head-dim\n", "mode\n"), "'mode' is not NAME = VALUE"),
         (lambda text: text.replace("[parametrization sp]", "[table sp]"), "neither [sweep NAME] nor"),
         (lambda text: text.replace("[parametrization sp]", "[parametrization gdn-mup]"), "is there twice"),
-        (lambda text: text.replace("slopes = 4", "slopes = 5"), "slopes = 5, and has 4"),
+        (lambda text: text.replace("slopes = 3", "slopes = 4"), "slopes = 4, and has 3"),
         (lambda text: text.split("[sweep")[0], "it holds no [parametrization]"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_one_line_that_says_where(file, damage, said):
-    slopes = {(*RESIDUAL, 0): 0.5, (*RESIDUAL, 1): 0.5, (*EFFECTIVE, 1): 0.5, (*FREE, 1): 0.0}
-    assert set(slopes) == set(RIGHT)
-    write_baseline(file, [stored(), stored(slopes=slopes, parametrization="sp", rules_hash="ef56")])
     file.write_text(damage(file.read_text()))
     with pytest.raises(ValueError, match="baseline") as caught:
         read_baseline(file)
