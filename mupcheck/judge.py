@@ -27,6 +27,8 @@ from mupcheck.validity import EFFECTS, Finding, examine
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
 N_WORST = 5  # offenders that a judgement names
 MOST_SEEDS = 64  # more cost more than a larger width
+TRUSTED_SEEDS = 8  # whose scatter says how many are needed
+FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at most by this factor
 # Student's quantiles of some 16 seeds: of the interval of a pass, and of a fail among so many slopes (Holm)
 T_PASS, T_FAIL = 1.75, 4.0
 
@@ -248,10 +250,20 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
         return "give at least 3 widths"
     if n_seeds < 2:
         return "give at least 2 seeds, better 8"
-    needed = seeds_needed(open_ones)
-    if needed <= MOST_SEEDS:
-        return f"give about {needed} seeds (--seeds {needed}, or --top-up)"
-    return f"add a larger width, such as {2 * runs['width'].max()}: no number of seeds will do (--top-up tries)"
+    if more := more_seeds(open_ones, n_seeds):
+        return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
+    return f"add a larger width, such as {2 * runs['width'].max()}: more seeds will hardly do (--top-up tries)"
+
+
+def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
+    """Return how many seeds to have next where they may decide the rows of `fit_slopes`, None where widths must.
+
+    An estimate from few seeds is a rough one: it is not trusted to say that none will do, nor to leap ahead.
+    """
+    needed = seeds_needed(table)
+    if n_seeds >= min(needed, MOST_SEEDS) or (needed > MOST_SEEDS and n_seeds >= TRUSTED_SEEDS):
+        return None
+    return ceil(min(max(needed, n_seeds + FEWEST_MORE), GROWTH * n_seeds, MOST_SEEDS))
 
 
 def seeds_needed(table: pd.DataFrame) -> float:

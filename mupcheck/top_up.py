@@ -7,12 +7,11 @@ decided from the judgements at hand, so an interrupted check goes on as it would
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
-from mupcheck.judge import MOST_SEEDS, Judgement, open_slopes, seeds_needed
+import pandas as pd
 
-FEWEST_MORE = 4  # seeds at a time, at least
-GROWTH = 3  # by this factor at a time, at most: an estimate from few seeds is a rough one
+from mupcheck.judge import Judgement, more_seeds, open_slopes
+
 MOST_WIDTHS_MORE = 2
 
 
@@ -38,10 +37,8 @@ def next_round(judgements: Sequence[Judgement], *, widths: Sequence[int]) -> Mor
     chosen = [judgement for judgement in judgements if judgement.parametrization in undecided]
     n_seeds = max(len(judgement.measured["seeds"]) for judgement in chosen)
     used = max((judgement.measured["widths"] for judgement in chosen), key=len)
-    needed = max(seeds_needed(rows) for rows in undecided.values())
-    if n_seeds < min(needed, MOST_SEEDS):
-        wanted = min(max(needed, n_seeds + FEWEST_MORE), GROWTH * n_seeds, MOST_SEEDS)
-        return More(tuple(undecided), tuple(used), ceil(wanted))
+    if more := more_seeds(pd.concat(undecided.values()), n_seeds):
+        return More(tuple(undecided), tuple(used), more)
     if len(used) < len(widths) + MOST_WIDTHS_MORE:
         return More(tuple(undecided), (*used, 2 * max(used)), n_seeds)
     return None
