@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-etree = pytest.importorskip("lxml.etree")  # of the test extra; a GPU image may lack it
 from planted_checks import EFFECTIVE, RESIDUAL, RIGHT, plant, together, write
 
 from mupcheck import cli
 from mupcheck.baseline import read_baseline
 from mupcheck.check import Report
+
+etree = pytest.importorskip("lxml.etree")  # of the test extra; a GPU image may lack it
 
 WRONG = RIGHT | {(*EFFECTIVE, 1): 0.5}
 DRIFTED = RIGHT | {(*EFFECTIVE, 1): 0.1}

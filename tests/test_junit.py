@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-etree = pytest.importorskip("lxml.etree")  # of the test extra; a GPU image may lack it
 from planted_checks import EFFECTIVE, RIGHT, plant, together
 
 from mupcheck.baseline import store
@@ -13,6 +11,8 @@ from mupcheck.check import check_results
 from mupcheck.judge import judge
 from mupcheck.junit import junit_xml, safe
 from mupcheck.validity import Finding
+
+etree = pytest.importorskip("lxml.etree")  # of the test extra; a GPU image may lack it
 
 SCHEMA = etree.XMLSchema(etree.parse(Path(__file__).parent / "junit.xsd"))
 WRONG = RIGHT | {(*EFFECTIVE, 1): 0.5}
