@@ -1,15 +1,12 @@
 """`mupcheck check` as a user and a CI job meet it: page, JSON, files, annotations, exit codes, one line for a fault."""
 
-import contextlib
-import io
-import json
-import signal
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import mupcheck
 from planted_checks import EFFECTIVE, RESIDUAL, RIGHT, plant, together, write
 
 from mupcheck import cli
@@ -22,31 +19,7 @@ WRONG = RIGHT | {(*EFFECTIVE, 1): 0.5}
 DRIFTED = RIGHT | {(*EFFECTIVE, 1): 0.1}
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        """The one JSON document that is all of stdout; NaN and Infinity are not JSON."""
-
-        def refuse(constant):
-            raise ValueError(f"{constant} is not JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-def check(*arguments: object) -> Answer:
-    """Run `mupcheck check` in this process, as its entry point does."""
-    out, err, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mupcheck", "check", *map(str, arguments)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
-    signal.signal(signal.SIGTERM, terminate)
-    return Answer(ended.value.code, out.getvalue(), err.getvalue())
+check = partial(mupcheck, "check")
 
 
 @pytest.fixture(autouse=True)

@@ -1,23 +1,21 @@
 """The command line as a user meets it: answers, exit codes, one line for every fault, and help that tells the truth."""
 
 import contextlib
-import io
 import json
 import os
 import pty
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import typer
+from commands import Answer, mupcheck
 
 from mupcheck import cli, runner, terminal
 from mupcheck.doctor import try_backend
@@ -61,36 +59,6 @@ batch_size = 2
 seq_len = 8
 eval_tokens = 16
 """
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        """The one JSON document that is all of stdout; NaN and Infinity are not JSON."""
-
-        def refuse(constant):
-            raise ValueError(f"{constant} is not JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-def mupcheck(*arguments: object, **environment: str) -> Answer:
-    """Run the command line in this process, as its entry point does."""
-    out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mupcheck", *map(str, arguments)])
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
-    signal.signal(signal.SIGTERM, terminate)
-    return Answer(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def process(*arguments: object, **environment: str) -> Answer:
