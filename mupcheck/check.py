@@ -198,7 +198,9 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
     if slopes:
         lines += [f"moved: {each.text}" for each in checked.moved[:N_LINES] if each.text not in checked.reason]
     if checked.drift == "drifted":
-        lines.append("next step: find the change that moved them; if it is meant, renew the baseline")
+        lines.append(
+            "next step: find the change that moved them; if it is meant, renew the baseline with --update-baseline"
+        )
     return lines
 
 

@@ -41,12 +41,14 @@ class Cause:
         row: where to look in the table, such as "gate_scalar, lr (sgd)" or "multiplier mixer_out".
         change: exponent of m by which that entry is off.
         n_explained: failed slopes that it bears on directly; 0 if it is only all that seems off.
+        remedy: what to do about it.
     """
 
     text: str
     row: str
     change: float
     n_explained: int
+    remedy: str = ""
 
     def __str__(self) -> str:
         """Say the cause and the row in one line."""
@@ -279,28 +281,33 @@ def _cause(
     what = {"init": "the initial std", "lr": f"the {need.optimizer} lr", "multiplier": "the output"}[field]
     leads_to = ": " if direct else ", which may be behind "
     text = f"{what} of {who} carries an extra m^{shown}{leads_to}{_evidence(explained)}"
+    remedy = f"take m^{shown} out of {row} (m = width / base width)"
     if given is not None:
-        text += _in_table(suspect, behind or "", need, given)
-    return Cause(text, row, _round(change), len(explained) if direct else 0)
+        said, remedy = _in_table(suspect, behind or "", row, need, given)
+        text += said
+    return Cause(text, row, _round(change), len(explained) if direct else 0, remedy)
 
 
-def _in_table(suspect: _Suspect, behind: str, need: Exponents, given: Exponents) -> str:
-    """Say what the table has in the entry, so that a wrong table and a table not followed are told apart."""
+def _in_table(suspect: _Suspect, behind: str, row: str, need: Exponents, given: Exponents) -> tuple[str, str]:
+    """Say what the table has in the entry, and what to do: a wrong table and one not followed are told apart."""
     field = suspect.field
     if behind:
         has, wants = given.multipliers[behind], need.multipliers[behind]
     else:
         has, wants = (getattr(of.entries[suspect.sites[0]], field) for of in (given, need))
-    text = f"; the table has {write_exponent(has)} there"
+    text = f"; your table has exponent {write_exponent(has)} there"
     declared = has - wants
     if suspect.sites:
         together = suspect.sites if suspect.sites == MLP and field == "multiplier" else suspect.sites[:1]
         declared = sum(_errors(site, _entry(site, given), need)[field] for site in together)
     if not declared:
         right = f"as {REFERENCE}" if has == wants else "which is right with its other entries"
-        return f"{text}, {right}: the code does not follow it"
+        return f"{text}, {right}: the code does not follow it", f"let the code follow its table in {row}"
     text += f", {REFERENCE} {write_exponent(wants)}"
-    return text if abs(declared - suspect.change) <= AGREES else f"{text}: the code follows neither"
+    if abs(declared - suspect.change) > AGREES:
+        return f"{text}: the code follows neither", f"let the code follow its table in {row}"
+    wanted = has - declared  # with its other entries as they are
+    return text, f"set {row} to {write_exponent(wanted)}, where it is {write_exponent(has)}"
 
 
 def _evidence(explained: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from mupcheck.implied import Range, implied_by
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
 
 STATS = {"activation": ("rms", "mean_abs"), "weight_update": ("rms", "spectral")}  # rms alone for all other kinds
-STEPS = ("0", "after 0")
+STEPS = ("0", "later")
 READOUTS = ("untied", "tied")
 WITHOUT_GRADIENT = ("alpha", "qk", "state")  # made for the probe alone, and a last state that nothing reads
 SPECTRAL_ROLES = (Role.HIDDEN, Role.GATE, Role.READOUT, Role.SHORT_CONV)  # of which a spectral norm is recorded
@@ -124,7 +124,7 @@ NOT_JUDGED = (
     NotJudged("activation_update", "",                  "under SGD it holds the changes of q, k and the embedding, whose slopes have not settled; the effective updates are judged", optimizer="sgd"),
     NotJudged("activation_update", "o_norm",            "its input crosses over from -1/2 to 0", mode="head-dim"),
     NotJudged("activation_update", "",                  "theory states no slope for its change"),
-    NotJudged("activation_grad",   "",                  "falls with the loss on the repeated batch, and wider models fit it sooner", step="after 0"),
+    NotJudged("activation_grad",   "",                  "falls with the loss on the repeated batch, and wider models fit it sooner", step="later"),
     NotJudged("activation_grad",   "z_alpha z_beta",    "from -1/2 (independent terms) to 0 (aligned ones): see `mupcheck gates`", mode="head-dim"),
     NotJudged("activation_grad",   "",                  "theory states its slope, -1, for residual, mixer_out, mlp_out, gate, v_pre and v_conv"),
     NotJudged("weight",            "",                  "as the table's init exponent says; whether that is right, the activations say"),

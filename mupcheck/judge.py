@@ -175,28 +175,29 @@ def _conclude(
     """Return the judgement on one group from its slopes and findings."""
     first = runs.iloc[0]
     counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
-    failed = pooled[pooled["verdict"] == "fail"]
+    failed, later = pooled[pooled["verdict"] == "fail"], "later steps"
     if failed.empty:
-        failed = slopes[slopes["verdict"] == "fail"]
+        failed, later = slopes[slopes["verdict"] == "fail"], ""
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()
     worst: tuple[str, ...] = ()
     if len(failed) or against["fail"]:
-        verdict, worst = "fail", _worst(failed)
+        verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
         causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]
         next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"
         if causes:
-            next_step = f"take m^{write_exponent(causes[0].change)} out of {causes[0].row}"
+            next_step = causes[0].remedy
     elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
         verdict = "cannot tell"
         reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
     elif counts["cannot tell"]:
         verdict, worst = "cannot tell", _worst(open_ones)
-        reason = f"{counts['cannot tell']} of {len(pooled) - counts['info']} slopes are open, such as {worst[0]}"
+        n_judged = len(pooled) - counts["info"]
+        reason = f"{counts['cannot tell']} of {n_judged} slopes are not known well enough, such as {worst[0]}"
         next_step = _more(open_ones, runs)
     elif not ((pooled["kind"] == "effective_update") & (pooled["verdict"] != "info")).any():
         verdict, reason = "cannot tell", "no effective update was recorded"
@@ -225,12 +226,12 @@ def _conclude(
     )
 
 
-def _worst(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return lines on the rows that are farthest off, one for each kind and site."""
+def _worst(table: pd.DataFrame, *, later: str = "later steps") -> tuple[str, ...]:
+    """Return lines on the rows that are farthest off, one for each kind and site; `later` names the steps after 0."""
     rows = farthest_first(table).drop_duplicates(["kind", "site"]).head(N_WORST)
     return tuple(
         f"{row.kind} {row.stat} of {row.site}{f', layer {row.layer}' if row.layer >= 0 else ''}, "
-        f"{'step 0' if row.step == 0 else f'to step {row.step}'}: {row.reason}"
+        f"{'step 0' if row.step == 0 else later or f'step {row.step}'}: {row.reason}"
         for row in rows.itertuples()
     )
 

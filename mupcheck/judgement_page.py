@@ -17,19 +17,21 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
     """Print one judgement.
 
     Args:
-        every: every quantity, and not only effective updates and what does not pass.
+        every: every quantity, and not only what does not pass, or the effective updates of a pass.
     """
     out = console()
-    rows, left_out = _worth_a_look(judgement.pooled, every=every)
-    table = table_of("quantity", "site", "steps", "slope", "90% interval", "required", "implied", "verdict")
+    out.print(_how_measured(judgement), soft_wrap=True)
+    rows, left_out = _worth_a_look(judgement, every=every)
+    table = table_of("quantity", "site", "step", "slope", "90% interval", "required", "implied", "verdict")
     for cell in rows.to_dict("records"):
+        required = range_text(cell["required_low"], cell["required_high"])
         table.add_row(
             f"{cell['kind']} {cell['stat']}",
             cell["site"],
-            "after 0" if cell["step"] else "0",
+            "later" if cell["step"] else "0",
             number(cell["slope"], "+.2f"),
             f"[{number(cell['ci_low'], '+.2f')}, {number(cell['ci_high'], '+.2f')}]",
-            range_text(cell["required_low"], cell["required_high"]),
+            f"{required} ±{cell['tolerance']:g}" if required else "",
             range_text(cell["implied_low"], cell["implied_high"]),
             styled(cell["verdict"]),
         )
@@ -46,8 +48,6 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
     )
     if judgement.verdict != "pass":
         out.print(f"  why: {judgement.reason}", soft_wrap=True)
-        for line in judgement.worst[1:]:
-            out.print(f"       {line}", soft_wrap=True)
     for i, cause in enumerate(judgement.causes, 1):
         out.print(f"  likely cause {i}: {cause}", soft_wrap=True)
     if judgement.next_step:
@@ -87,11 +87,21 @@ def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
     }
 
 
-def _worth_a_look(pooled: pd.DataFrame, *, every: bool) -> tuple[pd.DataFrame, int]:
-    """Return the rows to print, and how many that do not pass are left out: effective updates, and the worst others."""
+def _how_measured(judgement: Judgement) -> str:
+    """Say over what the slopes are: widths, seeds and steps."""
+    widths, seeds, record = (judgement.measured[name] for name in ("widths", "seeds", "record"))
+    over = f"widths {', '.join(map(str, widths))} (base {judgement.measured['base_width']}), {len(seeds)} seeds"
+    return f"{judgement.title}, {over}, steps {', '.join(map(str, record))}"
+
+
+def _worth_a_look(judgement: Judgement, *, every: bool) -> tuple[pd.DataFrame, int]:
+    """Return the rows to print, and how many that do not pass are left out: of a pass the effective updates."""
+    pooled = judgement.pooled
     if every:
         return pooled, 0
-    effective = pooled[pooled["kind"] == "effective_update"]
-    trouble = pooled[(pooled["kind"] != "effective_update") & pooled["verdict"].isin(["fail", "cannot tell"])]
-    shown = pd.concat([effective, farthest_first(trouble).head(MAX_LINES)]) if len(trouble) else effective
-    return shown, max(len(trouble) - MAX_LINES, 0)
+    if judgement.verdict == "pass":
+        return pooled[pooled["kind"] == "effective_update"], 0
+    trouble = pooled[pooled["verdict"].isin(["fail", "cannot tell"])]
+    failed = farthest_first(trouble[trouble["verdict"] == "fail"])
+    shown = pd.concat([failed, farthest_first(trouble[trouble["verdict"] == "cannot tell"])]).head(MAX_LINES)
+    return shown, len(trouble) - len(shown)

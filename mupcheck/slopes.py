@@ -38,6 +38,8 @@ COLUMNS = [
 MIN_WIDTHS = 3  # two points always lie on a line
 FAMILY_LEVEL = 0.05  # chance that any slope of a group fails by noise alone, at most
 EFFECTIVE_SHARE = 0.5  # of that chance, kept for effective updates
+ONE_OF_MANY = "; outside, but of so many slopes one may be by chance"
+ACROSS = "; the interval lies across the tolerance"
 VERDICTS = ("pass", "fail", "cannot tell", "info")
 
 # What all runs of a group must share; widths legitimately differ in the rest (n_params, and by mode the head shapes).
@@ -348,8 +350,8 @@ def _verdict(
     if p_fail <= level:
         return "fail", shown
     if high < need.low - need.tolerance or low > need.high + need.tolerance:
-        return "cannot tell", f"{shown}; outside, but of so many slopes one may be by chance: more seeds can decide"
-    return "cannot tell", f"{shown}; the interval lies across the tolerance: more seeds or widths can decide"
+        return "cannot tell", shown + ONE_OF_MANY
+    return "cannot tell", shown + ACROSS
 
 
 def farthest_first(table: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def print_gates(each: Sequence["GateSlope"], pooled: Sequence["GateSlope"], *, a
         for gate in gates:
             grid.add_row(gate.site, str(gate.layer), str(gate.step), *_numbers(gate))
         for gate in together[key]:
-            grid.add_row(gate.site, "all", "after 0" if gate.step else "0", *_numbers(gate))
+            grid.add_row(gate.site, "all", "later" if gate.step else "0", *_numbers(gate))
         out.print(f"{sweep}: {parametrization} ({optimizer}, {mode})", soft_wrap=True, style="bold")
         out.print(grid)
         for line in _conclusions(together[key]):
@@ -108,7 +108,7 @@ def _conclusion(gate: "GateSlope") -> str:
     """Say which tables' rule for the gates one slope over all layers speaks for."""
     from mupcheck.gates import ALIGNMENTS
 
-    said = f"{gate.site} {'after step 0' if gate.step else 'at step 0'}: {gate.reading}"
+    said = f"{gate.site} {'at later steps' if gate.step else 'at step 0'}: {gate.reading}"
     if len(gate.near) > 1:
         return f"{said}; more seeds or widths can decide"
     if not gate.near:

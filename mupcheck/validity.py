@@ -252,7 +252,11 @@ def _decay(check: _Check) -> Iterator[Finding]:
         (low, high), mode = by_width.index[[0, -1]], check.shared("decay_mode")
         text = f"lr x weight decay of {site} goes from {by_width.iloc[0]:.2g} at width {low}"
         text += f" to {by_width.iloc[-1]:.2g} at {high}, with {mode} decay"
-        advice = "use --decay-mode independent" if mode == "coupled" else "find what overwrote its lr or decay"
+        advice = (
+            "use --decay-mode independent, or --weight-decay 0 for this check"
+            if mode == "coupled"
+            else "find what overwrote its lr or decay"
+        )
         yield Finding("decay", "fail", text, advice)
 
 

@@ -47,7 +47,8 @@ def test_noise_cannot_be_told_whatever_is_expected():
     for expect in (None, "pass", "fail"):
         checked = one(plant(noise=2.0), expect=expect)
         assert (checked.outcome, checked.headline) == ("cannot tell", "cannot tell")
-        assert "more seeds" in checked.reason
+        assert "the interval lies across the tolerance" in checked.reason
+        assert "seeds" in checked.answer.next_step
 
 
 def test_a_failure_is_explained():

@@ -156,13 +156,13 @@ def test_gdn_mup_has_no_cause():
 def test_a_wrong_table_and_a_table_not_followed_are_told_apart(mode):
     wrong = changed(GDN_MUP, Role.SHORT_CONV, lr=-1.0)
     (by_table,), _ = causes_of(wrong, "adamw", mode, table=wrong)
-    assert "the table has -1 there, gdn-mup 0" in by_table.text
+    assert "your table has exponent -1 there, gdn-mup 0" in by_table.text
     assert "the code" not in by_table.text
     (by_code,), _ = causes_of(wrong, "adamw", mode, table=GDN_MUP)
     assert by_code.row == by_table.row == "short_conv, lr (adamw)"
-    assert "the table has 0 there, as gdn-mup: the code does not follow it" in by_code.text
+    assert "your table has exponent 0 there, as gdn-mup: the code does not follow it" in by_code.text
     (neither,), _ = causes_of(changed(GDN_MUP, Role.SHORT_CONV, lr=1.0), "adamw", mode, table=wrong)
-    assert "the table has -1 there, gdn-mup 0: the code follows neither" in neither.text
+    assert "your table has exponent -1 there, gdn-mup 0: the code follows neither" in neither.text
     assert neither.change == 1.0
     same = moved(GDN_MUP, Role.SHORT_CONV, "adamw", 0.5)
     (moved_code,), _ = causes_of(changed(same, Role.SHORT_CONV, lr=-1.0), "adamw", mode, table=same)

@@ -27,7 +27,7 @@ def test_a_group_fails_if_one_slope_does_and_the_worst_is_named_first():
     found = judge_one({RESIDUAL: 0.0, EFFECTIVE: -0.5, O_PROJ: 1.0, FREE: 4.0})
     assert found.verdict == "fail"
     assert found.counts == {"pass": 1, "fail": 2, "cannot tell": 0, "info": 1}
-    assert found.worst[0].startswith("effective_update rms of o_proj, to step 1: slope +1.00 [")
+    assert found.worst[0].startswith("effective_update rms of o_proj, later steps: slope +1.00 [")
     assert any(line.startswith("effective_update rms of q_proj") for line in found.worst)
     assert found.reason == found.worst[0]
 
@@ -37,7 +37,7 @@ def test_one_layer_among_many_fails_the_group():
     assert judge_one(sites).verdict == "pass"
     found = judge_one(sites | {("effective_update", "rms", "q_proj", 4, 1): -1.0})  # -0.11 over all layers
     assert (found.verdict, found.counts["fail"]) == ("fail", 0)
-    assert found.worst[0].startswith("effective_update rms of q_proj, layer 4, to step 1: slope -1.00")
+    assert found.worst[0].startswith("effective_update rms of q_proj, layer 4, step 1: slope -1.00")
 
 
 def test_the_worst_of_many_noisy_slopes_does_not_fail_the_group():

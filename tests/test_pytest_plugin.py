@@ -31,6 +31,7 @@ def run(pytester, monkeypatch):
 
     def run_file(text: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(text)
+        monkeypatch.delenv("CI", raising=False)  # there pytest repeats whole messages in its summary
         return pytester.runpytest_inprocess("-p", "mupcheck.pytest_plugin", *arguments)
 
     return run_file

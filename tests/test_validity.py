@@ -299,7 +299,7 @@ def test_decay_that_fades_with_lr_fails_by_itself():
     failed = find(coupled, *rows, table=GDN_MUP)[0]  # what counts most comes first
     assert failed.effect == "fail"
     assert "lr x weight decay of q_proj goes from 0.001 at width 64 to 0.00013 at 512" in failed.text
-    assert failed.advice == "use --decay-mode independent"
+    assert failed.advice == "use --decay-mode independent, or --weight-decay 0 for this check"
     assert find(make_runs()) == []
 
 
