@@ -367,6 +367,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
     if options["dry_run"]:
         terminal.print_plan(plan, estimate(plan), as_json=options["json"])
+        if sweep.top_up:
+            terminal.say(f"the top-up adds up to 64 seeds and 2 widths, in {sweep.budget:g} minutes, not counted here")
         if sweep.refine:
             terminal.say(
                 "the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here"
@@ -391,10 +393,9 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     verdicts = terminal.print_answer(
         plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False)
     )
-    if sweep.top_up and "cannot tell" in verdicts.values():
-        terminal.say(
-            f"--top-up ended undecided: after {sweep.budget:g} minutes (--budget), or where more does not help"
-        )
+    if sweep.top_up and not errors and "cannot tell" in verdicts.values():
+        why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"
+        terminal.say(f"the top-up ended undecided: {why}")
     for parametrization in (table.name for table in sweep.tables):
         verdict, want = verdicts.get(parametrization, "cannot tell"), expected.get(parametrization)
         if verdict == "cannot tell":
@@ -459,7 +460,7 @@ def _expected(sweep: Any, option: str | None) -> dict[str, str]:
 
 
 def _command_line() -> str:
-    return shlex.join(["mupcheck", *sys.argv[1:]])
+    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part != "--fresh")])
 
 
 def _terminate(_signal: int, _frame: Any) -> NoReturn:

@@ -25,7 +25,9 @@ from mupcheck.store import Results
 from mupcheck.validity import EFFECTS, Finding, examine
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
+FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
 N_WORST = 5  # offenders that a judgement names
+LOOKS_OF_TOP_UP = 6  # from few seeds to MOST_SEEDS by GROWTH, and two more widths
 MOST_SEEDS = 64  # more cost more than a larger width
 TRUSTED_SEEDS = 8  # whose scatter says how many are needed
 FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at most by this factor
@@ -93,8 +95,11 @@ def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
         table = find_rules(runs, resolved.get("tables", {}))
         coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
         tables = {} if table is None else {table.name: table}
-        slopes = fit_slopes(runs, coords, confidence=confidence, level=DETAIL_LEVEL, tables=tables)
-        pooled = fit_slopes(runs, pool(coords), confidence=confidence, level=FAMILY_LEVEL, tables=tables)
+        # who looks again after every round of a top-up has as many chances to be wrong
+        looks = LOOKS_OF_TOP_UP if resolved.get("spec", {}).get("top_up") else 1
+        options: dict[str, Any] = {"confidence": confidence, "tables": tables}
+        slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
+        pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         findings = examine(runs, coords, table=table, missing=_missing(resolved, results.runs, key[0]))
         findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
@@ -121,7 +126,8 @@ def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
     """Return which rows of `fit_slopes` a finding puts in doubt."""
     kinds = table["kind"].isin(finding.kinds) if finding.kinds else True
     sites = table["site"].isin(finding.sites) if finding.sites else True
-    return pd.Series(finding.effect == "cannot tell", index=table.index) & kinds & sites
+    steps = table["step"] > 0 if finding.later else True
+    return pd.Series(finding.effect == "cannot tell", index=table.index) & kinds & sites & steps
 
 
 def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
@@ -177,7 +183,8 @@ def _conclude(
     counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
     failed, later = pooled[pooled["verdict"] == "fail"], "later steps"
     if failed.empty:
-        failed, later = slopes[slopes["verdict"] == "fail"], ""
+        # few seeds agree by luck on one of hundreds
+        failed, later = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)], ""
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()
@@ -188,9 +195,8 @@ def _conclude(
         causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]
+        advice += [cause.remedy for cause in causes]
         next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"
-        if causes:
-            next_step = causes[0].remedy
     elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
         verdict = "cannot tell"
         reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
@@ -201,7 +207,7 @@ def _conclude(
         next_step = _more(open_ones, runs)
     elif not ((pooled["kind"] == "effective_update") & (pooled["verdict"] != "info")).any():
         verdict, reason = "cannot tell", "no effective update was recorded"
-        next_step = "record a step after 0, with full probes"
+        next_step = "set probes = 'full'" if (slopes["step"] > 0).any() else "record a step after 0"
     elif against["no pass"]:
         verdict = "cannot tell"
         reason, next_step = against["no pass"][0].text, against["no pass"][0].advice
@@ -247,6 +253,9 @@ def open_slopes(judgement: Judgement) -> pd.DataFrame:
 def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Say what would decide slopes whose interval lies across the tolerance: so many seeds, or larger widths."""
     n_seeds, n_widths = runs["seed"].nunique(), runs["width"].nunique()
+    if len(nothing := open_ones[open_ones["slope"].isna()]) == len(open_ones):
+        return f"see why {nothing['site'].iloc[0]} has a size of 0 or no number, as behind a readout that starts at 0"
+    open_ones = open_ones[open_ones["slope"].notna()]
     if n_widths < 3:
         return "give at least 3 widths"
     if n_seeds < 2:

@@ -8,10 +8,12 @@ import numpy as np
 from scipy import stats
 
 from mupcheck.expected import TOLERANCES
-from mupcheck.slopes import MIN_WIDTHS
+from mupcheck.slopes import EFFECTIVE_SHARE, FAMILY_LEVEL, MIN_WIDTHS
 
 TOLERANCE = max(TOLERANCES.values())
 MOST_SEEDS = 256
+N_EFFECTIVE = 21  # effective updates, among which half of the level is shared
+POWER = 0.8
 # Scatter over seeds of log2 of a judged size, at one width and pooled over layers and steps: of the median quantity and
 # of the noisiest (dL/dz_alpha under AdamW, A_log under SGD). `gdn-mup`, 2 layers, 4 heads, 16 tokens, widths 64-512, 16
 # seeds, both modes; H100, torch 2.11, 2026-11-25.
@@ -24,7 +26,8 @@ class Resolution:
 
     Attributes:
         typical, noisiest: of the median judged slope and of the noisiest.
-        smallest_fault: distance from what is required at which the median slope is told to be wrong.
+        smallest_fault: distance from what is required at which the effective update of median scatter fails in four of
+            five checks, among all that are judged (Holm).
         seeds: that the noisiest slope needs to pass where it is as required; None if no number will do.
     """
 
@@ -36,7 +39,7 @@ class Resolution:
     def __str__(self) -> str:
         """Say it in one line, before a run."""
         text = f"expected intervals: +-{self.typical:.2f} of a typical slope, +-{self.noisiest:.2f} of the noisiest; "
-        text += f"a typical slope is told wrong from {self.smallest_fault:.2f} off what is required"
+        text += f"a typical effective update that is off by {self.smallest_fault:.2f} fails in 4 of 5 checks"
         if self.noisiest < TOLERANCE:
             return text
         wanted = "more widths" if self.seeds is None else f"about {self.seeds} seeds"
@@ -55,9 +58,12 @@ def resolve(widths: Sequence[int], n_seeds: int, *, optimizer: str, confidence: 
     if len(set(widths)) < MIN_WIDTHS or n_seeds < 2:
         return None
     typical, noisiest = (_half(scatter, widths, n_seeds, confidence) for scatter in SCATTER[optimizer])
+    alone = stats.t.ppf((1 + confidence) / 2, n_seeds - 1)
+    among_all = stats.t.isf(FAMILY_LEVEL * EFFECTIVE_SHARE / N_EFFECTIVE, n_seeds - 1)
+    smallest = TOLERANCE + typical * float(among_all + stats.t.ppf(POWER, n_seeds - 1)) / float(alone)
     counts = range(2, MOST_SEEDS + 1)
     enough = (n for n in counts if _half(SCATTER[optimizer][1], widths, n, confidence) < TOLERANCE)
-    return Resolution(typical, noisiest, TOLERANCE + typical, next(enough, None))
+    return Resolution(typical, noisiest, smallest, next(enough, None))
 
 
 def _half(scatter: float, widths: Sequence[int], n_seeds: int, confidence: float) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 from mupcheck.data import Corpus, open_corpus
 from mupcheck.engines import local
 from mupcheck.parametrization import table_to_json
-from mupcheck.plan import Group, Plan, count_parameters, extend, find_device, group_cost, plan_sweep
+from mupcheck.plan import Group, Plan, count_parameters, estimate, extend, find_device, group_cost, plan_sweep
 from mupcheck.spec import RunSpec, SweepSpec
 from mupcheck.store import Results, StoreError, finished_runs, load_results, write_run, write_sweep
 
@@ -101,7 +101,8 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
             continue
         added = sum(map(group_cost, plan.groups))
         minutes = (time.monotonic() - start) / 60
-        if plan.sweep.top_up and cost and minutes * (1 + added / cost) > plan.sweep.budget:
+        predicted = minutes * added / cost if cost else estimate(plan).seconds / 60
+        if plan.sweep.top_up and minutes + predicted > plan.sweep.budget:
             return
         cost += added
         yield plan

@@ -144,13 +144,14 @@ def _judge_one(fault: Fault, results: Results, table: str) -> Caught:
     try:
         (judgement,) = judge(mine)
     except ValueError as error:
-        return Caught(fault, "refused", (str(error),), True, fault.named in str(error), 0)
+        return Caught(fault, "refused", (str(error),), True, f"differ in {fault.named} " in str(error), 0)
     said, open_ones = _said(judgement), judgement.counts["cannot tell"]
     if fault.harmless:
         return Caught(fault, judgement.verdict, said, judgement.verdict != "fail", None, open_ones)
-    first_cause = judgement.causes[0].row if judgement.causes else ""
-    names = (first_cause, *(finding.name for finding in judgement.findings))
-    named = fault.named in names or fault.named in judgement.reason
+    first_cause = [cause.row for cause in judgement.causes[:1]]
+    findings = [finding.name for finding in judgement.findings if finding.effect != "warning"]
+    phrase = " " in fault.named and fault.named in judgement.reason
+    named = fault.named in (*first_cause, *findings) or phrase
     return Caught(fault, judgement.verdict, said, judgement.verdict != "pass", named, open_ones)
 
 

@@ -241,7 +241,13 @@ def console() -> "Console":
     """Return a console for answers on stdout; a pipe gets plain text of PIPE_COLUMNS."""
     from rich.console import Console
 
-    return Console(
+    class Quiet(Console):
+        """A console whose reader may leave: the rest goes nowhere, and the verdict keeps its exit code."""
+
+        def on_broken_pipe(self) -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return Quiet(
         width=None if sys.stdout.isatty() else PIPE_COLUMNS,
         force_terminal=False if _is_plain(sys.stdout) else None,
         highlight=False,

@@ -46,5 +46,6 @@ def next_round(judgements: Sequence[Judgement], *, widths: Sequence[int]) -> Mor
 
 def _is_open(judgement: Judgement) -> bool:
     """Say whether a judgement waits for nothing but shorter intervals."""
-    blocked = any(finding.effect != "warning" and not finding.kinds for finding in judgement.findings)
-    return judgement.verdict == "cannot tell" and not blocked and len(open_slopes(judgement)) > 0
+    in_doubt = judgement.counts["cannot tell"] > len(open_slopes(judgement))
+    blocked = any(finding.effect == "no pass" for finding in judgement.findings)
+    return judgement.verdict == "cannot tell" and not blocked and not in_doubt

@@ -51,6 +51,7 @@ class Finding:
         text: what was seen, and where.
         advice: what to change.
         kinds, sites: the quantities in doubt; an empty tuple means all.
+        later: whether those of step 0 are not.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Finding:
     advice: str = ""
     kinds: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    later: bool = False
 
     def __str__(self) -> str:
         """Say what was seen and what to change, in one line."""
@@ -173,9 +175,12 @@ def _scalars(check: _Check) -> Iterator[Finding]:
         if check.table is not None:
             setting = {"optimizer": check.shared("optimizer"), "mode": check.shared("mode")}
             exponent = check.table.rule(of.role, **setting).multiplier
+        if check.shared("mode") == "heads":
+            # only whole repetitions of the base width's heads hold the same draws
+            rows = rows[rows["width"] % check.runs["base_width"].iloc[0] == 0]
         rows = rows.assign(value=rows["value"] * rows["width"].astype(float) ** exponent)
         by_seed = rows.groupby(["seed", "layer"])["value"]
-        if (by_seed.max() / by_seed.min()).median() > 1 + DRAWN_ALIKE:
+        if len(rows) and (by_seed.max() / by_seed.min()).median() > 1 + DRAWN_ALIKE:
             sizes = rows.groupby("width")["value"].median()
             text = f"{site} starts at {sizes.iloc[0]:.3g} at width {sizes.index[0]} and at {sizes.iloc[-1]:.3g} at "
             text += f"{sizes.index[-1]}, its multiplier included: the gates are other gates at another width"
@@ -189,7 +194,7 @@ def _clipping(check: _Check) -> Iterator[Finding]:
         text = f"clipping was active, most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps)"
         hides = check.shared("optimizer") == "sgd"
         effect = "cannot tell" if hides else "warning"
-        yield Finding("clipping", effect, text, "switch it off (--clip 0)", kinds=UPDATES)
+        yield Finding("clipping", effect, text, "set clip = 0", kinds=UPDATES)
 
 
 def _realised(check: _Check) -> Iterator[Finding]:
@@ -286,6 +291,14 @@ def _trained(check: _Check) -> Iterator[Finding]:
             kinds=WEIGHT_UPDATES,
             sites=(str(site),),
         )
+    if len(full):
+        worst = full.loc[full["value"].idxmax()]
+        text = (
+            f"saturated, so that activations say nothing of the rules: {worst['site']} changed by {worst['value']:.2g}"
+        )
+        text += " of its size"
+        kinds = ("activation", "activation_update")
+        yield Finding("saturated", "cannot tell", text, "use a smaller lr or fewer steps", kinds=kinds, later=True)
 
 
 def _eps(check: _Check) -> Iterator[Finding]:
@@ -329,7 +342,7 @@ def _protocol(check: _Check) -> Iterator[Finding]:
         text = f"{tokens} tokens a step at base width {run['base_width']} bias slopes by 0.1 to 0.2"
         yield Finding("tokens", "warning", text, "use fewer tokens than the base width, such as 16")
     if run["warmup_steps"] > 0:
-        yield Finding("warm-up", "warning", f"{run['warmup_steps']} steps of warm-up", "use --warmup 0")
+        yield Finding("warm-up", "warning", f"{run['warmup_steps']} steps of warm-up", "set warmup_steps = 0")
     if run["dtype"] == "bfloat16":
         yield Finding("dtype", "warning", "bfloat16 rounds small changes of activations away", "use --dtype float32")
 

@@ -113,7 +113,11 @@ PLANTED = [
 @pytest.mark.parametrize(("name", "effect", "planted", "kinds", "sites", "texts", "advice"), PLANTED)
 def test_what_is_planted_is_found(name, effect, planted, kinds, sites, texts, advice):
     runs = make_runs()
-    found = the_only(find(runs, diagnostics(runs, *planted)))
+    # saturation puts activations in doubt too, after step 0
+    found, *beside = find(runs, diagnostics(runs, *planted))
+    assert [(each.name, each.kinds, each.later) for each in beside] == (
+        [("saturated", ("activation", "activation_update"), True)] if name == "saturated" else []
+    )
     assert (found.name, found.effect, found.kinds, found.sites) == (name, effect, kinds, sites)
     for text in texts:
         assert text in found.text
@@ -229,7 +233,7 @@ def test_clipping_hides_slopes_under_sgd(optimizer, effect):
     found = the_only(find(runs))
     assert (found.name, found.effect, found.kinds, found.sites) == ("clipping", effect, UPDATES, ())
     assert "most at width 256 (30% of the steps)" in found.text
-    assert found.advice == "switch it off (--clip 0)"
+    assert found.advice == "set clip = 0"
     assert find(runs.assign(clipped_fraction=0.05)) == []
     assert find(runs.assign(clipped_fraction=np.nan)) == []  # not recorded
 
@@ -325,7 +329,7 @@ def test_settings_that_bias_slopes_are_warned_of(name, changes, text):
     found = the_only(find(make_runs(**changes)))
     assert (found.name, found.effect) == (name, "warning")
     assert text in found.text
-    assert found.advice.startswith("use ")
+    assert found.advice.startswith(("use ", "set "))
 
 
 def test_what_counts_most_comes_first():
@@ -360,3 +364,20 @@ def test_what_cannot_be_examined_is_refused():
         examine(runs.drop(columns="n_params"), good_coords(runs))
     with pytest.raises(ValueError, match="coords has no column 'stat'"):
         examine(runs, good_coords(runs).drop(columns="stat"))
+
+
+@pytest.mark.parametrize("widths", [(64, 96, 160), (64, 128, 256)])
+def test_heads_that_are_no_whole_repetition_start_at_other_sizes_and_that_is_no_finding(widths):
+    # as model.build repeats the base width's draws: 4, 6 and 10 heads hold them in other proportions
+    draws = np.array([0.3, 1.9, 2.4, 2.7])
+    runs = make_runs(widths=widths, seeds=(0, 1), mode="heads", base_width=64, n_params=0)
+    runs["n_params"] = runs["width"] ** 2
+    start = make_coords(runs, {("weight", "rms", "A_log", 0, 0): 0.0})
+
+    def sizes(shrunk):
+        heads = [np.resize(draws, 4 * width // 64) * (64 / width) ** shrunk for width in runs["width"]]
+        return start.assign(value=[float(np.sqrt(np.mean(each**2))) for each in heads])
+
+    assert not [found for found in examine(runs, sizes(0.0)) if found.name == "gate scalars"]
+    shrunk = [found for found in examine(runs, sizes(0.5)) if found.name == "gate scalars"]
+    assert len(shrunk) == (1 if widths[1] % 64 == 0 else 0)  # seen at whole repetitions only
