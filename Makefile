@@ -12,7 +12,6 @@ RESULTS ?= results
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
 	@echo "make test       install, lint, type check, test, regression"
-	@echo "make regression coordinate checks of every shipped table against theory and sweeps/baseline.txt"
 	@echo "make check      lint and type check alone"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"

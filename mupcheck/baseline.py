@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 
+from mupcheck.comparable import Group
 from mupcheck.judge import Judgement
 from mupcheck.store import write_text
 
@@ -43,7 +44,6 @@ VERDICTS = ("pass", "fail", "cannot tell")
 RENEW = "restore it, or delete it and write it anew with --update-baseline"
 
 Key = tuple[str, str, str, str]  # of a quantity: kind, stat, site, when ("0" or "later")
-Group = tuple[str, str, str, str]  # sweep, parametrization, optimizer, mode
 
 
 @dataclass(frozen=True)

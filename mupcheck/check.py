@@ -10,13 +10,14 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mupcheck.baseline import Group, Stored, read_baseline
+from mupcheck.baseline import Stored, read_baseline
+from mupcheck.comparable import GROUP, Group, group_of, title_of
 from mupcheck.compare import Comparison, check_comparable, compare, renew_file
 from mupcheck.judge import Judgement, judge
-from mupcheck.spec import VERDICTS
-from mupcheck.store import Results, finished_runs, load_results, read_sweep
+from mupcheck.spec import VERDICTS, expected_verdict
+from mupcheck.store import Results, finished_runs, load_results, n_missing, read_sweep
 from mupcheck.transfer import Transfer, transfer
-from mupcheck.validity import say_missing
+from mupcheck.validity import LOST, say_missing
 
 OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
 WORST_FIRST = (FAILED, CANNOT_TELL, OK)
@@ -54,12 +55,12 @@ class Checked:
     @property
     def group(self) -> Group:
         """Return (sweep, parametrization, optimizer, mode)."""
-        return self.sweep, self.parametrization, self.optimizer, self.mode
+        return group_of(self)
 
     @property
     def title(self) -> str:
         """Return the group as a person reads it."""
-        return f"{self.parametrization} ({self.optimizer}, {self.mode})"
+        return title_of(self)
 
     @property
     def moved(self) -> list[Comparison]:
@@ -135,8 +136,8 @@ def check_results(
     if expect is not None and expect not in known:
         raise ValueError(f"expect = {expect!r} is no verdict of what is there; try {' or '.join(known)}")
     stored = {each.group: each for each in baseline or ()}
-    if stored and not any(_group(answer) in stored for answer in answers):
-        raise ValueError(_strangers(list(stored), [_group(a) for a in answers if isinstance(a, Judgement)], where))
+    if stored and not any(group_of(answer) in stored for answer in answers):
+        raise ValueError(_strangers(list(stored), [group_of(a) for a in answers if isinstance(a, Judgement)], where))
     groups = []
     for answer in answers:
         checked = _against_theory(answer, _expected(answer, results.sweeps, expect))
@@ -188,7 +189,7 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
         if slopes:
             lines += [f"slope: {line}" for line in answer.worst[:N_LINES] if line not in checked.reason]
         for finding in (each for each in answer.findings if each.effect != "warning"):
-            lines.append(f"{finding.name}: {finding.text}{f'; {finding.advice}' if finding.advice else ''}")
+            lines.append(f"{finding.name}: {finding}")
         for cause in answer.causes[:N_LINES]:
             lines.append(f"likely cause: {cause.text} (table row: {cause.row}, exponent off by {cause.change:+g})")
         if answer.next_step:
@@ -237,19 +238,12 @@ def _kind(answer: Judgement | Transfer) -> str:
     return "coord" if isinstance(answer, Judgement) else "lr"
 
 
-def _group(answer: Judgement | Transfer) -> Group:
-    return answer.sweep, answer.parametrization, answer.optimizer, answer.mode
-
-
 def _expected(answer: Judgement | Transfer, sweeps: Mapping[str, Any], expect: str | None) -> str | None:
     """Return the verdict that is a success: the option's, else that of the sweep's own file, else the kind's."""
-    kind = _kind(answer)
-    if expect in VERDICTS[kind]:
-        return expect
     spec = sweeps.get(answer.sweep, {}).get("spec")
     of_file = spec.get("expect") if isinstance(spec, dict) else None
-    default = "pass" if kind == "coord" else None
-    return of_file.get(answer.parametrization, default) if isinstance(of_file, dict) else default
+    of_file = of_file if isinstance(of_file, dict) else {}
+    return expected_verdict(_kind(answer), answer.parametrization, of_file=of_file, option=expect)
 
 
 def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Checked:
@@ -260,7 +254,7 @@ def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Check
     elif expected is not None and answer.verdict != expected:
         outcome = FAILED
     return Checked(
-        *_group(answer), _kind(answer), answer.verdict, expected, outcome, answer.reason,
+        *group_of(answer), _kind(answer), answer.verdict, expected, outcome, answer.reason,
         drift=None, comparisons=(), answer=answer,
     )  # fmt: skip
 
@@ -302,15 +296,10 @@ def _counts(comparison: Comparison) -> bool:
 
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     """Say what of the sweep was not there to be judged, "" where all was."""
-    resolved = results.sweeps.get(answer.sweep, {})
-    runs = results.runs[results.runs["sweep"] == answer.sweep]
-    if lacking := len(set(resolved.get("run_ids", [])) - set(runs["run_id"])):
+    if lacking := n_missing(results, answer.sweep):
         return f"{say_missing(lacking, answer.sweep)}; run the same command again"
-    own = runs[runs["parametrization"] == answer.parametrization]
-    lost = own[(own["kind"] == "coord") & (own["status"] != "ok")]
-    if answer.verdict != "fail" and len(lost):
-        widths = ", ".join(map(str, sorted(set(lost["width"]))))
-        return f"{len(lost)} of {len(own)} runs {lost['status'].iloc[0]}, at width {widths}; try a smaller lr"
+    if isinstance(answer, Judgement) and answer.verdict != "fail":
+        return next((str(finding) for finding in answer.findings if finding.name in LOST), "")
     return ""
 
 
@@ -324,11 +313,12 @@ def _empty_sweeps(path: Path) -> list[str]:
 
 def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: str | Path | None) -> list[str]:
     """Name what a baseline holds and a folder lacks: of one sweep's folder its tables, of a results folder all."""
+    of_one_sweep = is_one_sweep(path)
     there = {checked.group for checked in report.groups}
     sweeps = {group[0] for group in there}
     lines = []
     for each in stored:
-        if each.group in there or (is_one_sweep(path) and each.sweep not in sweeps):
+        if each.group in there or (of_one_sweep and each.sweep not in sweeps):
             continue
         what = f"{each.parametrization} of {each.sweep}" if each.sweep in sweeps else f"the sweep {each.sweep}"
         lines.append(f"{what} is in {baseline} and not in {path}; run it, or renew the baseline")
@@ -343,8 +333,7 @@ def _strangers(stored: Sequence[Group], groups: Sequence[Group], where: str) -> 
         ((one, other) for one in stored for other in groups),
         key=lambda pair: sum(a == b for a, b in zip(*pair, strict=True)),
     )
-    names = ("sweep", "parametrization", "optimizer", "mode")
-    field, then, now = next((n, a, b) for n, a, b in zip(names, theirs, ours, strict=True) if a != b)
+    field, then, now = next((n, a, b) for n, a, b in zip(GROUP, theirs, ours, strict=True) if a != b)
     return (
         f"{where} has no group of the results: {field} is {then} there and {now} in the results; "
         "give the baseline that belongs to them, or write one with --update-baseline"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mupcheck.terminal import MAX_LINES, console, number, print_json, range_text, say, styled, table_of
+from mupcheck.terminal import MAX_LINES, console, interval_text, number, print_json, range_text, say, styled, table_of
 
 if TYPE_CHECKING:
     from mupcheck.check import Checked, Report
@@ -60,21 +60,20 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
     from mupcheck.baseline import quantity
     from mupcheck.check import OK, off_by
     from mupcheck.judge import Judgement
-    from mupcheck.slopes import farthest_first
+    from mupcheck.slopes import not_passing
 
     if not isinstance(checked.answer, Judgement) or (checked.outcome == OK and not every):
         return
     compared = {each.key: each for each in checked.comparisons}
-    rows = checked.answer.pooled.to_dict("records")
+    pooled = checked.answer.pooled
+    rows = pooled.to_dict("records")
     if not every:
+        by_key = {quantity(row): row for row in rows}
         # what theory and baseline have against it, in this order; what is expected to fail may do so
-        wrong = [] if checked.verdict == checked.expected else ["fail", "cannot tell"]
-        farthest = farthest_first(checked.answer.pooled).to_dict("records")
-        rows = [row for verdict in wrong for row in farthest if row["verdict"] == verdict]
+        rows = [] if checked.verdict == checked.expected else not_passing(pooled).to_dict("records")
         moved = [each.key for each in checked.moved]
         rows = rows[: MAX_LINES // 2 if moved else MAX_LINES]
         shown = {quantity(row) for row in rows}
-        by_key = {quantity(row): row for row in farthest}
         rows += [by_key[key] for key in moved if key in by_key and key not in shown][: MAX_LINES - len(rows)]
     if not rows:
         return
@@ -90,7 +89,7 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
             row["site"],
             quantity(row)[3],
             number(row["slope"], "+.2f"),
-            f"[{number(row['ci_low'], '+.2f')}, {number(row['ci_high'], '+.2f')}]",
+            interval_text(row["ci_low"], row["ci_high"]),
             range_text(row["required_low"], row["required_high"]),
             "" if row["verdict"] == "info" else number(off, "+.2f"),
             styled(row["verdict"]),

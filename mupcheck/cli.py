@@ -6,12 +6,13 @@ Nothing heavy is imported here: a command imports what it runs, so that `--help`
 import shlex
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mupcheck import terminal, terminal_theory
+from mupcheck import terminal
 
 app = typer.Typer(
     help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
@@ -205,12 +206,11 @@ def rules(
 
     Example: mupcheck rules -p gdn-mup --opt adamw --width 1024 --base-width 256
     """
-    from mupcheck.parametrization import MODES, OPTIMIZERS, TABLES, find_table
+    from mupcheck.parametrization import TABLES, find_table
 
     names = _list("parametrizations", tables, str) if tables else list(TABLES)
     chosen = [find_table(name) for name in names]
-    optimizers = [_one_of("--opt", opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
-    modes = [_one_of("--mode", mode, MODES)] if mode else list(MODES)
+    optimizers, modes = _optimizers_and_modes(opt, mode)
     if width is None:
         terminal.print_tables(chosen, optimizers, modes, as_json=json)
         return
@@ -252,13 +252,14 @@ def identities(
     """
     from mupcheck.identities import check_identities
     from mupcheck.parametrization import find_table
+    from mupcheck.terminal_theory import print_identities
 
     names = _list("parametrizations", tables, str) if tables else ["gdn-mup"]
     for name in names:
         find_table(name)  # a wrong name is said before anything is trained
     settings = [(name, optimizer, each) for name in names for optimizer, each in _settings(opt, mode)]
     found = [i for name, optimizer, each in settings for i in check_identities(name, optimizer=optimizer, mode=each)]
-    terminal_theory.print_identities(found, as_json=json)
+    print_identities(found, as_json=json)
     if any(identity.holds is False for identity in found):
         raise typer.Exit(FAILED)
     if any(identity.holds is None for identity in found):
@@ -276,10 +277,11 @@ def gates(
     """
     from mupcheck.gates import fit_gates
     from mupcheck.store import load_results
+    from mupcheck.terminal_theory import print_gates
 
     results = load_results(path, tables=("runs", "coords"))
     each, pooled = fit_gates(results.runs, results.coords), fit_gates(results.runs, results.coords, pooled=True)
-    terminal_theory.print_gates(each, pooled, as_json=json)
+    print_gates(each, pooled, as_json=json)
     if not any(gate.near for gate in (*each, *pooled)):
         raise typer.Exit(FAILED if strict else CANNOT_TELL)
 
@@ -298,12 +300,12 @@ def explain(
     """
     from mupcheck.explain import explain
     from mupcheck.parametrization import find_table
+    from mupcheck.terminal_theory import print_explanations
 
     chosen = [find_table(name) for name in _list("parametrizations", tables, str)] if tables else []
-    pairs = _settings(opt, mode)
-    optimizers, modes = (list(dict.fromkeys(values)) for values in zip(*pairs, strict=True))
+    optimizers, modes = _optimizers_and_modes(opt, mode)
     answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)
-    terminal_theory.print_explanations(answers, as_json=json)
+    print_explanations(answers, as_json=json)
 
 
 @app.command()
@@ -319,6 +321,7 @@ def selftest(
     """
     from mupcheck.faults import FAULTS
     from mupcheck.selftest import plant_faults, repeat
+    from mupcheck.terminal_theory import print_selftest
 
     settings = _settings(opt, mode)
     faults = [fault for fault in FAULTS if (fault.optimizer, fault.mode) in settings]
@@ -327,18 +330,22 @@ def selftest(
         caught.append(each)
         terminal.say(f"{len(caught)} of {len(faults)}: {each.fault.name} ({each.fault.optimizer}, {each.fault.mode})")
     repeated = list(repeat(repetitions, settings, jobs=jobs)) if repetitions else []
-    terminal_theory.print_selftest(caught, repeated, as_json=json)
+    print_selftest(caught, repeated, as_json=json)
     if not all(each.caught and each.named is not False for each in caught) or any(each.reasons for each in repeated):
         raise typer.Exit(FAILED)
 
 
-def _settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
-    """Return the (optimizer, mode) pairs that two options name; all where they are left out."""
+def _optimizers_and_modes(opt: str | None, mode: str | None) -> tuple[list[str], list[str]]:
+    """Return the optimizers and modes that two options name; all where they are left out."""
     from mupcheck.parametrization import MODES, OPTIMIZERS
 
-    optimizers = [_one_of("--opt", opt, OPTIMIZERS)] if opt else OPTIMIZERS
-    modes = [_one_of("--mode", mode, MODES)] if mode else MODES
-    return [(optimizer, each) for optimizer in optimizers for each in modes]
+    optimizers = [_one_of("--opt", opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
+    return optimizers, [_one_of("--mode", mode, MODES)] if mode else list(MODES)
+
+
+def _settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
+    """Return every (optimizer, mode) of them."""
+    return list(product(*_optimizers_and_modes(opt, mode)))
 
 
 def _sweep(kind: str | None, options: dict[str, Any]) -> None:
@@ -448,15 +455,14 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def _expected(sweep: Any, option: str | None) -> dict[str, str]:
+def _expected(sweep: Any, option: str | None) -> dict[str, str | None]:
     """Return the verdict that each parametrization is expected to get; a learning-rate sweep expects none by itself."""
-    from mupcheck.spec import VERDICTS
+    from mupcheck.spec import VERDICTS, expected_verdict
 
-    names = [table.name for table in sweep.tables]
     if option is not None:
-        return dict.fromkeys(names, _one_of("--expect", option, VERDICTS[sweep.kind]))
-    default = dict.fromkeys(names, "pass") if sweep.kind == "coord" else {}
-    return default | dict(sweep.expect)
+        _one_of("--expect", option, VERDICTS[sweep.kind])
+    names = [table.name for table in sweep.tables]
+    return {name: expected_verdict(sweep.kind, name, of_file=sweep.expect, option=option) for name in names}
 
 
 def _command_line() -> str:

@@ -9,7 +9,6 @@ from scipy import stats
 
 from mupcheck.baseline import (
     Entry,
-    Group,
     Key,
     Stored,
     quantity,
@@ -18,6 +17,7 @@ from mupcheck.baseline import (
     store,
     write_baseline,
 )
+from mupcheck.comparable import CONFIDENCE, Group
 from mupcheck.judge import Judgement
 
 # The same seeds give the same draws on every machine, so what differs is rounding. Six tables under AdamW (head-dim)
@@ -27,7 +27,6 @@ DRIFT_TOLERANCE = 0.005
 # With other seeds: below it a drift changes no verdict (expected.TOLERANCES).
 SEEDS_TOLERANCE = 0.25
 FAMILY_CONFIDENCE = 0.99  # that no slope of a group is said to have drifted by chance alone
-CONFIDENCE = 0.90  # of the intervals in file and judgement
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from itertools import product
 from math import isnan, nan
 
 from mupcheck.expected import ACTIVATIONS, KINDS, WEIGHTS, Required, required
+from mupcheck.exponents import PARAMETERS
 from mupcheck.implied import Range, implied_by
 from mupcheck.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
 
@@ -45,10 +46,6 @@ def _made(where: str, weights: str = "") -> Place:
     return Place(where, tuple(weights.split()))
 
 
-def _held(role: Role, where: str) -> Place:
-    return Place(where, role=role)
-
-
 # fmt: off
 PLACES_OF_ACTIVATIONS = {
     "embedding":  _made("the embedding's row of each token; enters the first block as x", "embedding"),
@@ -78,29 +75,30 @@ PLACES_OF_ACTIVATIONS = {
     "final_norm": _made("RMSNorm(x) * final_norm_gain after the last block: what the readout reads", "final_norm_gain"),
     "logits":     _made("readout(final_norm), of the embedding where tied, times the forward multiplier logits", "readout embedding"),
 }
-PLACES_OF_WEIGHTS = {
-    "embedding":       _held(Role.EMBEDDING, "[vocabulary, d]; makes the embedding's output and, where tied, the logits"),
-    "readout":         _held(Role.READOUT, "[d, vocabulary]; makes the logits; there is none where the embedding is tied"),
-    "q_proj":          _held(Role.HIDDEN, "[d, H K] in the mixer; makes q_pre"),
-    "k_proj":          _held(Role.HIDDEN, "[d, H K] in the mixer; makes k_pre"),
-    "v_proj":          _held(Role.HIDDEN, "[d, H V] in the mixer; makes v_pre"),
-    "g_proj":          _held(Role.HIDDEN, "[d, H V] in the mixer; makes gate"),
-    "a_proj":          _held(Role.GATE, "W_alpha, [d, H] in the mixer; makes z_alpha"),
-    "b_proj":          _held(Role.GATE, "W_beta, [d, H] in the mixer; makes z_beta"),
-    "q_conv1d":        _held(Role.SHORT_CONV, "[4, H K] in the mixer; makes q_conv"),
-    "k_conv1d":        _held(Role.SHORT_CONV, "[4, H K] in the mixer; makes k_conv"),
-    "v_conv1d":        _held(Role.SHORT_CONV, "[4, H V] in the mixer; makes v_conv"),
-    "A_log":           _held(Role.GATE_SCALAR, "[H] in the mixer; log alpha = -exp(A_log) softplus(z_alpha + dt_bias)"),
-    "dt_bias":         _held(Role.GATE_SCALAR, "[H] in the mixer; log alpha = -exp(A_log) softplus(z_alpha + dt_bias)"),
-    "o_norm_gain":     _held(Role.HEAD_NORM_GAIN, "[V] in the mixer; scales o_norm"),
-    "norm1_gain":      _held(Role.NORM_GAIN, "[d] before the mixer; scales norm1"),
-    "norm2_gain":      _held(Role.NORM_GAIN, "[d] before the MLP; scales norm2"),
-    "final_norm_gain": _held(Role.NORM_GAIN, "[d] after the last block; scales final_norm"),
-    "o_proj":          _held(Role.HIDDEN, "[H V, d] at the end of the mixer; makes mixer_out"),
-    "gate_proj":       _held(Role.HIDDEN, "[d, 4 d] in the MLP; makes mlp_hidden"),
-    "up_proj":         _held(Role.HIDDEN, "[d, 4 d] in the MLP; makes mlp_hidden"),
-    "down_proj":       _held(Role.HIDDEN, "[4 d, d] at the end of the MLP; makes mlp_out"),
+WHERE_WEIGHTS_ARE = {
+    "embedding":       "[vocabulary, d]; makes the embedding's output and, where tied, the logits",
+    "readout":         "[d, vocabulary]; makes the logits; there is none where the embedding is tied",
+    "q_proj":          "[d, H K] in the mixer; makes q_pre",
+    "k_proj":          "[d, H K] in the mixer; makes k_pre",
+    "v_proj":          "[d, H V] in the mixer; makes v_pre",
+    "g_proj":          "[d, H V] in the mixer; makes gate",
+    "a_proj":          "W_alpha, [d, H] in the mixer; makes z_alpha",
+    "b_proj":          "W_beta, [d, H] in the mixer; makes z_beta",
+    "q_conv1d":        "[4, H K] in the mixer; makes q_conv",
+    "k_conv1d":        "[4, H K] in the mixer; makes k_conv",
+    "v_conv1d":        "[4, H V] in the mixer; makes v_conv",
+    "A_log":           "[H] in the mixer; log alpha = -exp(A_log) softplus(z_alpha + dt_bias)",
+    "dt_bias":         "[H] in the mixer; log alpha = -exp(A_log) softplus(z_alpha + dt_bias)",
+    "o_norm_gain":     "[V] in the mixer; scales o_norm",
+    "norm1_gain":      "[d] before the mixer; scales norm1",
+    "norm2_gain":      "[d] before the MLP; scales norm2",
+    "final_norm_gain": "[d] after the last block; scales final_norm",
+    "o_proj":          "[H V, d] at the end of the mixer; makes mixer_out",
+    "gate_proj":       "[d, 4 d] in the MLP; makes mlp_hidden",
+    "up_proj":         "[d, 4 d] in the MLP; makes mlp_hidden",
+    "down_proj":       "[4 d, d] at the end of the MLP; makes mlp_out",
 }
+PLACES_OF_WEIGHTS = {site: Place(where, role=PARAMETERS[site].role) for site, where in WHERE_WEIGHTS_ARE.items()}
 
 
 @dataclass(frozen=True)

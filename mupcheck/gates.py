@@ -20,9 +20,10 @@ from math import isnan, nan
 
 import pandas as pd
 
+from mupcheck.comparable import CONFIDENCE, GROUP
 from mupcheck.expected import TOLERANCES
 from mupcheck.parametrization import TABLES, Role
-from mupcheck.slopes import GROUP, MIN_WIDTHS, QUANTITY, fit_slopes, pool
+from mupcheck.slopes import MIN_WIDTHS, QUANTITY, fit_slopes, pool
 
 GATES = ("z_alpha", "z_beta")
 VALUES = "v_conv"
@@ -84,7 +85,7 @@ class GateSlope:
 
 
 def fit_gates(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, pooled: bool = False, confidence: float = 0.90
+    runs: pd.DataFrame, coords: pd.DataFrame, *, pooled: bool = False, confidence: float = CONFIDENCE
 ) -> list[GateSlope]:
     """Fit the slopes of the gates' gradients of coordinate checks.
 
@@ -147,13 +148,10 @@ def _wrong_terms(slopes: pd.DataFrame) -> dict[tuple, str]:
     """Say of which groups the terms are not of size 1/d at the first step recorded, and what they are."""
     first = slopes.sort_values("step").drop_duplicates(GROUP)
     off = (first["ci_low"] > -1 + TOLERANCES[SIZE]) | (first["ci_high"] < -1 - TOLERANCES[SIZE])
-    return {
-        tuple(
-            row[name] for name in GROUP
-        ): f"the terms of the gradient's sum are of size width^{row['slope']:+.2f}, not "
-        "1/width, so their alignment does not show; take a table whose activations pass"
-        for row in first[off].to_dict("records")
-    }
+    text = "the terms of the gradient's sum are of size width^{:+.2f}, not 1/width, so their alignment does not show; "
+    text += "take a table whose activations pass"
+    rows = first[off].to_dict("records")
+    return {tuple(row[name] for name in GROUP): text.format(row["slope"]) for row in rows}
 
 
 def _read(row: dict, wrong_terms: str) -> GateSlope:

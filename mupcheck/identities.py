@@ -13,20 +13,18 @@ answer is None: cannot tell.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mupcheck.data import Corpus, open_corpus
 from mupcheck.parametrization import TABLES, Role, Table, find_table
 from mupcheck.plan import group_runs
 from mupcheck.spec import RunSpec, make_sweep
-from mupcheck.train import StepRow, train
+from mupcheck.train import StepRow, one_thread, train
 
 BASE_WIDTH = 16
 SHAPE: dict[str, Any] = {
@@ -97,7 +95,7 @@ def check_identities(
         ValueError: if the table, optimizer or mode is unknown.
     """
     setting = Setting(optimizer, mode, corpus or open_corpus("synthetic", vocab_size=VOCAB_SIZE), device)
-    with _one_thread():
+    with one_thread():
         return [identity(parametrization, setting) for identity in IDENTITIES]
 
 
@@ -288,14 +286,3 @@ def _identity(
         )
     table, said = find_table(parametrization), "" if holds else next_step
     return Identity(name, table.name, setting.optimizer, setting.mode, holds, worst, tolerance, compared, said)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sum in one order on a CPU, as a sweep's workers do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mupcheck.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
 from mupcheck.diagnosis import Cause, departures, diagnose
 from mupcheck.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
 from mupcheck.slopes import (
     FAMILY_LEVEL,
-    GROUP,
     SAME,
-    SAME_BY_MODE,
     VERDICTS,
+    distance,
     farthest_first,
     fit_slopes,
     need_columns,
     pool,
 )
-from mupcheck.store import Results
+from mupcheck.store import Results, n_missing
 from mupcheck.validity import EFFECTS, Finding, examine
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
@@ -70,10 +70,10 @@ class Judgement:
     @property
     def title(self) -> str:
         """Return "gdn-mup (adamw, head-dim)"."""
-        return f"{self.parametrization} ({self.optimizer}, {self.mode})"
+        return title_of(self)
 
 
-def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
+def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
     """Judge every coordinate check among the results; runs of other kinds are left out.
 
     The pooled slopes decide. A slope of one layer and step fails the group too, if it does among all of them (Holm): a
@@ -100,7 +100,7 @@ def judge(results: Results, *, confidence: float = 0.90) -> list[Judgement]:
         options: dict[str, Any] = {"confidence": confidence, "tables": tables}
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
-        findings = examine(runs, coords, table=table, missing=_missing(resolved, results.runs, key[0]))
+        findings = examine(runs, coords, table=table, missing=n_missing(results, key[0]))
         findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
@@ -115,11 +115,6 @@ def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
     if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
         return found
     return None
-
-
-def _missing(resolved: Mapping[str, Any], runs: pd.DataFrame, sweep: str) -> int:
-    """Return how many runs a sweep asked for that are not there, of whatever table."""
-    return len(set(resolved.get("run_ids", ())) - set(runs.loc[runs["sweep"] == sweep, "run_id"]))
 
 
 def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
@@ -278,8 +273,7 @@ def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
 
 def seeds_needed(table: pd.DataFrame) -> float:
     """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
-    distance = np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])
-    beyond = np.maximum(distance, 0) - table["tolerance"]
+    beyond = np.maximum(distance(table), 0) - table["tolerance"]
     scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2

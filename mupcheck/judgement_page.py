@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from mupcheck.judge import Judgement
-from mupcheck.slopes import farthest_first
-from mupcheck.terminal import MAX_LINES, console, number, range_text, styled, table_of
+from mupcheck.slopes import not_passing
+from mupcheck.terminal import MAX_LINES, console, interval_text, number, range_text, styled, table_of
 
 SAME_LINE_FINDINGS = 3
 
@@ -30,7 +30,7 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
             cell["site"],
             "later" if cell["step"] else "0",
             number(cell["slope"], "+.2f"),
-            f"[{number(cell['ci_low'], '+.2f')}, {number(cell['ci_high'], '+.2f')}]",
+            interval_text(cell["ci_low"], cell["ci_high"]),
             f"{required} ±{cell['tolerance']:g}" if required else "",
             range_text(cell["implied_low"], cell["implied_high"]),
             styled(cell["verdict"]),
@@ -101,7 +101,5 @@ def _worth_a_look(judgement: Judgement, *, every: bool) -> tuple[pd.DataFrame, i
         return pooled, 0
     if judgement.verdict == "pass":
         return pooled[pooled["kind"] == "effective_update"], 0
-    trouble = pooled[pooled["verdict"].isin(["fail", "cannot tell"])]
-    failed = farthest_first(trouble[trouble["verdict"] == "fail"])
-    shown = pd.concat([failed, farthest_first(trouble[trouble["verdict"] == "cannot tell"])]).head(MAX_LINES)
-    return shown, len(trouble) - len(shown)
+    trouble = not_passing(pooled)
+    return trouble.head(MAX_LINES), max(len(trouble) - MAX_LINES, 0)

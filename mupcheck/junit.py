@@ -81,8 +81,7 @@ def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
                 yield _Case("slope", quantity_text(quantity(row)), found[row["verdict"]], message)
         for finding in checked.answer.findings:
             result = {"fail": wrong, "cannot tell": unknown}.get(finding.effect, "skipped")
-            text = f"{finding.text}; {finding.advice}" if finding.advice else finding.text
-            yield _Case("validity", f"{finding.name}: {finding.text}", result, f"{finding.effect}: {text}")
+            yield _Case("validity", f"{finding.name}: {finding.text}", result, f"{finding.effect}: {finding}")
     doubtful = {each.key for each in checked.moved if not each.failed}
     for each in checked.comparisons:
         result = "failure" if each.failed else unknown if each.key in doubtful else "passed"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mupcheck.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
 from mupcheck.lr_curve import (
     Floats,
     Point,
@@ -23,19 +24,14 @@ from mupcheck.lr_curve import (
     resample_curves,
 )
 
-CONFIDENCE = 0.90
 FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
 MIN_LRS = 3  # a parabola has three coefficients
 
-GROUP = ["sweep", "parametrization", "optimizer", "mode"]
-
-# What must agree between runs that are compared. Width, lr, seed and parametrization may differ, and so may what width
-# changes: the head dimensions in one mode, the number of heads in the other.
+# What must agree between runs that are compared, with SAME_BY_MODE. Width, lr, seed and parametrization may differ.
 SAME = (
     *("base_width", "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash"),
     *("weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip", "dtype", "backend"),
 )
-SAME_BY_MODE = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim")}
 CELL = ["parametrization", "width", "log2_lr", "seed"]
 RESULTS = ("run_id", "kind", "rules_hash", "status", "train_loss", "val_loss", "clipped_fraction")
 
@@ -114,12 +110,6 @@ def find_optima(
             grid = Grid(frozenset(planned), group["seed"].nunique())
             optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
     return optima
-
-
-def check_confidence(confidence: float) -> None:
-    """Raise ValueError unless confidence is in (0, 1)."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1; try {CONFIDENCE}")
 
 
 def distinct(column: pd.Series) -> list[object]:

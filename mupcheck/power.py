@@ -7,6 +7,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
+from mupcheck.comparable import CONFIDENCE
 from mupcheck.expected import TOLERANCES
 from mupcheck.slopes import EFFECTIVE_SHARE, FAMILY_LEVEL, MIN_WIDTHS
 
@@ -46,7 +47,9 @@ class Resolution:
         return f"{text}; above +-{TOLERANCE:g} nothing can pass: the noisiest needs {wanted}"
 
 
-def resolve(widths: Sequence[int], n_seeds: int, *, optimizer: str, confidence: float = 0.90) -> Resolution | None:
+def resolve(
+    widths: Sequence[int], n_seeds: int, *, optimizer: str, confidence: float = CONFIDENCE
+) -> Resolution | None:
     """Return what a plan can resolve; None where it gives no interval at all (one seed, fewer than 3 widths).
 
     Args:

@@ -115,16 +115,10 @@ def coord_check(
 
 
 def _train(sweep: "SweepSpec", out: Path, *, jobs: int, device: str) -> CoordCheck:
-    """Train and judge a sweep; the number of torch's threads is the test session's again afterwards."""
-    import torch
-
+    """Train and judge a sweep."""
     from mupcheck.judge import judge
     from mupcheck.runner import run_sweep
 
-    threads = torch.get_num_threads()
-    try:
-        results = run_sweep(sweep, out=out, jobs=jobs, device=device)
-    finally:
-        torch.set_num_threads(threads)
+    results = run_sweep(sweep, out=out, jobs=jobs, device=device)
     (judgement,) = judge(results)
     return CoordCheck(results, out / sweep.name, judgement)

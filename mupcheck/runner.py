@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -204,20 +205,18 @@ def run_group(
     """Train one group and write its runs; yield the number of steps done since the last yield."""
     import torch
 
-    from mupcheck.train import train
+    from mupcheck.train import one_thread, train
 
-    if device == "cpu":
-        # a fixed number of threads gives the same bits however many groups run beside this one
-        torch.set_num_threads(1)
     corpus = corpus or open_corpus(group[0].data, vocab_size=group[0].vocab_size)
     started_at, start = datetime.now(UTC), time.perf_counter()
     if device != "cpu":
         torch.cuda.init()  # the counters exist only once CUDA does
         torch.cuda.reset_peak_memory_stats(device)
     rows = []
-    for row in train(group, corpus, device=device):
-        rows.append(row)
-        yield 1
+    with one_thread() if device == "cpu" else nullcontext():
+        for row in train(group, corpus, device=device):
+            rows.append(row)
+            yield 1
     seconds = time.perf_counter() - start
     common = {
         **provenance,

@@ -22,12 +22,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from mupcheck.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
 from mupcheck.expected import TOLERANCES, Required, required
 from mupcheck.exponents import PARAMETERS
 from mupcheck.implied import Range, implied_by
 from mupcheck.parametrization import TABLES, Table
 
-GROUP = ["sweep", "parametrization", "optimizer", "mode"]
 SITE = ["kind", "stat", "site"]
 QUANTITY = ["kind", "stat", "site", "layer", "step"]
 COLUMNS = [
@@ -47,7 +47,6 @@ SAME = (
     "rules_hash", "base_width", "lr", "weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip",
     "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash", "dtype", "backend",
 )  # fmt: skip
-SAME_BY_MODE = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim")}
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def fit_slopes(
     runs: pd.DataFrame,
     coords: pd.DataFrame,
     *,
-    confidence: float = 0.90,
+    confidence: float = CONFIDENCE,
     level: float = FAMILY_LEVEL,
     tables: Mapping[str, Table] = TABLES,
 ) -> pd.DataFrame:
@@ -105,8 +104,7 @@ def fit_slopes(
         ValueError: if runs that would be fitted together differ in more than width and seed (the message names the
             field), if a width and seed occur twice, or if the tables lack a column.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} is not between 0 and 1; try 0.9")
+    check_confidence(confidence)
     fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
@@ -356,5 +354,14 @@ def _verdict(
 
 def farthest_first(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `fit_slopes`, the slope farthest from what is required first, those without one last."""
-    distance = np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])
-    return table.iloc[distance.reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
+    return table.iloc[distance(table).reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
+
+
+def not_passing(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that fail, then those that cannot be told, of each the farthest off first."""
+    return pd.concat([farthest_first(table[table["verdict"] == verdict]) for verdict in ("fail", "cannot tell")])
+
+
+def distance(table: pd.DataFrame) -> pd.Series:
+    """Return how far each slope of `fit_slopes` lies outside what is required, below 0 where it is inside."""
+    return np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])

@@ -21,6 +21,18 @@ AUTO_BACKEND = "chunk"
 VERDICTS = {"coord": ("pass", "fail"), "lr": ("transfers", "drifts")}
 
 
+def expected_verdict(
+    kind: str, parametrization: str, *, of_file: Mapping[str, str], option: str | None = None
+) -> str | None:
+    """Return the verdict that is a success: the option's where it is one of this kind, else the sweep file's.
+
+    A coordinate check that neither names is expected to pass, of a learning-rate sweep any verdict is one (None).
+    """
+    if option in VERDICTS[kind]:
+        return option
+    return of_file.get(parametrization, "pass" if kind == "coord" else None)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -54,6 +54,12 @@ class Results:
     sweeps: dict[str, dict[str, Any]]
 
 
+def n_missing(results: Results, sweep: str) -> int:
+    """Return how many runs a sweep asked for that are not there, of whatever parametrization."""
+    there = results.runs.loc[results.runs["sweep"] == sweep, "run_id"]
+    return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
+
+
 # Writing
 
 
@@ -119,21 +125,13 @@ def write_text(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     # a link stays one, and what is no file, such as /dev/stdout, is written to and not replaced
-    target = path.resolve()
-    tmp = _tmp_path(target)
+    target = path.resolve() if path.is_symlink() else path
+    if not target.exists() or target.is_file():
+        _write_whole([(target, text.encode())], advice="give another file")
+        return
     try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tmp.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.replace(target)
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            tmp.unlink()
         raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 
 
@@ -209,7 +207,9 @@ def _row_sha256(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
 
 
-def _write_whole(files: Sequence[tuple[Path, bytes]]) -> None:
+def _write_whole(
+    files: Sequence[tuple[Path, bytes]], *, advice: str = "finished runs are kept, rerun to go on"
+) -> None:
     """Write all files or none. The last one marks the others as whole, so an old one goes first, a new one comes last.
 
     All bytes are on the disk before the first file gets its name, so a full disk is met in time. A kill between
@@ -240,7 +240,7 @@ def _write_whole(files: Sequence[tuple[Path, bytes]]) -> None:
                 leftover.unlink()
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
-            raise StoreError(f"cannot write {path}: {reason}; finished runs are kept, rerun to go on") from error
+            raise StoreError(f"cannot write {path}: {reason}; {advice}") from error
         raise
 
 

@@ -152,12 +152,11 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
 
 def _troubles(results: "Results") -> list[str]:
     """Say what of a sweep is not there to be judged."""
-    troubles = []
-    for name, resolved in results.sweeps.items():
-        there = set(results.runs.loc[results.runs["sweep"] == name, "run_id"])
-        if lacking := len(set(resolved.get("run_ids", [])) - there):
-            troubles.append(f"{lacking} runs of {name} are missing; run the same command again")
-    return troubles
+    from mupcheck.store import n_missing
+    from mupcheck.validity import say_missing
+
+    lacking = {name: n_missing(results, name) for name in results.sweeps}
+    return [f"{say_missing(n, name)}; run the same command again" for name, n in lacking.items() if n]
 
 
 def _without_pass(verdicts: dict[str, str], troubles: Sequence[str]) -> dict[str, str]:
@@ -280,6 +279,11 @@ def styled(verdict: str) -> "Text":
 def number(value: float | None, form: str) -> str:
     """Write a number in a form such as "+.2f", "?" where there is none."""
     return "?" if value is None or math.isnan(value) else format(value, form)
+
+
+def interval_text(low: float | None, high: float | None, form: str = "+.2f") -> str:
+    """Write an interval, "?" for an end that is not there."""
+    return f"[{number(low, form)}, {number(high, form)}]"
 
 
 def range_text(low: float, high: float) -> str:

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from mupcheck.comparable import group_of
 from mupcheck.parametrization import write_exponent
-from mupcheck.terminal import console, number, print_json, range_text, styled, table_of
+from mupcheck.terminal import console, interval_text, number, print_json, range_text, styled, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,12 +52,9 @@ def print_gates(each: Sequence["GateSlope"], pooled: Sequence["GateSlope"], *, a
         print_json({"slopes": [asdict(gate) for gate in each], "pooled": [asdict(gate) for gate in pooled]})
         return
 
-    def group(gate: "GateSlope") -> tuple[str, str, str, str]:
-        return gate.sweep, gate.parametrization, gate.optimizer, gate.mode
-
     out = console()
-    together = {key: list(gates) for key, gates in groupby(pooled, key=group)}
-    for key, gates in groupby(each, key=group):
+    together = {key: list(gates) for key, gates in groupby(pooled, key=group_of)}
+    for key, gates in groupby(each, key=group_of):
         sweep, parametrization, optimizer, mode = key
         columns = (
             "gradient",
@@ -90,10 +88,9 @@ def print_gates(each: Sequence["GateSlope"], pooled: Sequence["GateSlope"], *, a
 
 
 def _numbers(gate: "GateSlope") -> list[str]:
-    interval = f"[{number(gate.ci_low, '+.2f')}, {number(gate.ci_high, '+.2f')}]"
     rest = [number(value, "+.2f") for value in (gate.gradient_slope, gate.gate_lr, gate.scalar_lr)]
     # why it cannot be told is said once, below
-    return [number(gate.slope, "+.2f"), interval, *rest, gate.reading.partition(":")[0]]
+    return [number(gate.slope, "+.2f"), interval_text(gate.ci_low, gate.ci_high), *rest, gate.reading.partition(":")[0]]
 
 
 def _conclusions(gates: Sequence["GateSlope"]) -> list[str]:

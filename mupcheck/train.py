@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,17 @@ class StepRow:
     diverged: list[str | None]
     val_loss: list[float] | None = None
     coords: list[CoordRow] = field(default_factory=list)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch sum in one order on a CPU, the same bits however much runs beside it; as it was afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> Iterator[StepRow]:

@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mupcheck.comparable import CONFIDENCE, GROUP, check_confidence, group_of, title_of
 from mupcheck.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.lr_curve import grid_rounding, interval, resample_curves
-from mupcheck.optimum import (
-    CONFIDENCE,
-    DIVERGENCE,
-    GROUP,
-    GUARDS,
-    Optimum,
-    check_confidence,
-    distinct,
-    find_optima,
-)
+from mupcheck.optimum import DIVERGENCE, GUARDS, Optimum, distinct, find_optima
 from mupcheck.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.refine import next_lrs
 from mupcheck.robustness import Bounds, Divergence, common_lrs, fit_divergence, lr_sensitivity, sensitivity_interval
@@ -77,6 +69,11 @@ class Transfer:
     reason: str
     notes: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """Return "gdn-mup (adamw, head-dim)"."""
+        return title_of(self)
+
 
 def transfer(
     runs: pd.DataFrame | Results,
@@ -108,7 +105,7 @@ def transfer(
         runs, steps = runs.runs, runs.steps if steps is None else steps
     grids = {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items()}
     answers = []
-    for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=_group):
+    for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=group_of):
         optima = tuple(members)
         group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
         initial_loss, lrs = float(np.log(group["vocab_size"].iloc[0])), common_lrs(optima)
@@ -150,7 +147,7 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
             mode).
     """
     check_confidence(confidence)
-    groups = sorted({_group(optimum) for optimum in optima})
+    groups = sorted({group_of(optimum) for optimum in optima})
     if len(groups) > 1:
         raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")
     found = [(optimum, optimum.log2_lr) for optimum in optima if optimum.log2_lr is not None]
@@ -167,10 +164,6 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
     intercept = float(best.mean() - slope * log2_width.mean())
     return Drift(slope, low, high, intercept, confidence, len(found), n_seeds)
-
-
-def _group(optimum: Optimum) -> tuple[str, str, str, str]:
-    return optimum.sweep, optimum.parametrization, optimum.optimizer, optimum.mode
 
 
 def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:

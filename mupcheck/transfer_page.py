@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mupcheck.penalty import Penalty
-from mupcheck.terminal import console, number, styled, table_of
+from mupcheck.terminal import console, interval_text, number, styled, table_of
 from mupcheck.transfer import Transfer
 
 
@@ -20,9 +20,9 @@ def print_transfer(answer: Transfer) -> None:
             str(optimum.width),
             number(None if optimum.log2_lr is None else 2**optimum.log2_lr, ".3g"),
             number(optimum.log2_lr, "+.2f"),
-            _bounds(optimum.ci_low, optimum.ci_high, "+.2f"),
+            interval_text(optimum.ci_low, optimum.ci_high, "+.2f"),
             number(optimum.loss, ".4f"),
-            number(sensitivity, ".3f") + " " + _bounds(*sensitivity_ci, ".3f"),
+            number(sensitivity, ".3f") + " " + interval_text(*sensitivity_ci, ".3f"),
             f"> 2^{highest:.4g}" if threshold is None else f"2^{threshold:.4g}",
             ", ".join(optimum.flags),
         )
@@ -37,13 +37,9 @@ def print_transfer(answer: Transfer) -> None:
     out.print(costs)
     for reason in unknown:
         out.print(f"?: {reason}", soft_wrap=True)
-    out.print(
-        f"{answer.parametrization} ({answer.optimizer}, {answer.mode}):",
-        styled(answer.verdict),
-        soft_wrap=True,
-    )
+    out.print(f"{answer.title}:", styled(answer.verdict), soft_wrap=True)
     drift = answer.drift
-    interval = _bounds(drift.ci_low, drift.ci_high, "+.2f")
+    interval = interval_text(drift.ci_low, drift.ci_high, "+.2f")
     measured = f"drift {number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
     if answer.reason.startswith("drift"):
         measured = answer.reason
@@ -57,12 +53,12 @@ def _beside_the_verdict(answer: Transfer) -> Iterator[str]:
     if divergence.slope is None:
         yield f"drift of divergence: cannot tell, {divergence.reason}"
     else:
-        interval = _bounds(divergence.ci_low, divergence.ci_high, "+.2f")
+        interval = interval_text(divergence.ci_low, divergence.ci_high, "+.2f")
         yield f"drift of divergence: {divergence.slope:+.2f} {interval} octaves per doubling of width"
     agreements = [(pair.rms, pair) for pair in answer.agreement if pair.rms is not None]
     if agreements:
         rms, pair = max(agreements, key=lambda each: each[0])
-        interval = _bounds(pair.ci_low, pair.ci_high, ".3f")
+        interval = interval_text(pair.ci_low, pair.ci_high, ".3f")
         yield (
             f"curves agree to {rms:.3f} {interval} nats at worst: rms difference above their minima, "
             f"widths {pair.narrow} and {pair.wide}, {pair.n_lrs} lrs"
@@ -71,7 +67,7 @@ def _beside_the_verdict(answer: Transfer) -> Iterator[str]:
         yield f"curves: cannot tell, {answer.agreement[0].reason}"
     names = {True: "useful", False: "not useful", None: "cannot tell"}
     exponents = [
-        f"{name} {each.value:.2f} {_bounds(each.ci_low, each.ci_high, '.2f')}"
+        f"{name} {each.value:.2f} {interval_text(each.ci_low, each.ci_high, '.2f')}"
         for name, each in (("loss gap ~ width^-a, a =", fast.loss), ("lr gap ~ width^-b, b =", fast.optimum))
         if each.value is not None
     ]
@@ -86,9 +82,5 @@ def _cost(penalty: Penalty, *, among: int) -> str:
         return number(penalty.nats, ".0f")
     text = f"{penalty.nats:.4f}"
     if among <= 4 and penalty.ci_low is not None:
-        text += " " + _bounds(penalty.ci_low, penalty.ci_high, ".3f")
+        text += " " + interval_text(penalty.ci_low, penalty.ci_high, ".3f")
     return text + (f" ({number(penalty.percent, '.2f')}%)" if among <= 3 else "")
-
-
-def _bounds(low: float | None, high: float | None, form: str) -> str:
-    return f"[{number(low, form)}, {number(high, form)}]"

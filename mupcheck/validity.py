@@ -12,9 +12,10 @@ from math import log2
 import numpy as np
 import pandas as pd
 
+from mupcheck.comparable import GROUP
 from mupcheck.exponents import PARAMETERS, growth
 from mupcheck.parametrization import Role, Table, factors
-from mupcheck.slopes import GROUP, QUANTITY, need_columns
+from mupcheck.slopes import QUANTITY, need_columns
 
 WEIGHT_UPDATES = ("weight_update", "effective_update")
 UPDATES = ("activation_update", *WEIGHT_UPDATES)
@@ -32,6 +33,7 @@ BEHIND_GATES = {
     "alpha_saturated": ("z_alpha", "a_proj", "A_log", "dt_bias"),
     "beta_saturated": ("z_beta", "beta", "b_proj"),
 }
+LOST = ("missing runs", "diverged")  # findings of runs that were not there to be judged
 EFFECTS = ("fail", "cannot tell", "no pass", "warning")
 RUNS_COLUMNS = (
     *GROUP, "run_id", "status", "width", "base_width", "seed", "n_params", "clipped_fraction", "lr", "schedule",

@@ -216,6 +216,12 @@ def test_another_way_to_measure_is_refused_unless_runs_are_missing():
     assert "4 runs of s are missing" in checked.reason
 
 
+def test_runs_that_diverged_are_not_compared_with_a_baseline():
+    checked = one(diverged(), baseline=baseline_of(plant(RIGHT | {(*EFFECTIVE, 1): 0.2})))
+    assert (checked.outcome, checked.drift, checked.comparisons) == ("cannot tell", "cannot tell", ())
+    assert "1 of 16 runs diverged" in checked.reason
+
+
 def test_what_moved_farthest_is_named_first():
     now = RIGHT | {(*EFFECTIVE, 1): 0.05, (*RESIDUAL, 0): -0.2, (*FREE, 1): 3.0}
     then = RIGHT | {("activation", "rms", "embedding", 0): 0.0}

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "mupcheck"
 # floor and column of every module; a module imports from its own floor or a lower one, its own column or "shared"
 FLOORS = {
     **dict.fromkeys(
-        ("spec", "parametrization", "expected", "exponents", "implied", "explain", "faults"), (0, "shared")
+        ("spec", "parametrization", "comparable", "expected", "exponents", "implied", "explain", "faults"),
+        (0, "shared"),
     ),
     **dict.fromkeys(("tables", "store"), (3, "shared")),
     **dict.fromkeys(("cli", "terminal", "terminal_theory", "__main__"), (6, "shared")),

@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from mupcheck.parametrization import parse_table
-from mupcheck.slopes import COLUMNS, SAME, fit_slopes, holm, pool
+from mupcheck.slopes import COLUMNS, SAME, fit_slopes, holm, not_passing, pool
 
 WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)
 RESIDUAL = ("activation", "rms", "residual", 0, 1)  # required: 0
@@ -363,3 +363,9 @@ def test_pooled_slopes_are_the_mean_over_layers_and_later_steps():
     # a size without a logarithm is not averaged away
     coords.loc[(coords["step"] == 3) & (coords["run_id"] == runs["run_id"].iloc[0]), "value"] = 0.0
     assert fit_slopes(runs, pool(coords)).set_index("step")["verdict"].to_dict() == {0: "pass", 3: "cannot tell"}
+
+
+def test_what_fails_comes_before_what_cannot_be_told_and_the_farthest_off_first():
+    rows = [("pass", 9.0), ("cannot tell", 3.0), ("fail", 0.3), ("cannot tell", -4.0), ("fail", -0.9), ("info", 8.0)]
+    table = pd.DataFrame(rows, columns=["verdict", "slope"]).assign(required_low=0.0, required_high=0.0)
+    assert list(not_passing(table)["slope"]) == [-0.9, 0.3, -4.0, 3.0]

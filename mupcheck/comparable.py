@@ -1,0 +1,26 @@
+"""Which runs belong together: the columns that make a group, and what the shapes of its widths still share."""
+
+from typing import Any
+
+CONFIDENCE = 0.90  # of intervals, where none is asked for
+
+GROUP = ["sweep", "parametrization", "optimizer", "mode"]
+Group = tuple[str, str, str, str]  # values of GROUP
+# width changes the head dimensions in one mode, the number of heads in the other
+SAME_BY_MODE = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim")}
+
+
+def group_of(record: Any) -> Group:
+    """Return (sweep, parametrization, optimizer, mode) of a record that has them."""
+    return record.sweep, record.parametrization, record.optimizer, record.mode
+
+
+def title_of(record: Any) -> str:
+    """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
+    return f"{record.parametrization} ({record.optimizer}, {record.mode})"
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ValueError unless confidence is in (0, 1)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie between 0 and 1; try {CONFIDENCE}")
