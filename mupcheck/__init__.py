@@ -1,28 +1,51 @@
-"""mupcheck: does the learning rate found on a small Gated DeltaNet model hold on a large one?"""
+"""mupcheck: does the learning rate found on a small Gated DeltaNet model hold on a large one?
+
+The house, from the roof down. A folder is a floor: a file imports from its own folder or from one below it here.
+
+    cli             commands: read options, call one function, print its answer
+    terminal        what a person sees in a terminal: the console, progress, one page an answer
+    plots           what a person looks at: figures, from answers alone                              (judging)
+    gate            verdicts against what is expected of them, for CI; the pytest plugin             (judging)
+    proof           can the code and the judge be trusted: identities, planted faults
+    sweep           a sweep from its spec to files: plan, runner, engines                            (measuring)
+    training        one group of runs, trained: data, optimizers, a generator of step rows           (measuring)
+    measuring       coordinate sizes of a model while it trains                                      (measuring)
+    model           our Gated DeltaNet language model over [R, ...]                                  (measuring)
+    ops             the gated delta rule and its backends                                            (measuring)
+    coordinates     the verdict on coordinate sizes                                                  (judging)
+    learning_rates  the verdict on learning rates                                                    (judging)
+    results         Parquet on disk, the only place where measuring and judging meet
+    spec            what a model, a run and a sweep are
+    theory          THE table of exponents, what is required, what a table implies
+
+Measuring needs torch and never matplotlib, judging pandas and never torch. To read first: theory/parametrization.py,
+spec, training/train.py, coordinates/judge.py, learning_rates/drift.py.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mupcheck.coordinates.slopes import fit_slopes
+    from mupcheck.learning_rates.drift import find_optima, fit_drift, transfer
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
-    from mupcheck.parametrization import find_table, rules
-    from mupcheck.runner import run_sweep
-    from mupcheck.slopes import fit_slopes
+    from mupcheck.results.store import load_results
     from mupcheck.spec import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep
-    from mupcheck.store import load_results
-    from mupcheck.transfer import find_optima, fit_drift, transfer
+    from mupcheck.sweep.runner import run_sweep
+    from mupcheck.theory.parametrization import find_table, rules
 
-# Nothing is imported until it is asked for: the judging half needs no torch, the measuring half no pandas.
+# Nothing is imported until it is asked for: the judging half needs no torch, the measuring half no pandas. No name here
+# is that of a folder, as importing that would put the module in the name's place.
 _HOMES = {
     **dict.fromkeys(("ModelSpec", "RunSpec", "SweepSpec", "load_sweep", "make_sweep"), "spec"),
-    **dict.fromkeys(("find_table", "rules"), "parametrization"),
-    **dict.fromkeys(("find_optima", "fit_drift", "transfer"), "transfer"),
+    **dict.fromkeys(("find_table", "rules"), "theory.parametrization"),
+    **dict.fromkeys(("find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
-    "run_sweep": "runner",
-    "fit_slopes": "slopes",
-    "load_results": "store",
+    "run_sweep": "sweep.runner",
+    "fit_slopes": "coordinates.slopes",
+    "load_results": "results.store",
 }
 __all__ = [
     "ModelSpec",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mupcheck.parametrization import Table, find_table, rules_hash
+from mupcheck.theory.parametrization import Table, find_table, rules_hash
 
 # Raised when the same spec would give other numbers than before, so that old results are not taken for new ones.
 NUMERICS = 1

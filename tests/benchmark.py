@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 
-from mupcheck.data import open_corpus
 from mupcheck.spec import RunSpec, make_sweep
-from mupcheck.train import train
+from mupcheck.training.data import open_corpus
+from mupcheck.training.train import train
 
 ROUNDS, STEPS = 5, 12
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mupcheck import cli
+from mupcheck.cli import app as cli
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mupcheck.data import Corpus
-from mupcheck.parametrization import find_table
 from mupcheck.spec import RunSpec
+from mupcheck.theory.parametrization import find_table
+from mupcheck.training.data import Corpus
 
 
 @pytest.fixture(autouse=True, scope="session")

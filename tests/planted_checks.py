@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mupcheck.slopes import SAME
-from mupcheck.store import Results, write_run, write_sweep
-from mupcheck.tables import SCHEMAS
+from mupcheck.coordinates.slopes import SAME
+from mupcheck.results.store import Results, write_run, write_sweep
+from mupcheck.results.tables import SCHEMAS
 
 RESIDUAL = ("activation", "rms", "residual")  # required: 0
 EFFECTIVE = ("effective_update", "rms", "a_proj")  # required: 0

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mupcheck.lr_curve import Point, fit_minimum, loss_at, mean_curve
-from mupcheck.optimum import Optimum
+from mupcheck.learning_rates.lr_curve import Point, fit_minimum, loss_at, mean_curve
+from mupcheck.learning_rates.optimum import Optimum
 
 
 def curve_of(x, losses):

@@ -1,97 +1,146 @@
-"""Imports go down the floors of style.md, and stay in their column."""
+"""Folders are floors: imports go down the house that the package's docstring draws, and never in a circle."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "mupcheck"
+import mupcheck
 
-# floor and column of every module; a module imports from its own floor or a lower one, its own column or "shared"
-FLOORS = {
-    **dict.fromkeys(
-        ("spec", "parametrization", "comparable", "expected", "exponents", "implied", "explain", "faults"),
-        (0, "shared"),
-    ),
-    **dict.fromkeys(("tables", "store"), (3, "shared")),
-    **dict.fromkeys(("cli", "terminal", "terminal_theory", "__main__"), (6, "shared")),
-    **dict.fromkeys(("check_page", "pytest_plugin"), (6, "shared")),
-    **dict.fromkeys(("ops",), (1, "measuring")),
-    **dict.fromkeys(("model",), (2, "measuring")),
-    **dict.fromkeys(("data", "probes", "optim"), (3, "measuring")),
-    **dict.fromkeys(("train",), (4, "measuring")),
-    **dict.fromkeys(("plan", "runner", "engines", "doctor", "identities"), (5, "measuring")),
-    **dict.fromkeys(("slopes", "validity", "diagnosis", "gates", "power"), (4, "judging")),
-    **dict.fromkeys(("lr_curve", "optimum", "transfer"), (4, "judging")),
-    **dict.fromkeys(("fast_transfer", "penalty", "refine", "robustness", "wider"), (4, "judging")),
-    **dict.fromkeys(("plots", "judge", "top_up"), (5, "judging")),
-    **dict.fromkeys(("baseline", "compare", "check", "junit", "summary"), (5, "judging")),
-    **dict.fromkeys(("judgement_page", "transfer_page", "selftest"), (6, "judging")),
+PACKAGE = Path(mupcheck.__file__).parent
+# what only one half of the house may import when it is loaded
+BELONGS = {
+    "torch": "measuring",
+    "triton": "measuring",
+    "matplotlib": "judging",
+    "scipy": "judging",
+    "pandas": "judging",
 }
-BELONGS = {"torch": "measuring", "triton": "measuring", "matplotlib": "judging", "scipy": "judging"}
+MAX_LINES = 350
+TABLES = {"theory/parametrization.py"}  # one row a line
+
+
+def house() -> dict[str, tuple[int, str]]:
+    """Return floor and half ("measuring", "judging", "") of each folder, the highest floor first in the docstring."""
+    rows = re.findall(r"^    (\w+)  +\S.*?(?:\((measuring|judging)\))?$", mupcheck.__doc__, re.MULTILINE)
+    return {room: (len(rows) - i, half) for i, (room, half) in enumerate(rows)}
+
+
+HOUSE = house()
 
 
 def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """Return "coordinates.judge" of mupcheck/coordinates/judge.py, "model" of mupcheck/model/__init__.py."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(source: str) -> set[str]:
-    """Top names of what a file imports outside functions and TYPE_CHECKING; of mupcheck, the module's name."""
-    names = set()
-    for node in ast.parse(source).body:
+SOURCES = {module_of(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+del SOURCES["__init__"], SOURCES["__main__"]  # the roof: they import from every floor, and nothing imports them
+
+
+def imports_of(source: str, modules: Iterable[str] = SOURCES) -> Iterator[tuple[str, bool]]:
+    """Yield each module that a file imports, wherever in it, and whether it does so when it is loaded itself.
+
+    Modules of mupcheck come as "coordinates.judge", others as "/torch".
+    """
+    tree = ast.parse(source)
+    deferred = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types(outer)
+        for node in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        names = []
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            names |= {f"mupcheck.{a.name}" for a in node.names} if module == "mupcheck" else {module}
-    return {name.split(".")[1] if name.startswith("mupcheck.") else "/" + name.split(".")[0] for name in names}
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = {name for name in whole if name.removeprefix("mupcheck.") in modules}
+            names = [*inner, *([node.module] if whole - inner else [])]
+        for name in names:
+            yield (
+                name.removeprefix("mupcheck.") if name.startswith("mupcheck.") else f"/{name}",
+                id(node) not in deferred,
+            )
 
 
-def faults(module: str, imported: set[str]) -> list[str]:
-    floor, column = FLOORS[module]
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def faults(module: str, source: str) -> list[str]:
+    """Return what one file imports that it may not."""
+    floor, half = HOUSE[module.partition(".")[0]]
     found = []
-    for name in imported:
+    for name, at_once in imports_of(source):
         if name.startswith("/"):
-            owner = BELONGS.get(name[1:], column)
-            if owner != column:
-                found.append(f"{module} ({column}) imports {name[1:]} ({owner})")
-        elif name in FLOORS:
-            other_floor, other_column = FLOORS[name]
-            if other_floor > floor or (other_column not in ("shared", column) and column != "shared"):
-                found.append(f"{module} (floor {floor}, {column}) imports {name} (floor {other_floor}, {other_column})")
-            if column == "shared" and other_column != "shared":
-                found.append(f"{module} is shared and imports {name} ({other_column})")
+            owner = BELONGS.get(name[1:].partition(".")[0], half)
+            if at_once and half and owner != half:
+                found.append(f"{module} ({half}) imports {name[1:]} ({owner})")
+            continue
+        other_floor, other_half = HOUSE[name.partition(".")[0]]
+        if other_floor > floor:
+            found.append(f"{module} imports {name}, which is above it")
+        if at_once and half and other_half not in ("", half):
+            found.append(f"{module} ({half}) imports {name} ({other_half}); they meet in results alone")
     return found
 
 
-def test_every_module_has_a_floor():
-    assert {module_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(FLOORS)
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle, [] where none do."""
+    left = {module: set(names) & set(imports) - {module} for module, names in imports.items()}
+    while free := [module for module, names in left.items() if not names & set(left)]:
+        for module in free:
+            del left[module]
+    return sorted(left)
 
 
-def test_imports_go_down():
-    found = [
-        fault
-        for p in PACKAGE.rglob("*.py")
-        if module_of(p) != "__init__"
-        for fault in faults(module_of(p), imports_of(p.read_text()))
-    ]
-    assert found == []
+def graph() -> dict[str, set[str]]:
+    return {module: {name for name, _ in imports_of(source)} for module, source in SOURCES.items()}
+
+
+def test_the_docstring_draws_the_house_that_stands():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert set(HOUSE) == rooms | files
+    assert {half for _, half in HOUSE.values()} == {"measuring", "judging", ""}
+
+
+def test_imports_go_down_and_stay_in_their_half():
+    assert [fault for module, source in SOURCES.items() for fault in faults(module, source)] == []
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("spec", "from mupcheck.train import train"),
-        ("transfer", "import torch"),
-        ("train", "from mupcheck import plots"),
-        ("slopes", "from mupcheck.probes import Probe"),
-        ("store", "from mupcheck.slopes import fit_slopes"),
+        ("theory.exponents", "from mupcheck.training.train import train"),
+        ("spec", "def later():\n    from mupcheck.training.train import train"),
+        ("results.tables", "if TYPE_CHECKING:\n    from mupcheck.coordinates.judge import Judgement"),
+        ("learning_rates.drift", "import torch"),
+        ("training.train", "from matplotlib.figure import Figure"),
+        ("sweep.runner", "from mupcheck.coordinates.judge import judge"),
+        ("coordinates.slopes", "from mupcheck.measuring import probes"),
+        ("results.store", "import mupcheck.coordinates.slopes"),
     ],
 )
 def test_a_wrong_import_is_found(module, source):
-    assert faults(module, imports_of(source))
+    assert faults(module, source)
+
+
+def test_the_driver_may_meet_the_judge_between_two_rounds():
+    assert not faults("sweep.runner", "def rounds():\n    from mupcheck.coordinates.judge import judge")
+
+
+def test_a_circle_is_found():
+    console, page = "terminal.console", "terminal.judgement_page"
+    assert {console, page} <= set(circle(graph() | {console: {page}, page: {console}}))
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert circle({"a": {"b"}, "b": set()}) == []
 
 
 def loaded(statement: str) -> set[str]:
@@ -102,14 +151,16 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_judging_needs_no_torch_and_measuring_no_matplotlib():
-    judging = loaded("import mupcheck.plots, mupcheck.transfer, mupcheck.slopes, mupcheck.store")
+    judging = loaded("import mupcheck.plots, mupcheck.learning_rates.drift, mupcheck.coordinates.judge")
     assert "matplotlib" in judging
     assert "torch" not in judging
-    measuring = loaded("import mupcheck.train, mupcheck.runner")
+    measuring = loaded("import mupcheck.training.train, mupcheck.sweep.runner")
     assert "torch" in measuring
     assert measuring.isdisjoint({"matplotlib", "pandas", "scipy"})
 
 
 def test_help_imports_nothing_heavy():
-    help_page = "from typer.testing import CliRunner; from mupcheck.cli import app; CliRunner().invoke(app, ['--help'])"
+    help_page = (
+        "from typer.testing import CliRunner; from mupcheck.cli.app import app; CliRunner().invoke(app, ['--help'])"
+    )
     assert loaded(help_page).isdisjoint({"torch", "pandas", "pyarrow", "matplotlib", "scipy", "pydantic", "numpy"})

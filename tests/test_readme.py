@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mupcheck.parametrization import parse_table
+from mupcheck.theory.parametrization import parse_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -153,7 +153,7 @@ def test_the_python_test_finds_its_fixture(folder):
     _, block = blocks("python")
     (folder / "test_mup.py").write_text(block)
     plain = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "mupcheck.pytest_plugin", "--setup-plan", "test_mup.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "mupcheck.gate.pytest_plugin", "--setup-plan", "test_mup.py"]
     done = subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("fixtures used: _coord_checks, coord_check") == 2

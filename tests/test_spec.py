@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from mupcheck import spec
-from mupcheck.parametrization import find_table, parse_table
 from mupcheck.spec import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep, parse_lrs
+from mupcheck.theory.parametrization import find_table, parse_table
 
 SWEEPS = sorted(Path(__file__).parent.parent.joinpath("sweeps").glob("*.toml"))
 KINDS_AND_PLACES = list(itertools.product(("coord", "lr"), ("cpu", "cuda"), ("adamw", "sgd"), (False, True)))

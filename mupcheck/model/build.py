@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
-from mupcheck.parametrization import MULTIPLIER_SITES, Factors, Role, factors
 from mupcheck.spec import RunSpec
+from mupcheck.theory.parametrization import MULTIPLIER_SITES, Factors, Role, factors
 
 # Weight decay pulls matrices towards 0; gains, filters and gate scalars have no reason to be there.
 DECAYED = frozenset({Role.EMBEDDING, Role.READOUT, Role.HIDDEN, Role.GATE})

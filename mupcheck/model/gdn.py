@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mupcheck.model.layers import Linear, Multiplier, ShortConv, Site, Weight, fan_in_std, rms_norm, unit_norm
 from mupcheck.ops import gated_delta_rule
-from mupcheck.parametrization import Role
 from mupcheck.spec import ModelSpec
+from mupcheck.theory.parametrization import Role
 
 
 class GatedDeltaNet(nn.Module):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mupcheck.parametrization import Role
+from mupcheck.theory.parametrization import Role
 
 
 class Site(nn.Module):

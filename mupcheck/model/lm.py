@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mupcheck.model.gdn import GatedDeltaNet
 from mupcheck.model.layers import Embedding, Linear, Multiplier, Site, Weight, fan_in_std, rms_norm
-from mupcheck.parametrization import Role
 from mupcheck.spec import ModelSpec
+from mupcheck.theory.parametrization import Role
 
 
 class Block(nn.Module):

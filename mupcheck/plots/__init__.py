@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from mupcheck.gates import fit_gates, has_gates
-from mupcheck.judge import judge
-from mupcheck.parametrization import TABLES
+from mupcheck.coordinates.gates import fit_gates, has_gates
+from mupcheck.coordinates.judge import judge
+from mupcheck.learning_rates.drift import transfer
 from mupcheck.plots import canvas
 from mupcheck.plots.coordinates import draw_coordinates
 from mupcheck.plots.gates import draw_gates
@@ -33,8 +33,8 @@ from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
-from mupcheck.store import Results, StoreError, check_writable, load_results
-from mupcheck.transfer import transfer
+from mupcheck.results.store import Results, StoreError, check_writable, load_results
+from mupcheck.theory.parametrization import TABLES
 
 # (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
 COORDINATES = [OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[:3]]

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mupcheck.expected import ACTIVATIONS, TOLERANCES
-from mupcheck.gates import ALIGNMENTS, SIZE, GateSlope, rules_for
+from mupcheck.coordinates.gates import ALIGNMENTS, SIZE, GateSlope, rules_for
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Color
+from mupcheck.theory.required import ACTIVATIONS, TOLERANCES
 
 WIDTH, HEIGHT, GAP = 2.9, 2.5, 0.22  # of a panel, and between them, inches
 LEFT, RIGHT, BOTTOM, TOP = 0.62, 1.32, 0.45, 0.9  # margins, the legend not counted, inches

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mupcheck.optimum import Optimum
+from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.plots import canvas
 from mupcheck.plots.optima import describe_drift, draw_optimum
-from mupcheck.transfer import Transfer
 
 MIN_NATS = 0.5  # of a loss axis, so that flat looks flat
 MIN_OCTAVES = 4.0  # of the lr axis

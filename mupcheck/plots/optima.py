@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mupcheck.optimum import Optimum
+from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.plots import canvas
-from mupcheck.transfer import Transfer
 
 MIN_OCTAVES = 4.0  # of the axis of optima, so that flat looks flat
 LEFT, BOTTOM, TOP = 0.55, 0.42, 0.62  # margins, inches

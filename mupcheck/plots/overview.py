@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mupcheck.expected import ACTIVATIONS, WEIGHTS
 from mupcheck.plots import canvas
+from mupcheck.theory.required import ACTIVATIONS, WEIGHTS
 
 SITES = [*ACTIVATIONS, *(site for site in WEIGHTS if site not in ACTIVATIONS)]
 SEVERITY = ("info", "pass", "cannot tell", "fail")

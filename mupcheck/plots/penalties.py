@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mupcheck.penalty import Penalty
+from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.plots import canvas
 from mupcheck.plots.losses import MAX_COLUMNS
-from mupcheck.transfer import Transfer
 
 MIN_NATS = 0.1  # of the colour scale, so that a small cost looks small
 CELL_WIDTH, CELL_HEIGHT = 0.86, 0.36  # inches

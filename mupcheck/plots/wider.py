@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.wider import Comparison
 from mupcheck.plots import canvas
-from mupcheck.transfer import Transfer
-from mupcheck.wider import Comparison
 
 MIN_NATS = 0.05  # of the colour scale, so that noise looks like noise
 LARGE_SHARE = 90  # percentile of the differences at which the colours end: one lr that blows up hides the rest else

@@ -1,0 +1,1 @@
+"""The verdict on coordinate sizes: slopes, validity, diagnosis, judgement."""

@@ -1,0 +1,294 @@
+"""The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
+from mupcheck.coordinates.slopes import (
+    FAMILY_LEVEL,
+    SAME,
+    VERDICTS,
+    distance,
+    farthest_first,
+    fit_slopes,
+    need_columns,
+    pool,
+)
+from mupcheck.coordinates.validity import EFFECTS, Finding, examine
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
+from mupcheck.results.store import Results, n_missing
+from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
+
+DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
+FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
+N_WORST = 5  # offenders that a judgement names
+LOOKS_OF_TOP_UP = 6  # from few seeds to MOST_SEEDS by GROWTH, and two more widths
+MOST_SEEDS = 64  # more cost more than a larger width
+TRUSTED_SEEDS = 8  # whose scatter says how many are needed
+FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at most by this factor
+# Student's quantiles of some 16 seeds: of the interval of a pass, and of a fail among so many slopes (Holm)
+T_PASS, T_FAIL = 1.75, 4.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The answer on one (sweep, parametrization, optimizer, mode).
+
+    Attributes:
+        verdict: pass, fail or cannot tell.
+        reason: one line that says why.
+        next_step: what to do about it, "" where it passed.
+        counts: how many pooled slopes got which verdict.
+        pooled: rows of `fit_slopes` over all layers and later steps; these decide.
+        slopes: rows of `fit_slopes` per layer and step.
+        worst: lines on the slopes that decided against a pass, the farthest off first.
+        findings: what validity found, those that count first.
+        causes: the likely causes of a failure, ranked.
+        measured: how it was measured: what all runs share, with `widths`, `seeds`, `record`, `torch` and `device`.
+    """
+
+    sweep: str
+    parametrization: str
+    optimizer: str
+    mode: str
+    verdict: str
+    reason: str
+    next_step: str
+    counts: dict[str, int]
+    pooled: pd.DataFrame
+    slopes: pd.DataFrame
+    worst: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    causes: tuple[Cause, ...]
+    measured: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Return "gdn-mup (adamw, head-dim)"."""
+        return title_of(self)
+
+
+def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
+    """Judge every coordinate check among the results; runs of other kinds are left out.
+
+    The pooled slopes decide. A slope of one layer and step fails the group too, if it does among all of them (Holm): a
+    fault of a single layer shows, the worst of many noisy ones does not.
+
+    Args:
+        results: what `load_results` returned, with its tables runs and coords.
+        confidence: of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: as `fit_slopes`.
+    """
+    chosen = results.runs[results.runs["kind"] == "coord"]
+    if len(chosen):
+        need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
+    judgements = []
+    for key, runs in chosen.groupby(GROUP):
+        resolved = results.sweeps.get(key[0], {})
+        table = find_rules(runs, resolved.get("tables", {}))
+        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        tables = {} if table is None else {table.name: table}
+        # who looks again after every round of a top-up has as many chances to be wrong
+        looks = LOOKS_OF_TOP_UP if resolved.get("spec", {}).get("top_up") else 1
+        options: dict[str, Any] = {"confidence": confidence, "tables": tables}
+        slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
+        pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
+        findings = examine(runs, coords, table=table, missing=n_missing(results, key[0]))
+        findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
+        pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
+        judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
+    return judgements
+
+
+def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
+    """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
+    run = runs.iloc[0]
+    name = run["parametrization"]
+    found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)
+    if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
+        return found
+    return None
+
+
+def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
+    """Return which rows of `fit_slopes` a finding puts in doubt."""
+    kinds = table["kind"].isin(finding.kinds) if finding.kinds else True
+    sites = table["site"].isin(finding.sites) if finding.sites else True
+    steps = table["step"] > 0 if finding.later else True
+    return pd.Series(finding.effect == "cannot tell", index=table.index) & kinds & sites & steps
+
+
+def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
+    """Return rows of `fit_slopes` with no verdict where a finding says that there can be none."""
+    table = table.copy()
+    for finding in findings:
+        rows = _affected(table, finding) & ~table["verdict"].isin(["info", "cannot tell"])
+        table.loc[rows, "reason"] = table.loc[rows, "reason"] + f"; {finding}"
+        table.loc[rows, "verdict"] = "cannot tell"
+    return table
+
+
+def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Find slopes that not even the table at hand explains, where nothing else does."""
+    rows = pooled[pooled["as_implied"].eq(False)]
+    for finding in findings:
+        rows = rows[~_affected(rows, finding)]
+    if len(rows):
+        row = rows.iloc[0]
+        text = (
+            f"{len(rows)} slopes are not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
+        )
+        text += f"{row['slope']:+.2f}, implied {row['implied_low']:+.2g} to {row['implied_high']:+.2g}"
+        yield Finding(
+            "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"
+        )
+
+
+def _not_followed(slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Find parameters whose exponents, read off their slopes, are not the table's."""
+    in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
+    if table is None or any(finding.effect == "cannot tell" and not finding.sites for finding in findings):
+        return
+    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0] if len(slopes) else ("", "")
+    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode):
+        if site not in in_doubt:
+            seen = f"{round(read, 2) + 0.0:+.2f}"
+            text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
+            yield Finding("not followed", "no pass", text, "the code does not apply its table to this parameter")
+
+
+def _conclude(
+    key: tuple[str, ...],
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    pooled: pd.DataFrame,
+    slopes: pd.DataFrame,
+    findings: tuple[Finding, ...],
+    table: Table | None,
+) -> Judgement:
+    """Return the judgement on one group from its slopes and findings."""
+    first = runs.iloc[0]
+    counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    failed, later = pooled[pooled["verdict"] == "fail"], "later steps"
+    if failed.empty:
+        # few seeds agree by luck on one of hundreds
+        failed, later = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)], ""
+    open_ones = pooled[pooled["verdict"] == "cannot tell"]
+    against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
+    causes: tuple[Cause, ...] = ()
+    worst: tuple[str, ...] = ()
+    if len(failed) or against["fail"]:
+        verdict, worst = "fail", _worst(failed, later=later)
+        setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
+        causes = diagnose(pooled, slopes, table=table, **setting)
+        reason = str(against["fail"][0]) if against["fail"] else worst[0]
+        advice = [finding.advice for finding in against["fail"]]
+        advice += [cause.remedy for cause in causes]
+        next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"
+    elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
+        verdict = "cannot tell"
+        reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
+    elif counts["cannot tell"]:
+        verdict, worst = "cannot tell", _worst(open_ones)
+        n_judged = len(pooled) - counts["info"]
+        reason = f"{counts['cannot tell']} of {n_judged} slopes are not known well enough, such as {worst[0]}"
+        next_step = _more(open_ones, runs)
+    elif not ((pooled["kind"] == "effective_update") & (pooled["verdict"] != "info")).any():
+        verdict, reason = "cannot tell", "no effective update was recorded"
+        next_step = "set probes = 'full'" if (slopes["step"] > 0).any() else "record a step after 0"
+    elif against["no pass"]:
+        verdict = "cannot tell"
+        reason, next_step = against["no pass"][0].text, against["no pass"][0].advice
+    else:
+        verdict, reason, next_step = "pass", f"all {counts['pass']} judged slopes are as required", ""
+    sweep, parametrization, optimizer, mode = key
+    return Judgement(
+        sweep=sweep,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        mode=mode,
+        verdict=verdict,
+        reason=reason,
+        next_step=next_step,
+        counts=counts,
+        pooled=pooled,
+        slopes=slopes,
+        worst=worst,
+        findings=findings,
+        causes=causes,
+        measured=_measured(runs, coords),
+    )
+
+
+def _worst(table: pd.DataFrame, *, later: str = "later steps") -> tuple[str, ...]:
+    """Return lines on the rows that are farthest off, one for each kind and site; `later` names the steps after 0."""
+    rows = farthest_first(table).drop_duplicates(["kind", "site"]).head(N_WORST)
+    return tuple(
+        f"{row.kind} {row.stat} of {row.site}{f', layer {row.layer}' if row.layer >= 0 else ''}, "
+        f"{'step 0' if row.step == 0 else later or f'step {row.step}'}: {row.reason}"
+        for row in rows.itertuples()
+    )
+
+
+def open_slopes(judgement: Judgement) -> pd.DataFrame:
+    """Return the pooled slopes that more seeds or widths may decide: no finding puts them in doubt."""
+    rows = judgement.pooled[judgement.pooled["verdict"] == "cannot tell"]
+    for finding in judgement.findings:
+        rows = rows[~_affected(rows, finding)]
+    return rows[rows["slope"].notna()]
+
+
+def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Say what would decide slopes whose interval lies across the tolerance: so many seeds, or larger widths."""
+    n_seeds, n_widths = runs["seed"].nunique(), runs["width"].nunique()
+    if len(nothing := open_ones[open_ones["slope"].isna()]) == len(open_ones):
+        return f"see why {nothing['site'].iloc[0]} has a size of 0 or no number, as behind a readout that starts at 0"
+    open_ones = open_ones[open_ones["slope"].notna()]
+    if n_widths < 3:
+        return "give at least 3 widths"
+    if n_seeds < 2:
+        return "give at least 2 seeds, better 8"
+    if more := more_seeds(open_ones, n_seeds):
+        return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
+    return f"add a larger width, such as {2 * runs['width'].max()}: more seeds will hardly do (--top-up tries)"
+
+
+def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
+    """Return how many seeds to have next where they may decide the rows of `fit_slopes`, None where widths must.
+
+    An estimate from few seeds is a rough one: it is not trusted to say that none will do, nor to leap ahead.
+    """
+    needed = seeds_needed(table)
+    if n_seeds >= min(needed, MOST_SEEDS) or (needed > MOST_SEEDS and n_seeds >= TRUSTED_SEEDS):
+        return None
+    return ceil(min(max(needed, n_seeds + FEWEST_MORE), GROWTH * n_seeds, MOST_SEEDS))
+
+
+def seeds_needed(table: pd.DataFrame) -> float:
+    """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
+    beyond = np.maximum(distance(table), 0) - table["tolerance"]
+    scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2
+    most = float(needed.replace(np.nan, inf).max())
+    return inf if most == inf else ceil(max(most, 2))
+
+
+def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
+    """Return what the runs of a group share, and over what they range."""
+    first = runs.iloc[0]
+    shared = {name: first[name] for name in (*SAME, *SAME_BY_MODE[first["mode"]])}
+    return shared | {
+        "widths": tuple(sorted(set(runs["width"]))),
+        "seeds": tuple(sorted(set(runs["seed"]))),
+        "record": tuple(sorted(set(coords["step"]))),
+        "torch": tuple(sorted(set(runs["torch"]))),
+        "device": tuple(sorted(set(runs["device"]))),
+    }

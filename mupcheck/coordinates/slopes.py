@@ -1,0 +1,367 @@
+"""Slopes p of size ~ width^p with intervals over seeds, and the verdict of each against what is required of it.
+
+Method. Widths and seeds are crossed: every seed gives one least-squares slope of log2(value) against log2(width); the
+slope is their mean, its standard error their scatter / sqrt(seeds), its interval Student's t with seeds - 1 degrees of
+freedom. So what a seed shares between widths (its data, common random numbers) is counted once. On simulated sizes the
+nominal 90% interval covers 87-93% (tests/test_slopes.py).
+
+The verdict is by equivalence: `pass` when the interval lies inside required +- tolerance, `fail` when the slope lies
+outside beyond doubt, else `cannot tell`; a wide interval never passes. Many slopes are judged at once. A group passes
+only if each of them passes, which needs no correction (an intersection-union test); it fails if any one fails, which
+does: `fail` takes Holm's step-down test over the judged slopes of the group, so that the chance that any of them fails
+by noise alone is at most FAMILY_LEVEL. Half of that is kept for effective updates (weighted Holm), the few that each
+isolate one rule, so that the many other slopes do not blunt them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isnan, nan
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.theory.exponents import PARAMETERS
+from mupcheck.theory.implied import Range, implied_by
+from mupcheck.theory.parametrization import TABLES, Table
+from mupcheck.theory.required import TOLERANCES, Required, required
+
+SITE = ["kind", "stat", "site"]
+QUANTITY = ["kind", "stat", "site", "layer", "step"]
+COLUMNS = [
+    *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
+    "implied", "implied_low", "implied_high", "tolerance", "p_fail", "verdict", "as_implied", "n_widths", "n_seeds",
+    "reason",
+]  # fmt: skip
+MIN_WIDTHS = 3  # two points always lie on a line
+FAMILY_LEVEL = 0.05  # chance that any slope of a group fails by noise alone, at most
+EFFECTIVE_SHARE = 0.5  # of that chance, kept for effective updates
+ONE_OF_MANY = "; outside, but of so many slopes one may be by chance"
+ACROSS = "; the interval lies across the tolerance"
+VERDICTS = ("pass", "fail", "cannot tell", "info")
+
+# What all runs of a group must share; widths legitimately differ in the rest (n_params, and by mode the head shapes).
+SAME = (
+    "rules_hash", "base_width", "lr", "weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip",
+    "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash", "dtype", "backend",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The values of one group: Q quantities over S seeds and W widths; `present` tells a NaN from no value."""
+
+    quantities: pd.DataFrame  # Q rows of QUANTITY
+    seeds: NDArray  # [S]
+    widths: NDArray  # [W]
+    values: NDArray[np.float64]  # [Q, S, W]
+    present: NDArray[np.bool_]  # [Q, S, W]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Return where there is a value that has a logarithm, [Q, S, W]."""
+        return self.present & np.isfinite(self.values) & (self.values > 0)
+
+    @property
+    def invalid(self) -> NDArray[np.bool_]:
+        """Return where there is a value that has none: 0, negative, NaN or infinite, [Q, S, W]."""
+        return self.present & ~self.valid
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Return which seeds have a value at every width, [Q, S]."""
+        return np.asarray(self.present.all(axis=2))
+
+
+def fit_slopes(
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    *,
+    confidence: float = CONFIDENCE,
+    level: float = FAMILY_LEVEL,
+    tables: Mapping[str, Table] = TABLES,
+) -> pd.DataFrame:
+    """Fit the slope of every recorded quantity and judge it against what is required of it and what its table implies.
+
+    Args:
+        runs: the `runs` table; rows of kind "coord" are used, those that failed only to know what is missing.
+        coords: the `coords` table; diagnostics are left out (see `validity`).
+        confidence: of the intervals, in (0, 1).
+        level: chance that any slope of a group fails by noise alone, at most.
+        tables: by the name in the column `parametrization`; of a name that is not there nothing is implied.
+
+    Returns:
+        One row per GROUP and QUANTITY with COLUMNS. `required` is the required slope where it is a single value and NaN
+        where it is a range from `required_low` to `required_high`; all three and `tolerance` are NaN where theory
+        requires nothing; `implied` likewise. `p_fail` is the chance of a slope so far outside required +- tolerance if
+        it were at the edge, adjusted for all slopes of the group (Holm). `as_implied` is None where nothing is implied
+        or the interval cannot tell. A seed that lacks a width is left out of a quantity's fit and its `reason` says so;
+        a value that has no logarithm makes the slope NaN.
+
+    Raises:
+        ValueError: if runs that would be fitted together differ in more than width and seed (the message names the
+            field), if a width and seed occur twice, or if the tables lack a column.
+    """
+    check_confidence(confidence)
+    fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
+    need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
+    need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
+    chosen = runs[runs["kind"] == "coord"]
+    rows_of = dict(list(_joined(chosen, coords[coords["kind"] != "diagnostic"]).groupby(GROUP)))
+    fitted = []
+    for key, group in chosen.groupby(GROUP):
+        _check_comparable(group, key)
+        if key in rows_of:
+            run = group.iloc[0]
+            judged = _judge(_grid(group, rows_of[key]), run, confidence, level, tables.get(run["parametrization"]))
+            fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
+    return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
+
+
+def pool(coords: pd.DataFrame) -> pd.DataFrame:
+    """Return `coords` with one row per run, kind, stat and site for step 0, and one for all later steps.
+
+    Its value is the geometric mean over layers and steps, so its slope is the mean of their slopes, with less noise
+    than any of them; `layer` is -1 and `step` the last of all. What is required is the same at every layer and later
+    step.
+    """
+    measured = coords[coords["kind"] != "diagnostic"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(measured["value"].to_numpy(dtype=float))
+    key = ["run_id", *SITE, "later"]
+    table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0).groupby(key, as_index=False)
+    pooled = table.agg(log=("log", "mean"), none=("none", "any"))
+    pooled["log"] = pooled["log"].mask(pooled["none"])  # what has no logarithm is not averaged away
+    # a run that diverged lacks the last steps, and stays comparable all the same
+    step = np.where(pooled["later"], measured["step"].max(), 0)
+    return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "none", "later"])
+
+
+def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
+    """Raise ValueError if a table lacks a column."""
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"{name} has no column {missing[0]!r}; pass the tables that load_results returned")
+
+
+def _joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
+    """Give each row of `coords` its run's GROUP, width and seed; rows of runs that failed are left out."""
+    finished = runs.loc[runs["status"] != "failed", ["run_id", "width", "seed", *GROUP]]
+    return coords.merge(finished, on="run_id")
+
+
+def _check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
+    """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
+    for field in (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]]):
+        if len(found := group[field].unique()) > 1:
+            raise ValueError(
+                f"runs of {' '.join(key)} differ in {field} ({found[0]} and {found[1]}), so a slope over their widths "
+                "means nothing; give each its own sweep name"
+            )
+    twice = group[group.duplicated(["width", "seed"])]
+    if len(twice):
+        width, seed = twice["width"].iloc[0], twice["seed"].iloc[0]
+        raise ValueError(f"{' '.join(key)} has two runs of width {width} and seed {seed}; remove one of them")
+
+
+def _grid(group: pd.DataFrame, rows: pd.DataFrame) -> _Grid:
+    """Lay the rows of one group out as [quantity, seed, width], with holes where a run has no such row."""
+    # runs that failed count here, so that a width nobody finished is missed rather than forgotten
+    seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
+    by_quantity = rows.groupby(QUANTITY)
+    quantities = by_quantity.size().index.to_frame(index=False)
+    cell = (
+        by_quantity.ngroup().to_numpy(),
+        np.searchsorted(seeds, rows["seed"].to_numpy()),
+        np.searchsorted(widths, rows["width"].to_numpy()),
+    )
+    values = np.full((len(quantities), len(seeds), len(widths)), nan)
+    present = np.zeros(values.shape, dtype=bool)
+    values[cell], present[cell] = rows["value"].to_numpy(dtype=float), True
+    return _Grid(quantities, seeds, widths, values, present)
+
+
+def _fit(grid: _Grid, confidence: float) -> pd.DataFrame:
+    """Return slope, slope_stderr, ci_low, ci_high and n_seeds of each quantity, NaN where they do not exist.
+
+    With one seed the standard error is that of the regression's residuals (widths - 2 degrees of freedom).
+    """
+    n_widths = len(grid.widths)
+    x = np.log2(grid.widths) - np.log2(grid.widths).mean()
+    y = np.log2(np.where(grid.valid, grid.values, 1.0))  # [Q, S, W]
+    spread = x @ x or nan  # one width has no slope
+    by_seed = y @ x / spread  # [Q, S]
+
+    n = grid.complete.sum(axis=1)  # [Q]
+    usable = (n > 0) & ~grid.invalid.any(axis=(1, 2))
+    slope = np.where(usable, (by_seed * grid.complete).sum(axis=1) / np.maximum(n, 1), nan)
+    scatter = ((by_seed - slope[:, None]) ** 2 * grid.complete).sum(axis=1) / np.maximum(n - 1, 1) / np.maximum(n, 1)
+    residual = y - y.mean(axis=2, keepdims=True) - by_seed[..., None] * x
+    rest = ((residual**2).sum(axis=2) * grid.complete).sum(axis=1) / max(n_widths - 2, 1) / spread
+
+    dof = np.where(n > 1, n - 1, n_widths - 2)
+    stderr = np.where(dof > 0, np.sqrt(np.where(n > 1, scatter, rest)), nan)
+    half = stats.t.ppf((1 + confidence) / 2, np.maximum(dof, 1)) * stderr
+    return pd.DataFrame(
+        {
+            "slope": slope,
+            "slope_stderr": np.where(usable, stderr, nan),
+            "ci_low": slope - half,
+            "ci_high": slope + half,
+            "n_seeds": n,
+        }
+    )
+
+
+def _judge(grid: _Grid, run: pd.Series, confidence: float, level: float, table: Table | None) -> pd.DataFrame:
+    """Return the columns of `fit_slopes` for one group; `run` is any of its runs, `table` what they followed."""
+    fit = pd.concat([grid.quantities, _fit(grid, confidence)], axis=1)
+    fit["n_widths"] = len(grid.widths)
+    optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
+    quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
+    needs = [
+        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step)
+        for kind, stat, site, _, step in quantities
+    ]
+    entailed: Mapping[tuple, Range] = {}
+    if table is not None:
+        needs = [
+            _as_stored(need, kind, site, table, optimizer=optimizer, mode=mode)
+            for need, (kind, _, site, _, _) in zip(needs, quantities, strict=True)
+        ]
+        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=int(run["n_layers"]))
+    ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
+
+    fit["required_low"] = [need.low if need else nan for need in needs]
+    fit["required_high"] = [need.high if need else nan for need in needs]
+    fit["required"] = _point(fit["required_low"], fit["required_high"])
+    fit["tolerance"] = [need.tolerance if need else nan for need in needs]
+    fit["implied_low"], fit["implied_high"] = np.array(ranges).reshape(-1, 2).T
+    fit["implied"] = _point(fit["implied_low"], fit["implied_high"])
+
+    obstacles = _obstacles(grid)
+    clear = np.array([not obstacle for obstacle in obstacles])
+    effective = (fit["kind"] == "effective_update").to_numpy()
+    weights = np.where(effective, EFFECTIVE_SHARE / max(effective.sum(), 1), (1 - EFFECTIVE_SHARE) / len(effective))
+    low, high = fit["required_low"] - fit["tolerance"], fit["required_high"] + fit["tolerance"]
+    fit["p_fail"] = holm(np.where(clear, _p_outside(fit, low, high), nan), weights)
+    tolerance = fit["kind"].map(TOLERANCES).fillna(max(TOLERANCES.values()))
+    low, high = fit["implied_low"] - tolerance, fit["implied_high"] + tolerance
+    inside = (low <= fit["ci_low"]) & (fit["ci_high"] <= high)
+    outside = holm(np.where(clear, _p_outside(fit, low, high), nan), weights) <= level
+    as_implied = [True if yes else False if no else None for yes, no in zip(inside, outside, strict=True)]
+    fit["as_implied"] = pd.Series(as_implied, dtype=object, index=fit.index)
+    enough = len(grid.widths) >= MIN_WIDTHS and len(grid.seeds) > 1
+    at_zero = (grid.values == 0).all(axis=(1, 2)) & enough
+    numbers = fit[["slope", "ci_low", "ci_high", "p_fail"]].to_numpy().tolist()
+    judged = [
+        _verdict(need, number, obstacle, at_zero=zero, level=level)
+        for need, number, obstacle, zero in zip(needs, numbers, obstacles, at_zero, strict=True)
+    ]
+    fit["verdict"] = [verdict for verdict, _ in judged]
+    fit["reason"] = [reason + note for (_, reason), note in zip(judged, _left_out(grid), strict=True)]
+    return fit
+
+
+def _as_stored(
+    need: Required | None, kind: str, site: str, table: Table, *, optimizer: str, mode: str
+) -> Required | None:
+    """Return what is required of a weight's change as it is stored, before the multiplier of its role."""
+    if need is None or kind != "weight_update" or site not in PARAMETERS:
+        return need
+    by = table.rule(PARAMETERS[site].role, optimizer=optimizer, mode=mode).multiplier
+    return replace(need, low=need.low - by, high=need.high - by)
+
+
+def _point(low: pd.Series, high: pd.Series) -> pd.Series:
+    """Return the single value of each range, NaN where it is none."""
+    return low.where(low == high)
+
+
+def _p_outside(fit: pd.DataFrame, low: pd.Series, high: pd.Series) -> NDArray[np.float64]:
+    """Return for each slope the p-value against lying between low and high (one-sided t, at the nearer of them)."""
+    beyond = np.maximum(fit["slope"] - high, low - fit["slope"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(beyond == 0, 0.0, beyond / fit["slope_stderr"])
+    return np.asarray(stats.t.sf(t, np.maximum(fit["n_seeds"] - 1, 1)))
+
+
+def holm(p_values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p-values adjusted for being tested together: rejecting those at most alpha errs with chance alpha at most.
+
+    Weighted step-down test of Holm (Scand. J. Statist. 6, 1979): a larger weight leaves more of alpha to a hypothesis.
+    NaN is nothing tested, and stays NaN.
+    """
+    adjusted = np.full(len(p_values), nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested] / weights[tested], kind="stable")]
+    remaining = weights[order][::-1].cumsum()[::-1]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * remaining / weights[order]), 1.0)
+    return adjusted
+
+
+def _obstacles(grid: _Grid) -> list[str]:
+    """Say for each quantity why its slope cannot be judged, "" where it can."""
+    n_widths, n_seeds = len(grid.widths), grid.complete.sum(axis=1)
+    invalid = grid.invalid.reshape(len(n_seeds), -1)
+    obstacles = [""] * len(n_seeds)
+    for q in np.flatnonzero((n_widths < MIN_WIDTHS) | (n_seeds < 2) | invalid.any(axis=1)):
+        if invalid[q].any():
+            seed, width = np.unravel_index(invalid[q].argmax(), grid.values.shape[1:])
+            value = grid.values[q, seed, width]
+            why = "nothing moved or arrived there" if value == 0 else "a size is finite and positive"
+            obstacles[q] = f"value {value:g} at width {grid.widths[width]}, seed {grid.seeds[seed]}: {why}"
+        elif n_widths < MIN_WIDTHS:
+            obstacles[q] = f"{n_widths} width{'s' * (n_widths > 1)}; a slope needs at least {MIN_WIDTHS}"
+        elif n_seeds[q] == 0:
+            obstacles[q] = "no seed has a value at every width"
+        else:
+            obstacles[q] = "one seed, so the interval is only that of the fit's residuals; give at least 2, better 4"
+    return obstacles
+
+
+def _left_out(grid: _Grid) -> list[str]:
+    """Say for each quantity which seeds were left out of its fit, "" where none was."""
+    notes = [""] * len(grid.quantities)
+    for q, seed in np.argwhere(~grid.complete):
+        width = grid.widths[(~grid.present[q, seed]).argmax()]
+        notes[q] += f"; seed {grid.seeds[seed]} left out: it has no value at width {width}"
+    return notes
+
+
+def _verdict(
+    need: Required | None, numbers: Sequence[float], obstacle: str, *, at_zero: bool, level: float
+) -> tuple[str, str]:
+    """Return the verdict on one slope and the reason as a person reads it; numbers: slope, ci_low, ci_high, p_fail."""
+    slope, low, high, p_fail = numbers
+    shown = "" if isnan(slope) else f"slope {slope:+.2f}" + ("" if isnan(low) else f" [{low:+.2f}, {high:+.2f}]")
+    if need is None:
+        return "info", "; ".join(filter(None, (shown, obstacle, "theory does not pin it")))
+    shown = f"{shown}, required {need}" if shown else f"required {need}"
+    if at_zero and need.low == -inf:
+        return "pass", f"0 at every width, required {need}"
+    if obstacle:
+        return "cannot tell", f"{shown}; {obstacle}"
+    if need.low - need.tolerance <= low and high <= need.high + need.tolerance:
+        return "pass", shown
+    if p_fail <= level:
+        return "fail", shown
+    if high < need.low - need.tolerance or low > need.high + need.tolerance:
+        return "cannot tell", shown + ONE_OF_MANY
+    return "cannot tell", shown + ACROSS
+
+
+def farthest_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `fit_slopes`, the slope farthest from what is required first, those without one last."""
+    return table.iloc[distance(table).reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
+
+
+def not_passing(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that fail, then those that cannot be told, of each the farthest off first."""
+    return pd.concat([farthest_first(table[table["verdict"] == verdict]) for verdict in ("fail", "cannot tell")])
+
+
+def distance(table: pd.DataFrame) -> pd.Series:
+    """Return how far each slope of `fit_slopes` lies outside what is required, below 0 where it is inside."""
+    return np.maximum(table["required_low"] - table["slope"], table["slope"] - table["required_high"])

@@ -1,0 +1,340 @@
+"""The gate: every verdict under a folder against what is expected of it and, with a baseline, against what it was.
+
+Two questions, kept apart: how far a slope is from what theory requires (`verdict`, `off_by`), and how far it moved
+since the baseline was written (`drift`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from mupcheck.coordinates.judge import Judgement, judge
+from mupcheck.coordinates.validity import LOST, say_missing
+from mupcheck.gate.baseline import Stored, read_baseline
+from mupcheck.gate.compare import Comparison, check_comparable, compare, renew_file
+from mupcheck.learning_rates.drift import Transfer, transfer
+from mupcheck.results.comparable import GROUP, Group, group_of, title_of
+from mupcheck.results.store import Results, finished_runs, load_results, n_missing, read_sweep
+from mupcheck.spec import VERDICTS, expected_verdict
+
+OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
+WORST_FIRST = (FAILED, CANNOT_TELL, OK)
+N_LINES = 5  # of a kind that an explanation has
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the gate says of one (sweep, parametrization, optimizer, mode).
+
+    Attributes:
+        kind: coord or lr.
+        verdict: of the judge: pass, fail or cannot tell; of a learning-rate sweep transfers, drifts or cannot tell.
+        expected: the verdict that is a success, None where any is.
+        outcome: ok, failed or cannot tell: verdict, expectation and baseline taken together.
+        reason: of the outcome, one line.
+        drift: since the baseline: same, drifted or cannot tell; None without a baseline.
+        comparisons: every judged slope against the baseline's, in the order of its file.
+        answer: what the judge returned.
+    """
+
+    sweep: str
+    parametrization: str
+    optimizer: str
+    mode: str
+    kind: str
+    verdict: str
+    expected: str | None
+    outcome: str
+    reason: str
+    drift: str | None
+    comparisons: tuple[Comparison, ...]
+    answer: Judgement | Transfer
+
+    @property
+    def group(self) -> Group:
+        """Return (sweep, parametrization, optimizer, mode)."""
+        return group_of(self)
+
+    @property
+    def title(self) -> str:
+        """Return the group as a person reads it."""
+        return title_of(self)
+
+    @property
+    def moved(self) -> list[Comparison]:
+        """Return what drifted, what passed and fails now, and what is gone or cannot be told; the farthest first."""
+        moved = [each for each in self.comparisons if _counts(each)]
+        far = {each.key: 0.0 if isnan(each.drift) else abs(each.drift) for each in moved}
+        return sorted(moved, key=lambda each: (not each.failed, -far[each.key]))
+
+    @property
+    def headline(self) -> str:
+        """Say verdict and expectation: "fail, expected pass", "pass, as expected, drifted from the baseline"."""
+        said = [self.verdict]
+        if self.expected is not None and self.verdict != CANNOT_TELL:
+            said.append("as expected" if self.verdict == self.expected else f"expected {self.expected}")
+        if self.drift == "drifted":
+            said.append("drifted from the baseline")
+        elif self.drift == CANNOT_TELL:
+            said.append("drift from the baseline unknown")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate says of a folder: its groups, and what is missing as a whole (each line makes it `cannot tell`)."""
+
+    groups: tuple[Checked, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """Return failed if any group failed, else cannot tell if anything cannot be told or is missing, else ok."""
+        incomplete = bool(self.missing) or not self.groups
+        outcomes = {checked.outcome for checked in self.groups} | ({CANNOT_TELL} if incomplete else set())
+        return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
+
+    @property
+    def worst_first(self) -> list[Checked]:
+        """Return the groups, those that failed first."""
+        return sorted(self.groups, key=lambda checked: WORST_FIRST.index(checked.outcome))
+
+
+def check(path: str | Path, *, baseline: str | Path | None = None, expect: str | None = None) -> Report:
+    """Judge everything under a folder, coordinate checks and learning-rate sweeps.
+
+    Args:
+        path: a results folder, or one sweep's folder in it.
+        baseline: compare coordinate checks with this file. All that it holds must be there; of one sweep's folder, all
+            that it holds of that sweep.
+        expect: the verdict that is a success, for every group that can have it (default: what each sweep's file
+            expects, else pass of a coordinate check and nothing of a learning-rate sweep).
+
+    Raises:
+        ValueError: if nothing can be judged: no or damaged results, runs that must not be compared, a baseline that is
+            none or was measured in another way; one line that names what differs.
+    """
+    path = Path(path)
+    stored = read_baseline(baseline) if baseline is not None else None
+    results = load_results(path)
+    report = check_results(results, baseline=stored, expect=expect, where=str(baseline))
+    missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path)]
+    missing += _not_there(stored or [], report, path, baseline)
+    return Report(report.groups, tuple(missing))
+
+
+def check_results(
+    results: Results, *, baseline: Sequence[Stored] | None = None, expect: str | None = None, where: str = "baseline"
+) -> Report:
+    """Judge results that are in memory; arguments and errors as of `check`, `where` names the baseline's file."""
+    answers: list[Judgement | Transfer] = [*judge(results), *transfer(results)]
+    if not answers:
+        raise ValueError("nothing to judge: no run of a coordinate check or learning-rate sweep has finished")
+    known = list(dict.fromkeys(verdict for answer in answers for verdict in VERDICTS[_kind(answer)]))
+    if expect is not None and expect not in known:
+        raise ValueError(f"expect = {expect!r} is no verdict of what is there; try {' or '.join(known)}")
+    stored = {each.group: each for each in baseline or ()}
+    if stored and not any(group_of(answer) in stored for answer in answers):
+        raise ValueError(_strangers(list(stored), [group_of(a) for a in answers if isinstance(a, Judgement)], where))
+    groups = []
+    for answer in answers:
+        checked = _against_theory(answer, _expected(answer, results.sweeps, expect))
+        trouble = _trouble(answer, results)
+        if trouble and checked.outcome == OK:
+            checked = replace(checked, outcome=CANNOT_TELL, reason=trouble)
+        if baseline is not None and isinstance(answer, Judgement):
+            checked = _against_baseline(checked, answer, stored.get(checked.group), where, comparable=not trouble)
+        groups.append(checked)
+    return Report(tuple(groups))
+
+
+def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool) -> str:
+    """Write the coordinate checks of a report as a baseline, in place of one that is there; say what became of it.
+
+    Slopes that did not move keep their lines, so that a diff shows the others. A baseline records what is right: if a
+    coordinate check failed or cannot tell, or runs are missing, nothing is written.
+
+    Raises:
+        ValueError: if there is no coordinate check in the report, or the file that is there is no baseline.
+        StoreError: if the file cannot be written.
+    """
+    judged = [each.answer for each in report.groups if isinstance(each.answer, Judgement)]
+    if not judged:
+        raise ValueError(f"{path} was not written: a baseline holds coordinate checks, and there is none here")
+    wrong = [
+        f"{each.title}: {each.headline}: {each.reason}"
+        for each in report.groups
+        if each.kind == "coord" and each.outcome != OK
+    ]
+    if wrong or report.missing:
+        return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
+    n_groups, n_slopes, n_changed = renew_file(path, judged, keep_other_sweeps=keep_other_sweeps)
+    return f"{path} was written: {n_groups} group(s), {n_slopes} slopes; {n_changed} new, changed or gone"
+
+
+def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
+    """Return the lines that explain an outcome to who has not read the code; none of what is as it should be.
+
+    Args:
+        checked: a group of a report.
+        slopes: with the slopes that decided; without where a table shows them.
+    """
+    if checked.outcome == OK:
+        return []
+    lines = [f"reason: {checked.reason}"]
+    answer = checked.answer
+    if isinstance(answer, Judgement) and checked.verdict != checked.expected:
+        if slopes:
+            lines += [f"slope: {line}" for line in answer.worst[:N_LINES] if line not in checked.reason]
+        for finding in (each for each in answer.findings if each.effect != "warning"):
+            lines.append(f"{finding.name}: {finding}")
+        for cause in answer.causes[:N_LINES]:
+            lines.append(f"likely cause: {cause.text} (table row: {cause.row}, exponent off by {cause.change:+g})")
+        if answer.next_step:
+            lines.append(f"next step: {answer.next_step}")
+    elif isinstance(answer, Transfer):
+        lines += [f"note: {note}" for note in answer.notes[:N_LINES]]
+    if slopes:
+        lines += [f"moved: {each.text}" for each in checked.moved[:N_LINES] if each.text not in checked.reason]
+    if checked.drift == "drifted":
+        lines.append(
+            "next step: find the change that moved them; if it is meant, renew the baseline with --update-baseline"
+        )
+    return lines
+
+
+def notes(checked: Checked) -> list[str]:
+    """Return what is good to know and changes no outcome: warnings, other verdicts than in the baseline, new slopes."""
+    findings = checked.answer.findings if isinstance(checked.answer, Judgement) else ()
+    moved = {each.key for each in checked.moved}
+    lines = []
+    for name, texts in {
+        "warning": [each.text for each in findings if each.effect == "warning"],
+        "other verdict": [each.text for each in checked.comparisons if each.changed and each.key not in moved],
+    }.items():
+        lines += [f"{name}: {text}" for text in texts[:N_LINES]]
+        if len(texts) > N_LINES:
+            lines.append(f"{name}: and {len(texts) - N_LINES} more")
+    if n_new := sum(each.verdict == "new" for each in checked.comparisons):
+        lines.append(f"{n_new} slope(s) not in the baseline; --update-baseline adds them")
+    return lines
+
+
+def off_by(slope: float, low: float, high: float) -> float:
+    """Return how far a slope is outside its required range, signed; 0 inside, NaN where nothing is required."""
+    if isnan(slope) or isnan(high):
+        return float("nan")
+    return slope - high if slope > high else min(slope - low, 0.0)
+
+
+def is_one_sweep(path: Path) -> bool:
+    """Say whether a folder is one sweep's, and not the results folder of several."""
+    return bool(finished_runs(path))
+
+
+def _kind(answer: Judgement | Transfer) -> str:
+    return "coord" if isinstance(answer, Judgement) else "lr"
+
+
+def _expected(answer: Judgement | Transfer, sweeps: Mapping[str, Any], expect: str | None) -> str | None:
+    """Return the verdict that is a success: the option's, else that of the sweep's own file, else the kind's."""
+    spec = sweeps.get(answer.sweep, {}).get("spec")
+    of_file = spec.get("expect") if isinstance(spec, dict) else None
+    of_file = of_file if isinstance(of_file, dict) else {}
+    return expected_verdict(_kind(answer), answer.parametrization, of_file=of_file, option=expect)
+
+
+def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Checked:
+    """Return the outcome of a verdict without a look at any baseline."""
+    outcome = OK
+    if answer.verdict == CANNOT_TELL:
+        outcome = CANNOT_TELL
+    elif expected is not None and answer.verdict != expected:
+        outcome = FAILED
+    return Checked(
+        *group_of(answer), _kind(answer), answer.verdict, expected, outcome, answer.reason,
+        drift=None, comparisons=(), answer=answer,
+    )  # fmt: skip
+
+
+def _against_baseline(
+    checked: Checked, judgement: Judgement, stored: Stored | None, where: str, *, comparable: bool
+) -> Checked:
+    """Return the outcome with what moved since the baseline."""
+    drift, reason = CANNOT_TELL, ""
+    if stored is None:
+        reason = f"{checked.title} of {checked.sweep} is not in {where}; add it with --update-baseline"
+    elif comparable:
+        check_comparable(judgement, stored, where=where)
+        checked = replace(checked, comparisons=tuple(compare(judgement, stored)))
+        drift = _drift(checked.comparisons)
+        if drift != "same":
+            moved = checked.moved
+            what = "drifted from" if drift == "drifted" else "could not be compared with"
+            n = sum(_drift([each]) == drift for each in moved)
+            reason = f"{n} of {len(checked.comparisons)} slopes {what} {where}: {moved[0].text}"
+    outcome = {"drifted": FAILED, "same": OK}.get(drift, CANNOT_TELL)
+    reasons = [checked.reason] if checked.outcome != OK else []
+    reason = "; ".join([*reasons, reason] if reason else reasons) or checked.reason
+    worst = min(outcome, checked.outcome, key=WORST_FIRST.index)
+    return replace(checked, outcome=worst, reason=reason, drift=drift)
+
+
+def _drift(comparisons: Sequence[Comparison]) -> str:
+    counting = [each for each in comparisons if _counts(each)]
+    if any(each.failed for each in counting):
+        return "drifted"
+    return CANNOT_TELL if counting else "same"
+
+
+def _counts(comparison: Comparison) -> bool:
+    """Say whether a comparison is more than good to know, as a new slope is."""
+    return comparison.failed or comparison.verdict in (CANNOT_TELL, "gone")
+
+
+def _trouble(answer: Judgement | Transfer, results: Results) -> str:
+    """Say what of the sweep was not there to be judged, "" where all was."""
+    if lacking := n_missing(results, answer.sweep):
+        return f"{say_missing(lacking, answer.sweep)}; run the same command again"
+    if isinstance(answer, Judgement) and answer.verdict != "fail":
+        return next((str(finding) for finding in answer.findings if finding.name in LOST), "")
+    return ""
+
+
+def _empty_sweeps(path: Path) -> list[str]:
+    """Name the folders under a results folder that plan a sweep of which no run is there."""
+    if is_one_sweep(path):
+        return []
+    folders = sorted(file.parent for file in path.glob("*/sweep.json"))
+    return [each.name for each in folders if finished_runs(each).isdisjoint(read_sweep(each).get("run_ids", []))]
+
+
+def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: str | Path | None) -> list[str]:
+    """Name what a baseline holds and a folder lacks: of one sweep's folder its tables, of a results folder all."""
+    of_one_sweep = is_one_sweep(path)
+    there = {checked.group for checked in report.groups}
+    sweeps = {group[0] for group in there}
+    lines = []
+    for each in stored:
+        if each.group in there or (of_one_sweep and each.sweep not in sweeps):
+            continue
+        what = f"{each.parametrization} of {each.sweep}" if each.sweep in sweeps else f"the sweep {each.sweep}"
+        lines.append(f"{what} is in {baseline} and not in {path}; run it, or renew the baseline")
+    return list(dict.fromkeys(lines))
+
+
+def _strangers(stored: Sequence[Group], groups: Sequence[Group], where: str) -> str:
+    """Say in which field the nearest group of a baseline differs, where none is the same."""
+    if not groups:
+        return f"{where} is a baseline of coordinate checks, and there is none among the results"
+    theirs, ours = max(
+        ((one, other) for one in stored for other in groups),
+        key=lambda pair: sum(a == b for a, b in zip(*pair, strict=True)),
+    )
+    field, then, now = next((n, a, b) for n, a, b in zip(GROUP, theirs, ours, strict=True) if a != b)
+    return (
+        f"{where} has no group of the results: {field} is {then} there and {now} in the results; "
+        "give the baseline that belongs to them, or write one with --update-baseline"
+    )

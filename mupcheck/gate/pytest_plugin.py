@@ -1,0 +1,124 @@
+"""A pytest plugin: the fixture `coord_check`, a coordinate check as a test.
+
+    def test_mup(coord_check):
+        coord_check("gdn-mup", "adamw", widths=[32, 64, 128, 256]).assert_passes()
+
+pytest loads it in every session of an environment that has mupcheck, so it imports nothing until a test asks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from mupcheck.coordinates.judge import Judgement
+    from mupcheck.results.store import Results
+    from mupcheck.spec import SweepSpec
+
+# Decides for the shipped tables in some 5 s on one core; the defaults of `mupcheck coord` take four times as long.
+DEFAULTS = {"widths": (32, 64, 128, 256), "seeds": 8, "record": (0, 1, 3), "data": "synthetic"}
+
+
+@dataclass(frozen=True)
+class CoordCheck:
+    """The answer to one coordinate check.
+
+    Attributes:
+        results: the tables it was judged by.
+        folder: where they are; `mupcheck plot` draws them.
+        judgement: verdict, reason, slopes, findings and causes.
+    """
+
+    results: "Results"
+    folder: Path
+    judgement: "Judgement"
+
+    @property
+    def verdict(self) -> str:
+        """Return pass, fail or cannot tell."""
+        return self.judgement.verdict
+
+    def assert_passes(self) -> None:
+        """Fail the test unless the verdict is pass, and say why and what to do."""
+        __tracebackhide__ = True
+        self._assert("pass")
+
+    def assert_fails(self) -> None:
+        """Fail the test unless the verdict is fail: a table that is known to be wrong must be seen to be."""
+        __tracebackhide__ = True
+        self._assert("fail")
+
+    def _assert(self, expected: str) -> None:
+        __tracebackhide__ = True
+        from mupcheck.gate.check import OK, check_results, explain
+
+        (checked,) = check_results(self.results, expect=expected).groups
+        if checked.outcome != OK:
+            lines = [f"coordinate check of {checked.title}: {checked.headline}", *explain(checked)]
+            lines.append(f"to see it: mupcheck check {self.folder} --all, or mupcheck plot {self.folder}")
+            raise AssertionError("\n  ".join(lines))
+
+
+@pytest.fixture(scope="session")
+def _coord_checks() -> dict[str, CoordCheck]:
+    """Return this session's answers: an equal check is not trained twice."""
+    return {}
+
+
+@pytest.fixture
+def coord_check(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _coord_checks: dict[str, CoordCheck]
+) -> Callable[..., CoordCheck]:
+    """Return a function that trains and judges a coordinate check of a parametrization, on one core.
+
+    `coord_check(parametrization, optimizer="adamw", *, mode="head-dim", lr=None, jobs=1, device="cpu", **settings)`:
+    the parametrization is a table's name, or a TOML file with one, beside the test file or from where pytest was
+    started; settings are keys of a sweep file, such as widths, seeds, record, data, n_layers or n_heads. Equal checks
+    of a session are trained once. It returns a `CoordCheck`.
+    """
+
+    def check(
+        parametrization: str,
+        optimizer: str = "adamw",
+        *,
+        mode: str = "head-dim",
+        lr: float | None = None,
+        jobs: int = 1,
+        device: str = "cpu",
+        **settings: Any,
+    ) -> CoordCheck:
+        from mupcheck.spec import make_sweep
+
+        beside = request.path.parent / parametrization
+        given = {
+            **DEFAULTS,
+            "kind": "coord",
+            "parametrizations": (str(beside) if beside.is_file() else parametrization,),
+            "optimizer": optimizer,
+            "mode": mode,
+            **({} if lr is None else {"lrs": (lr,)}),
+            **settings,
+        }
+        try:
+            sweep = make_sweep(given, device="cpu" if device == "cpu" else "cuda")
+        except ValueError as error:
+            pytest.fail(f"coord_check: {error}", pytrace=False)
+        key = f"{device} {sweep.model_dump_json()} {sweep.tables}"
+        if key not in _coord_checks:
+            _coord_checks[key] = _train(sweep, tmp_path_factory.mktemp("coord_check"), jobs=jobs, device=device)
+        return _coord_checks[key]
+
+    return check
+
+
+def _train(sweep: "SweepSpec", out: Path, *, jobs: int, device: str) -> CoordCheck:
+    """Train and judge a sweep."""
+    from mupcheck.coordinates.judge import judge
+    from mupcheck.sweep.runner import run_sweep
+
+    results = run_sweep(sweep, out=out, jobs=jobs, device=device)
+    (judgement,) = judge(results)
+    return CoordCheck(results, out / sweep.name, judgement)

@@ -1,0 +1,230 @@
+"""Judge learning-rate sweeps: how the optimum drifts with width, what that costs, and whether the lr transfers.
+
+Everything a figure or a table shows is computed here or in `optimum` and handed over in frozen records, with None
+where there is no number. Drift is in octaves of lr per doubling of width. Source: theory.md section 6.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
+from mupcheck.learning_rates.lr_curve import grid_rounding, interval, resample_curves
+from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, Optimum, distinct, find_optima
+from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
+from mupcheck.learning_rates.refine import next_lrs
+from mupcheck.learning_rates.robustness import (
+    Bounds,
+    Divergence,
+    common_lrs,
+    fit_divergence,
+    lr_sensitivity,
+    sensitivity_interval,
+)
+from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
+from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence, group_of, title_of
+from mupcheck.results.store import Results
+
+# Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
+# is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
+DRIFT_TOLERANCE = 0.25
+CLIPPING_ACTIVE = 0.1  # mean fraction of steps that were clipped
+MIN_WIDTHS = 3
+
+PROVENANCE = ("device", "torch", "commit")  # may differ, and is then noted
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The line log2_lr = intercept + slope * log2(width), with the interval of its slope."""
+
+    slope: float | None
+    ci_low: float | None
+    ci_high: float | None
+    intercept: float | None
+    confidence: float
+    n_widths: int
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The answer for one parametrization. What is a tuple by width is in the order of `optima`."""
+
+    sweep: str
+    parametrization: str
+    optimizer: str
+    mode: str
+    base_width: int
+    loss_name: str
+    optima: tuple[Optimum, ...]  # by rising width
+    drift: Drift
+    tolerance: float
+    penalty: tuple[Penalty, ...]  # every source with every target
+    agreement: tuple[Agreement, ...]  # every two widths
+    lr_sensitivity: tuple[float | None, ...]  # nats, by width, over the lrs that all widths have
+    lr_sensitivity_ci: tuple[Bounds, ...]
+    divergence: Divergence
+    fast_transfer: FastTransfer
+    wider_is_better: WiderIsBetter
+    verdict: str  # transfers, drifts or cannot tell
+    reason: str
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Return "gdn-mup (adamw, head-dim)"."""
+        return title_of(self)
+
+
+def transfer(
+    runs: pd.DataFrame | Results,
+    steps: pd.DataFrame | None = None,
+    *,
+    tolerance: float = DRIFT_TOLERANCE,
+    confidence: float = CONFIDENCE,
+) -> list[Transfer]:
+    """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
+
+    `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
+    tell`; also `cannot tell` when a guard was hit, with fewer than 3 widths, or with one seed. The other answers do not
+    enter the verdict; what cannot be computed is None and says why.
+
+    Args:
+        runs: the runs table; or what `load_results` returned, which brings its steps, and with its `sweep.json` the
+            grid of lrs that every width must have where a refinement added others.
+        steps: the steps table, which `wider_is_better` needs.
+        tolerance: octaves of lr per doubling of width.
+        confidence: of every interval.
+    Raises:
+        ValueError: as `find_optima`, or if tolerance is not above 0.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
+    specs: dict[str, Mapping[str, Any]] = {}
+    if isinstance(runs, Results):
+        specs = {name: spec for name, resolved in runs.sweeps.items() if "lrs" in (spec := resolved.get("spec", {}))}
+        runs, steps = runs.runs, runs.steps if steps is None else steps
+    grids = {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items()}
+    answers = []
+    for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=group_of):
+        optima = tuple(members)
+        group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
+        initial_loss, lrs = float(np.log(group["vocab_size"].iloc[0])), common_lrs(optima)
+        drift = fit_drift(optima, confidence=confidence)
+        verdict, reason = _judge(optima, drift, tolerance)
+        answer = Transfer(
+            *key,
+            base_width=int(group["base_width"].iloc[0]),
+            loss_name=optima[0].loss_name,
+            optima=optima,
+            drift=drift,
+            tolerance=tolerance,
+            penalty=find_penalties(optima, confidence=confidence),
+            agreement=find_agreements(optima, confidence=confidence),
+            lr_sensitivity=tuple(lr_sensitivity(optimum.curve, initial_loss, lrs) for optimum in optima),
+            lr_sensitivity_ci=tuple(
+                sensitivity_interval(optimum.curve, initial_loss, lrs, confidence=confidence) for optimum in optima
+            ),
+            divergence=fit_divergence(optima, confidence=confidence),
+            fast_transfer=fit_fast_transfer(optima, confidence=confidence),
+            wider_is_better=compare_widths(group, steps, confidence=confidence),
+            verdict=verdict,
+            reason=reason,
+            notes=(*_notes(group, optima), *_unbracketed(optima, specs.get(key[0], {}))),
+        )
+        answers.append(answer)
+    return answers
+
+
+def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> Drift:
+    """Least-squares slope of the optimum's log2 lr against log2 width, over the widths of one parametrization.
+
+    Each resample takes the same seeds at every width, as these share data order and common initial values: what a seed
+    does to all widths alike does not widen the interval. Widths without an optimum are left out; the slope is None
+    with fewer than 2 left, its interval also with one seed. Guards are `transfer`'s business.
+
+    Raises:
+        ValueError: if confidence is not in (0, 1), or the optima are not of one (sweep, parametrization, optimizer,
+            mode).
+    """
+    check_confidence(confidence)
+    groups = sorted({group_of(optimum) for optimum in optima})
+    if len(groups) > 1:
+        raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")
+    found = [(optimum, optimum.log2_lr) for optimum in optima if optimum.log2_lr is not None]
+    n_seeds, resampled = resample_curves([optimum.curve for optimum, _ in found])
+    if len({optimum.width for optimum, _ in found}) < 2:
+        return Drift(None, None, None, None, confidence, len(found), n_seeds)
+    log2_width = np.log2([optimum.width for optimum, _ in found])
+    best = np.array([log2_lr for _, log2_lr in found])
+    centred = log2_width - log2_width.mean()
+    weights = centred / (centred @ centred)  # slope = weights @ best
+    slope = float(weights @ best)
+    slopes = weights @ np.stack([draws.minima for draws in resampled])
+    rounding = float(np.linalg.norm(weights * [grid_rounding(optimum.curve) for optimum, _ in found]))
+    low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
+    intercept = float(best.mean() - slope * log2_width.mean())
+    return Drift(slope, low, high, intercept, confidence, len(found), n_seeds)
+
+
+def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
+    """What a reader of the verdict should know beside it."""
+    notes = []
+    clipped = runs.groupby("width")["clipped_fraction"].mean()
+    if clipped.max() > CLIPPING_ACTIVE:
+        notes.append(
+            f"clipping was active, at most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps): "
+            "it renormalises the step and, under SGD, hides what tells parametrizations apart; repeat with it off"
+        )
+    bracketed = [str(optimum.width) for optimum in optima if DIVERGENCE in optimum.flags]
+    if bracketed:
+        notes.append(f"width {', '.join(bracketed)}: bracketed by a diverged lr, so known to half a grid step only")
+    no_loss = (runs["status"] == "ok") & ~np.isfinite(runs[optima[0].loss_name].astype(float))
+    if no_loss.any():
+        notes.append(f"{no_loss.sum()} finished run(s) without a finite {optima[0].loss_name} count as diverged")
+    for field in PROVENANCE:
+        values = distinct(runs[field]) if field in runs else []
+        if len(values) > 1:
+            notes.append(f"runs differ in {field}: {values}")
+    return tuple(notes)
+
+
+def _unbracketed(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[str]:
+    """Name the widths at which a refinement ended without the bracket it was asked for."""
+    if not spec.get("refine"):
+        return []
+    precision = float(spec["precision"])
+    grid = [math.log2(lr) for lr in spec["lrs"]]
+    notes = []
+    for search in (next_lrs(optimum, grid=grid, precision=precision) for optimum in optima):
+        if search.reason or search.log2_lrs:
+            why = search.reason or "the search was not finished; run the same command again"
+            notes.append(f"width {search.width}: the optimum is not bracketed to {precision:g} octaves: {why}")
+    return notes
+
+
+def _judge(optima: Sequence[Optimum], drift: Drift, tolerance: float) -> tuple[str, str]:
+    """Verdict and its reason; every reason for `cannot tell` ends in what to do."""
+    doubts = []
+    for guard, advice in GUARDS.items():
+        hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
+        if hit:
+            doubts.append(f"width {', '.join(hit)}: {advice}")
+    if len(optima) < MIN_WIDTHS:
+        doubts.append(f"{len(optima)} width(s) where at least {MIN_WIDTHS} are needed; add widths")
+    if max(optimum.n_seeds for optimum in optima) == 1:
+        doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
+    if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
+        return "cannot tell", ". ".join(doubts)
+    measured = f"drift {drift.slope:+.2f} [{drift.ci_low:+.2f}, {drift.ci_high:+.2f}] octaves per doubling of width"
+    if -tolerance <= drift.ci_low and drift.ci_high <= tolerance:
+        return "transfers", f"{measured}, within +-{tolerance:g}"
+    if drift.ci_low > tolerance or drift.ci_high < -tolerance:
+        return "drifts", f"{measured}, outside +-{tolerance:g}"
+    return "cannot tell", f"{measured}, an interval across +-{tolerance:g}; add seeds, or widths over a wider range"

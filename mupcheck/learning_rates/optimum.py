@@ -1,0 +1,231 @@
+"""From the `runs` table to the best learning rate of each width, with its interval and what is doubtful about it.
+
+Runs are compared only if they agree in everything but width (and what width changes), lr, seed and parametrization.
+Source: theory.md section 6.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mupcheck.learning_rates.lr_curve import (
+    Floats,
+    Point,
+    fit_minimum,
+    grid_rounding,
+    interval,
+    loss_at,
+    mean_curve,
+    resample_curves,
+)
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+
+FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
+MIN_LRS = 3  # a parabola has three coefficients
+
+# What must agree between runs that are compared, with SAME_BY_MODE. Width, lr, seed and parametrization may differ.
+SAME = (
+    *("base_width", "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash"),
+    *("weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip", "dtype", "backend"),
+)
+CELL = ["parametrization", "width", "log2_lr", "seed"]
+RESULTS = ("run_id", "kind", "rules_hash", "status", "train_loss", "val_loss", "clipped_fraction")
+
+# A guard at any width makes the verdict `cannot tell`. DIVERGENCE alone does not: it brackets the optimum.
+DIVERGENCE = "next to divergence"
+GUARDS = {
+    "incomplete": "runs are missing for some lr and seed; finish the sweep",
+    "no finite lr": "a seed diverged at every lr; add lower lrs",
+    "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
+    "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
+    "high edge": "the optimum is at the highest lr that was run; add higher lrs",
+    "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
+    "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
+    "flat": f"the loss varies by less than {FLAT_RESPONSE} nats over the grid; train longer or widen the grid",
+    "not convex": "the curve does not bend upward around its lowest point; add seeds",
+}
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE."""
+
+    sweep: str
+    parametrization: str
+    optimizer: str
+    mode: str
+    width: int
+    log2_lr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    loss: float | None  # nats per token at log2_lr
+    loss_name: str  # val_loss or train_loss
+    flags: tuple[str, ...]
+    n_seeds: int
+    n_lrs: int
+    curve: tuple[Point, ...]  # by rising lr
+
+
+class Grid(NamedTuple):
+    """What every width of a group should have: at least these lrs, and this many seeds at each lr it has."""
+
+    log2_lrs: frozenset[float]
+    n_seeds: int
+
+
+def find_optima(
+    runs: pd.DataFrame, *, grids: Mapping[str, Collection[float]] | None = None, confidence: float = CONFIDENCE
+) -> list[Optimum]:
+    """Find the best lr of every (sweep, parametrization, optimizer, mode, width) of the `lr` runs, sorted by these.
+
+    The loss is val_loss where any finished run of the sweep has one, else train_loss. Between a finite and a diverged
+    lr the optimum is known to half a grid step only, and its interval says so.
+
+    Args:
+        runs: the runs table; runs of other kinds are left out.
+        grids: log2 lrs that every width of a sweep must have, by the sweep's name, where a refinement added others at
+            some widths (default: those that any width of the parametrization has).
+        confidence: of the intervals.
+    Raises:
+        ValueError: if a column is missing, confidence is not in (0, 1), runs to be compared differ in a field they
+            must share (SAME), or there are two runs of one parametrization, width, lr and seed.
+    """
+    check_confidence(confidence)
+    for column in (*GROUP, *CELL, *RESULTS, *SAME, *(f for by in SAME_BY_MODE.values() for f in by)):
+        if column not in runs:
+            raise ValueError(f"runs has no column {column!r}; pass the runs table of load_results")
+    lr_runs = runs[runs["kind"] == "lr"]
+    optima = []
+    for _, sweep_runs in lr_runs.groupby("sweep"):
+        for _, comparable in sweep_runs.groupby(["optimizer", "mode"]):
+            _check_comparable(comparable)
+        finished = sweep_runs[sweep_runs["status"] == "ok"]
+        loss_name = "val_loss" if finished["val_loss"].notna().any() else "train_loss"
+        for _, group in sweep_runs.groupby(GROUP):
+            planned = (grids or {}).get(str(group["sweep"].iloc[0]), group["log2_lr"])
+            grid = Grid(frozenset(planned), group["seed"].nunique())
+            optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
+    return optima
+
+
+def distinct(column: pd.Series) -> list[object]:
+    """List the distinct values, null as None and counted as one of them."""
+    return list(dict.fromkeys(None if pd.isna(value) else value for value in column))
+
+
+def _check_comparable(runs: pd.DataFrame) -> None:
+    """Raise ValueError naming the first field that runs of one sweep, optimizer and mode should share and do not."""
+    sweep = runs["sweep"].iloc[0]
+    for field in (*SAME, *SAME_BY_MODE[runs["mode"].iloc[0]]):
+        values = distinct(runs[field])
+        if len(values) > 1:
+            raise ValueError(f"runs of sweep {sweep!r} differ in {field}: {values}; make them sweeps of their own")
+    for name, group in runs.groupby("parametrization"):
+        if len(distinct(group["rules_hash"])) > 1:
+            raise ValueError(f"runs of sweep {sweep!r} differ in rules_hash under the name {name!r}; rename one table")
+    twice = runs[runs.duplicated(CELL, keep=False)].sort_values(CELL)
+    if len(twice):
+        cell = ", ".join(f"{name}={twice[name].iloc[0]}" for name in CELL)
+        raise ValueError(f"sweep {sweep!r} has several runs of {cell}: {list(twice['run_id'])[:2]}; keep one")
+
+
+def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
+    """Curve of one width. A finished run without a finite loss counts as diverged; a failed run was not run."""
+    points = []
+    cells = cells[["log2_lr", "seed", "status", loss_name]]
+    for log2_lr in sorted(set(cells["log2_lr"])):
+        ran = cells[(cells["log2_lr"] == log2_lr) & (cells["status"] != "failed")].sort_values("seed")
+        finite = (ran["status"] == "ok") & np.isfinite(ran[loss_name].astype(float))
+        losses = [float(loss) if ok else None for loss, ok in zip(ran[loss_name], finite, strict=True)]
+        known = [loss for loss in losses if loss is not None]
+        mean = float(np.mean(known)) if known and len(known) == len(losses) else None
+        seed_losses = tuple((int(seed), loss) for seed, loss in zip(ran["seed"], losses, strict=True))
+        points.append(Point(float(log2_lr), mean, len(losses) - len(known), seed_losses))
+    return tuple(points)
+
+
+def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: float) -> Optimum:
+    """Optimum of the runs of one width; one that lacks an lr of the group's grid, or a seed, is incomplete."""
+    curve = _curve(cells, loss_name)
+    x, losses = mean_curve(curve)
+    n_seeds, (resampled,) = resample_curves([curve])
+    short = any(len(point.seed_losses) < grid.n_seeds for point in curve)
+    flags = ["incomplete"] if short or not grid.log2_lrs <= set(x.tolist()) else []
+    log2_lr = low = high = loss = None
+    if np.isfinite(losses).any():
+        best, upward = fit_minimum(x, losses[None])
+        log2_lr = float(best[0])
+        rounding = grid_rounding(curve)
+        low, high = interval(log2_lr, resampled.minima, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
+        loss = loss_at(curve, log2_lr)
+        lowest = resampled.losses.argmin(axis=1)
+        at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
+        flags += _shape_flags(losses, bool(upward[0]), near_edge=at_edge > (1 - confidence) / 2)
+        if n_seeds > 1 and not _rises_beyond_noise(curve, int(losses.argmin()), confidence):
+            flags.append("within noise")
+    else:
+        flags.append("no finite lr")
+    sweep, parametrization, optimizer, mode = (str(cells[name].iloc[0]) for name in GROUP)
+    return Optimum(
+        sweep,
+        parametrization,
+        optimizer,
+        mode,
+        width=int(cells["width"].iloc[0]),
+        log2_lr=log2_lr,
+        ci_low=low,
+        ci_high=high,
+        loss=loss,
+        loss_name=loss_name,
+        flags=tuple(flags),
+        n_seeds=n_seeds,
+        n_lrs=len(curve),
+        curve=curve,
+    )
+
+
+def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
+    """Flags of a mean curve [lr] that is finite somewhere."""
+    finite = losses[np.isfinite(losses)]
+    lowest = int(losses.argmin())
+    flags = []
+    if len(finite) < MIN_LRS:
+        flags.append("too few lrs")
+    if lowest == 0:
+        flags.append("low edge")
+    elif lowest == len(losses) - 1:
+        flags.append("high edge")
+    elif near_edge:
+        flags.append("near edge")
+    if 0 < lowest < len(losses) - 1 and not np.isfinite(losses[[lowest - 1, lowest + 1]]).all():
+        flags.append(DIVERGENCE)
+    if np.ptp(finite) < FLAT_RESPONSE:
+        flags.append("flat")
+    if not upward:
+        flags.append("not convex")
+    return flags
+
+
+def _rises_beyond_noise(curve: tuple[Point, ...], lowest: int, confidence: float) -> bool:
+    """Say whether, on each side that the lowest point has, some lr diverged or is worse by more than the seeds' noise.
+
+    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike.
+    """
+    best = dict(curve[lowest].seed_losses)
+
+    def is_worse(point: Point) -> bool:
+        if point.n_diverged:
+            return True
+        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
+        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
+        if len(rises) < 2:
+            return False
+        error = rises.std(ddof=1) / np.sqrt(len(rises))
+        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+
+    sides = curve[:lowest], curve[lowest + 1 :]
+    return all(not side or any(map(is_worse, side)) for side in sides)

@@ -1,0 +1,1 @@
+"""Coordinate sizes of a model while it trains."""

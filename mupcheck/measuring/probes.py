@@ -1,0 +1,237 @@
+"""Coordinate sizes at sites and of weights, measured beside training without changing it.
+
+Reductions stay on the device, one number per replica each; `Probe.rows` moves them to the host in one copy.
+What each kind means, and what is required of it, is in `mupcheck.theory.required`.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mupcheck.model.build import named_weights
+from mupcheck.model.layers import Embedding, Site, Weight
+from mupcheck.model.lm import LanguageModel
+
+# A gate beyond these passes next to no gradient: sigmoid' is below 0.01, or a state kept or dropped as it is.
+SATURATION_EDGE = 0.01
+# Vectors a block and rounds of the block Krylov iteration: within 0.1% of the SVD on every update of a coordinate
+# check, within 3% on Gaussian matrices of 1024 x 256, whose singular values crowd at the top.
+SPECTRAL_VECTORS, SPECTRAL_ROUNDS = 4, 3
+SMALL_MATRIX = 2**16
+
+
+class CoordRow(NamedTuple):
+    """One measured quantity of one step, with the value of every replica."""
+
+    step: int
+    layer: int
+    site: str
+    kind: str
+    stat: str
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class Realised:
+    """What one step really applied to one weight, each [R]."""
+
+    site: str
+    layer: int
+    lr: Tensor
+    weight_decay: Tensor
+    eps: Tensor
+
+
+class Optimizer(Protocol):
+    """What a probe asks of an optimizer; weights are counted in the order of `named_weights`."""
+
+    steps_taken: int
+
+    def realised(self, lr_scale: Tensor) -> Sequence[Realised]:
+        """Return what a step with `lr_scale` [R] applies to each weight."""
+        ...
+
+    def eps_ratio(self, index: int) -> Tensor | None:
+        """Return how far what eps is added to lies above it at one weight, [R]; None where there is no eps."""
+        ...
+
+
+class Probe:
+    """Watches one model: `start` before the forward pass of a recorded step, `finish` after its backward pass.
+
+    Updates are measured from the weights at construction and the activations of the first step watched: step 0.
+
+    Args:
+        model: the model, before its first update.
+        full: False records the rms of activations alone.
+    """
+
+    def __init__(self, model: LanguageModel, *, full: bool = True) -> None:
+        self.full = full
+        self.n_replicas = model.embedding.weight.shape[0]
+        self.norm_eps = model.spec.norm_eps
+        self.sites = [(*_place(name), module) for name, module in model.named_modules() if isinstance(module, Site)]
+        self.weights = list(named_weights(model))
+        self.initial = [module.weight.detach().clone() for _, _, module in self.weights] if full else []
+        self.first: dict[tuple[int, str], Tensor] = {}
+        self.inputs: dict[tuple[int, str], Tensor] = {}
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
+
+    def start(self) -> None:
+        """Hook every site, and the input of every weight that has one."""
+        for layer, site, module in self.sites:
+            self.handles.append(module.register_forward_hook(partial(self._on_site, layer, site)))
+        if self.full:
+            for site, layer, weight in self.weights:
+                self.handles.append(weight.register_forward_pre_hook(partial(self._on_input, layer, site)))
+
+    @torch.no_grad()
+    def finish(self, optimizer: Optimizer, lr_scale: Tensor) -> None:
+        """Unhook, and measure weights, their gradients and updates, and what the optimizer applies at `lr_scale`."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        if not self.full:
+            return
+        small: dict[torch.Size, list[tuple[int, str, Tensor]]] = defaultdict(list)
+        for index, (site, layer, module) in enumerate(self.weights):
+            put = partial(self._put, layer, site)
+            size = rms(module.weight)
+            put("weight", "rms", size)
+            if not optimizer.steps_taken:
+                put("diagnostic", "n_values", torch.full_like(size, module.weight[0].numel()))
+            if module.weight.grad is not None:
+                put("weight_grad", "rms", rms(module.weight.grad))
+            if not optimizer.steps_taken:
+                continue
+            change = module.weight - self.initial[index]
+            change_size = rms(change)
+            put("weight_update", "rms", change_size)
+            put("diagnostic", "relative_update", change_size / size)
+            if change.dim() == 3 and not isinstance(module, Embedding):
+                # small ones of one shape go together: alone they cost calls, not arithmetic
+                if change[0].numel() <= SMALL_MATRIX:
+                    small[change.shape].append((layer, site, change))
+                else:
+                    self._put_spectral([(layer, site, change)])
+            x = self.inputs.get((layer, site))
+            if x is not None and x.is_floating_point():
+                x = x.to(change.dtype)  # under autocast it may be bfloat16, which would round the change away
+            put("effective_update", "rms", rms(module.act(change, x)))
+            if (ratio := optimizer.eps_ratio(index)) is not None:
+                put("diagnostic", "adam_eps_ratio", ratio)
+        for alike in small.values():
+            self._put_spectral(alike)
+        for applied in optimizer.realised(lr_scale):
+            put = partial(self._put, applied.layer, applied.site, "diagnostic")
+            put("realised_lr", applied.lr)
+            put("realised_wd", applied.weight_decay)
+            put("realised_eps", applied.eps)
+        self.inputs.clear()
+
+    def rows(self, step: int) -> list[CoordRow]:
+        """Return what was measured since the last call, moved to the host in one copy."""
+        if not self.sizes:
+            return []
+        values = torch.stack([size.double() for size in self.sizes.values()]).tolist()
+        rows = [CoordRow(step, *key, row) for key, row in zip(self.sizes, values, strict=True)]
+        self.sizes.clear()
+        return rows
+
+    def _put(self, layer: int, site: str, kind: str, stat: str, value: Tensor) -> None:
+        self.sizes[layer, site, kind, stat] = value
+
+    def _put_spectral(self, matrices: list[tuple[int, str, Tensor]]) -> None:
+        norms = spectral_norm(torch.cat([change for _, _, change in matrices])).split(self.n_replicas)
+        for (layer, site, _), norm in zip(matrices, norms, strict=True):
+            self._put(layer, site, "weight_update", "spectral", norm)
+
+    def _on_site(self, layer: int, site: str, _module: nn.Module, _args: tuple, out: Tensor) -> None:
+        x = out.detach().reshape(self.n_replicas, -1)
+        put = partial(self._put, layer, site)
+        put("activation", "rms", rms(x))
+        if not self.full:
+            return
+        put("activation", "mean_abs", mean_abs(x))
+        if (layer, site) in self.first:
+            put("activation_update", "rms", rms(x - self.first[layer, site]))
+        else:
+            self.first[layer, site] = x
+        if site in ("alpha", "beta"):
+            saturated = (x < SATURATION_EDGE) | (x > 1 - SATURATION_EDGE)
+            put("diagnostic", f"{site}_saturated", saturated.float().mean(1))
+        if site == "o_raw":
+            mean_square = out.detach().square().mean(-1).reshape(self.n_replicas, -1)
+            put("diagnostic", "o_norm_eps_ratio", mean_square.median(1).values / max(self.norm_eps, 1e-45))
+        if out.requires_grad:
+            out.register_hook(partial(self._on_gradient, layer, site))
+
+    def _on_gradient(self, layer: int, site: str, gradient: Tensor | None) -> None:
+        # what nothing uses (the final state of a sequence) has no gradient
+        if gradient is None:
+            return
+        self._put(layer, site, "activation_grad", "rms", rms(gradient.detach().reshape(self.n_replicas, -1)))
+
+    def _on_input(self, layer: int, site: str, _module: Weight, args: tuple[Tensor, ...]) -> None:
+        if args:
+            self.inputs[layer, site] = args[0].detach()
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Return (layer, site) of a Site's module path; layer is -1 outside blocks."""
+    parts = name.split(".")
+    return (int(parts[1]) if parts[0] == "blocks" else -1), parts[-1]
+
+
+def rms(x: Tensor) -> Tensor:
+    """Return sqrt(mean x^2) of each replica, [R]; x [R, ...]."""
+    x = x.flatten(1)
+    return torch.linalg.vector_norm(x, dim=1, dtype=_wide(x)) / math.sqrt(x.shape[1])
+
+
+def mean_abs(x: Tensor) -> Tensor:
+    """Return mean |x| of each replica, [R]; x [R, ...]."""
+    x = x.flatten(1)
+    return torch.linalg.vector_norm(x, ord=1, dim=1, dtype=_wide(x)) / x.shape[1]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def spectral_norm(x: Tensor) -> Tensor:
+    """Return the largest singular value of each matrix in x [R, M, N], [R], from below; NaN where x is not finite.
+
+    The largest in the span of a few blocks (x x^T)^i x Omega, with a fixed Omega (block Krylov iteration,
+    arXiv:1504.05477): an SVD costs more than the training step it would describe.
+    """
+    x = x if x.shape[1] >= x.shape[2] else x.transpose(1, 2)
+    n_vectors = min(SPECTRAL_VECTORS, x.shape[2])
+    omega = _gaussian(x.shape[2], n_vectors, x.device, x.dtype)
+    blocks = [orthonormal(torch.matmul(x, omega))]  # [R, M, n] each
+    for _ in range(min(SPECTRAL_ROUNDS, x.shape[2] // n_vectors - 1)):
+        blocks.append(orthonormal(torch.bmm(x, torch.bmm(x.transpose(1, 2), blocks[-1]))))
+    small = torch.bmm(orthonormal(torch.cat(blocks, dim=2)).transpose(1, 2), x)
+    gram = torch.bmm(small, small.transpose(1, 2))
+    # the library refuses to decompose NaN, and with it the other replicas of a diverged one
+    finite = gram.isfinite().all(dim=(1, 2))
+    top = torch.linalg.matrix_norm(torch.where(finite[:, None, None], gram, 0.0), ord=2).sqrt()
+    return torch.where(finite, top, math.nan)
+
+
+@cache
+def _gaussian(rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # the same numbers on every device, and carried there once
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
+def orthonormal(y: Tensor) -> Tensor:
+    """Return an orthonormal basis of the columns of y [R, M, n]; a zero matrix gives any."""
+    return torch.linalg.qr(y).Q

@@ -1,0 +1,1 @@
+"""Parquet on disk, the only place where measuring and judging meet."""

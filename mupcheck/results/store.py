@@ -1,0 +1,442 @@
+"""Results on disk: the tables and their units, writing one run whole or not at all, reading sweeps back.
+
+A run is three Parquet files: `steps/<run_id>.parquet` and `coords/<run_id>.parquet`, then one row in
+`runs/<run_id>.parquet`. The row is written last, so its presence means that the run is whole, and it carries the
+hashes of all three, so a changed byte does not become a changed number. What a run is, is in columns and never in
+file metadata: who reads many Parquet files as one table keeps only the first file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A file of 400 kB can expand to 800 MB, so the footer is asked first. A run has one row; the largest honest coords, of
+# a run that records every step, has some 2,000 rows a step.
+MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
+MAX_BYTES = 2**30
+# A temporary name starts with a dot and ends like this; what a killed writer left is removed after an hour.
+TMP_SUFFIX = ".mupcheck-tmp"
+STALE_SECONDS = 3600.0
+
+
+class StoreError(OSError):
+    """A result could not be stored (disk full, unwritable); the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `load_results` found, one row per run, step or quantity; a table not asked for has columns and no rows.
+
+    A run that two sweeps share has a row in runs for each, and its steps and coords once: a merge doubles nothing.
+    sweeps holds each sweep's `sweep.json`, by the name in the column `sweep`, where there is one.
+    """
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    coords: pd.DataFrame
+    sweeps: dict[str, dict[str, Any]]
+
+
+def n_missing(results: Results, sweep: str) -> int:
+    """Return how many runs a sweep asked for that are not there, of whatever parametrization."""
+    there = results.runs.loc[results.runs["sweep"] == sweep, "run_id"]
+    return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
+
+
+# Writing
+
+
+def write_sweep(folder: str | Path, resolved: Mapping[str, Any]) -> None:
+    """Write `sweep.json`, whole or not at all, in place of one that is there.
+
+    Raises:
+        ValueError: if resolved holds what JSON cannot (NaN and infinities included).
+        StoreError: if the file cannot be written.
+    """
+    path = Path(folder) / "sweep.json"
+    try:
+        text = json.dumps(resolved, indent=2, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not possible as JSON: {error}") from error
+    _write_whole([(path, text.encode() + b"\n")])
+
+
+def write_run(
+    folder: str | Path,
+    run: Mapping[str, Any],
+    steps: Mapping[str, Sequence[Any]],
+    coords: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write one run into a sweep's folder, whole or not at all, in place of an earlier result of the same run.
+
+    Args:
+        folder: the sweep's; made where it is missing.
+        run: the columns of runs. Nullable ones may be left out; schema_version and the hashes are set here.
+        steps: the columns of steps, equally long lists or 1-D arrays; run_id is set here. None is stored as null;
+            NaN and infinities are values and stay.
+        coords: likewise the columns of coords; None for a run that has none.
+
+    Raises:
+        ValueError: for an unknown or missing column, or a value that its column cannot hold; nothing is written.
+        StoreError: if a file cannot be written; nothing half-written is left under a final name.
+    """
+    run_id = run["run_id"]
+    row = {**run, "schema_version": SCHEMA_VERSION, "coords_sha256": None, "row_sha256": ""}
+    files = []
+    for name, columns in (("steps", steps), ("coords", coords)):
+        if columns is None:
+            continue
+        if strangers := set(columns.get("run_id", ())) - {run_id}:
+            raise ValueError(f"{name} of run {run_id} hold rows of another run: {min(strangers)}")
+        table = _to_table(name, {**columns, "run_id": [run_id] * len(columns.get("step", ()))})
+        data = _to_parquet(table)
+        row[f"{name}_sha256"] = hashlib.sha256(data).hexdigest()
+        files.append((Path(folder) / name / f"{run_id}.parquet", data))
+    table = _to_table("runs", {name: [value] for name, value in row.items()})
+    # Hashed as converted to the column types, which is how a reader meets it.
+    seal = pa.array([_row_sha256(table.to_pylist()[0])])
+    table = table.set_column(table.num_columns - 1, table.schema.field("row_sha256"), seal)
+    files.append((Path(folder) / "runs" / f"{run_id}.parquet", _to_parquet(table)))
+    _write_whole(files)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all, in place of one that is there; its folder is made where it is missing.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    path = Path(path)
+    # a link stays one, and what is no file, such as /dev/stdout, is written to and not replaced
+    target = path.resolve() if path.is_symlink() else path
+    if not target.exists() or target.is_file():
+        _write_whole([(target, text.encode())], advice="give another file")
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+
+
+def finished_runs(folder: str | Path) -> set[str]:
+    """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
+    whole = set()
+    for file in _run_files(Path(folder)):
+        with suppress(FileNotFoundError):  # another writer is just replacing it
+            if file.stat().st_size > 0:
+                whole.add(file.stem)
+    return whole
+
+
+def check_writable(folder: str | Path) -> None:
+    """Try whether a folder, which need not exist yet, could be written to; leaves nothing behind.
+
+    Raises:
+        ValueError: if it or a parent is a file, or no file can be made in the nearest folder that exists.
+    """
+    folder = Path(folder)
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()  # a name that no folder can have fails here
+        nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        # Only trying tells: permission bits mean nothing to root, nor on a read-only mount.
+        probe = _tmp_path(nearest / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another folder") from error
+
+
+def _to_table(name: str, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Columns as a table of SCHEMAS[name]; no value is rounded, cut off or made up."""
+    schema = SCHEMAS[name]
+    unknown = [column for column in columns if column not in schema.names]
+    missing = [field.name for field in schema if not field.nullable and field.name not in columns]
+    if unknown or missing:
+        raise ValueError(f"{name}: unknown columns {unknown}, missing columns {missing}; known: {schema.names}")
+    n_rows = len(columns["run_id"])
+    arrays = []
+    for field in schema:
+        try:
+            # Inferred first: pa.array(values, type=...) turns 1.5 into the integer 1 without a word.
+            array = pa.array(columns.get(field.name, [None] * n_rows))
+            is_text = pa.types.is_string(array.type)
+            if not pa.types.is_null(array.type) and is_text != pa.types.is_string(field.type):
+                raise ValueError(f"given {array.type}")
+            if pa.types.is_timestamp(array.type) and array.type.tz is None:
+                raise ValueError("given a time without its zone")
+            array = array.cast(field.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name}.{field.name}, expected {field.type}: {_one_line(error)}") from error
+        if len(array) != n_rows or (array.null_count and not field.nullable):
+            raise ValueError(
+                f"{name}.{field.name}: {len(array)} rows, {array.null_count} null; expected {n_rows}, none"
+            )
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _to_parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    # With zstd, or a dictionary for every column, the one row of a run takes three times as long to read.
+    repeated = ["run_id", "site", "kind", "stat"]
+    pq.write_table(table, sink, compression="snappy", use_dictionary=repeated, write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def _row_sha256(row: Mapping[str, Any]) -> str:
+    """Hash of a row of runs, row_sha256 apart; columns that a later version adds are in it."""
+    values = {name: value for name, value in row.items() if name != "row_sha256"}
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
+
+
+def _write_whole(
+    files: Sequence[tuple[Path, bytes]], *, advice: str = "finished runs are kept, rerun to go on"
+) -> None:
+    """Write all files or none. The last one marks the others as whole, so an old one goes first, a new one comes last.
+
+    All bytes are on the disk before the first file gets its name, so a full disk is met in time. A kill between
+    two renames leaves files without their mark, which readers pass over.
+    """
+    staged: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    path, mark = files[0][0], files[-1][0]
+    try:
+        for path, data in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(path.parent)
+            staged.append((_tmp_path(path), path))
+            with staged[-1][0].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if len(files) > 1 and mark.exists():  # it would vouch for the new files before they are all there
+            mark.unlink()
+            _sync_folder(mark.parent)
+        for tmp, path in staged:
+            tmp.replace(path)
+            placed.append(path)
+            _sync_folder(path.parent)
+    except BaseException as error:
+        for leftover in (*reversed(placed), *(tmp for tmp, _ in staged)):
+            with suppress(OSError):
+                leftover.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot write {path}: {reason}; {advice}") from error
+        raise
+
+
+def _tmp_path(path: Path) -> Path:
+    """A dotted name beside path that no other writer has."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TMP_SUFFIX}")
+
+
+def _remove_stale(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX):
+            with suppress(FileNotFoundError):  # another writer was quicker
+                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                    os.unlink(entry)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Reading
+
+
+def read_sweep(folder: str | Path) -> dict[str, Any]:
+    """What `write_sweep` wrote.
+
+    Raises:
+        ValueError: if there is no `sweep.json` in folder, or it is not a JSON object.
+    """
+    path = Path(folder) / "sweep.json"
+    try:
+        resolved = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({_one_line(error)}); delete it and rerun the sweep") from error
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("run_ids", []), list):
+        raise ValueError(f"{path} is not what mupcheck writes, a JSON object with a list of run_ids; move it away")
+    return resolved
+
+
+def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps", "coords")) -> Results:
+    """Read every whole run under path, a folder of sweeps or one sweep's folder.
+
+    Each file is checked against the hash in its run's row: what is returned is what was written. Null becomes NaN,
+    in columns of integers pandas' NA. Times are UTC. Where `sweep.json` lists `run_ids`, the sweep is these: runs that
+    an earlier spec of the same name left in its folder stay there, and are used again when they are asked for again.
+
+    Args:
+        path: `results/`, or one sweep's folder in it.
+        tables: what to return of runs, steps and coords; runs are read in any case, the others only if asked for.
+
+    Raises:
+        ValueError: if there are no runs under path, a file is damaged, missing, foreign or from a newer mupcheck, or
+            a run is there twice; the message names the file.
+    """
+    if unknown := set(tables) - set(SCHEMAS):
+        raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
+    found: dict[str, dict[tuple[str, ...], pa.Table]] = {name: {} for name in SCHEMAS}
+    files: dict[tuple[str, ...], Path] = {}
+    sweeps: dict[str, dict[str, Any]] = {}
+    for folder in _sweep_folders(Path(path)):
+        resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
+        wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
+        for file in _run_files(folder):
+            if wanted is not None and file.stem not in wanted:
+                continue
+            table, run = _read_run(file)
+            key = (run["sweep"], run["run_id"])
+            if files.setdefault(key, file) != file:
+                raise ValueError(f"{file} and {files[key]} are the same run; if one folder is a copy, move it away")
+            found["runs"][key] = table
+            for name in ("steps", "coords"):
+                sha256, part = run[f"{name}_sha256"], (run["run_id"],)
+                if name in tables and sha256 is not None and part not in found[name]:
+                    found[name][part] = _read_part(file, name, sha256)
+            if resolved is not None:
+                sweeps[run["sweep"]] = resolved
+    if not files:
+        raise ValueError(f"{path}: no run of the sweep in its sweep.json is finished; run the same sweep again")
+    return Results(**{name: _to_frame(name, list(parts.values())) for name, parts in found.items()}, sweeps=sweeps)
+
+
+def _sweep_folders(path: Path) -> list[Path]:
+    """The folders that hold runs: path itself, or else those directly in it."""
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise ValueError(f"{path} {what}; give the folder that --out named, or run a sweep first")
+    try:
+        folders = [path] if _run_files(path) else [child for child in sorted(path.iterdir()) if _run_files(child)]
+    except OSError as error:
+        raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not folders:
+        raise ValueError(f"no runs under {path}: no runs/*.parquet and no */runs/*.parquet; run a sweep first")
+    return folders
+
+
+def _run_files(folder: Path) -> list[Path]:
+    """The run files of one sweep, sorted; dotted ones are still being written."""
+    if not (folder / "runs").is_dir():
+        return []
+    return sorted(file for file in (folder / "runs").iterdir() if file.suffix == ".parquet" and file.name[0] != ".")
+
+
+def _read_run(file: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The row of a run file, as a table and as values, checked."""
+    table = _unpack(file, "runs", _read_bytes(file))
+    with _as_damaged(file):
+        row = table.to_pylist()[0] if table.num_rows == 1 else {}
+    version = row.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ValueError(f"{file} has schema version {version}, this mupcheck reads {SCHEMA_VERSION}; update it")
+    known = _known_columns(file, "runs", table)
+    if not row:
+        raise ValueError(f"{file} has {table.num_rows} rows, a run file has one; {_remedy(file)}")
+    if row["row_sha256"] != _row_sha256(row) or row["run_id"] != file.stem:
+        raise ValueError(f"{file} is not as it was written: its row does not match its hash or name; {_remedy(file)}")
+    return known, row
+
+
+def _read_part(run_file: Path, name: str, sha256: str) -> pa.Table:
+    """The steps or coords that a run file vouches for."""
+    file = run_file.parents[1] / name / run_file.name
+    data = _read_bytes(file)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file} is not as it was written: it does not match its hash in {run_file}; {_remedy(file)}")
+    return _known_columns(file, name, _unpack(file, name, data))
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} is missing; {_remedy(file)}") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    if not data:
+        raise ValueError(f"{file} is empty (0 bytes); {_remedy(file)}")
+    return data
+
+
+def _unpack(file: Path, name: str, data: bytes) -> pa.Table:
+    """All columns of a Parquet file, once its footer promises a size that can be held; page checksums are checked."""
+    with _as_damaged(file):
+        parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        footer = parquet.metadata
+        n_bytes = sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
+        if footer.num_rows > MAX_ROWS[name] or n_bytes > MAX_BYTES:
+            given = f"{footer.num_rows} rows and {n_bytes} bytes when unpacked"
+            known = f"at most {MAX_ROWS[name]} and {MAX_BYTES}"
+            raise ValueError(f"{file} is not a {name} file: {given}, expected {known}; move it away")
+        return parquet.read(use_threads=False)
+
+
+@contextmanager
+def _as_damaged(file: Path) -> Iterator[None]:
+    """Name the file in what pyarrow raises for bytes that are not what a Parquet file should hold."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged or not Parquet ({_one_line(error)}); {_remedy(file)}") from error
+
+
+def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
+    """The columns of SCHEMAS[name], with its types; later versions may add others."""
+    schema = SCHEMAS[name]
+    if table.schema.equals(schema):
+        return table
+    given = dict(zip(table.schema.names, table.schema.types, strict=True))
+    missing = [field.name for field in schema if field.name not in given]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueError(f"{file} is not a {name} file: columns missing: {', '.join(missing[:5])}{more}; move it away")
+    for field in schema:
+        if given[field.name] != field.type:
+            wrong = f"{field.name} is {given[field.name]}, not {field.type}"
+            raise ValueError(f"{file} is not a {name} file: {wrong}; move it away")
+    return pa.Table.from_arrays(table.select(schema.names).columns, schema=schema)
+
+
+def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
+    frame = pa.concat_tables(parts or [SCHEMAS[name].empty_table()]).to_pandas()
+    for field in SCHEMAS[name]:
+        if field.nullable and pa.types.is_integer(field.type):
+            frame[field.name] = frame[field.name].astype("Int64")  # else int or float, as the sweep happens to be
+    return frame
+
+
+def _remedy(file: Path) -> str:
+    return f"delete {file.parents[1] / 'runs' / file.name} and rerun the sweep"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,172 @@
+"""What a person, a script or CI sees of a gate's report: the page, one JSON document, files and annotations."""
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mupcheck.terminal.console import (
+    MAX_LINES,
+    console,
+    interval_text,
+    number,
+    print_json,
+    range_text,
+    say,
+    styled,
+    table_of,
+)
+
+if TYPE_CHECKING:
+    from mupcheck.gate.check import Checked, Report
+
+STYLES = {"ok": "green", "failed": "red", "cannot tell": "yellow"}
+# of a Checked, as they are in the JSON document
+FIELDS = (
+    "sweep", "parametrization", "optimizer", "mode", "kind", "verdict", "expected", "outcome", "reason", "drift",
+)  # fmt: skip
+OF_THE_JUDGE = ("next_step", "counts", "worst", "measured")
+
+
+def print_report(report: "Report", *, every: bool) -> None:
+    """Print what of each group is not as it should be, or with `every` all its slopes; then the sum of it."""
+    from rich.text import Text
+
+    from mupcheck.gate.check import explain, notes
+
+    out = console()
+    for checked in report.groups:
+        _print_slopes(checked, every=every)
+        headline = Text(checked.headline, STYLES[checked.outcome])
+        out.print(f"{checked.title}:", headline, f" {_counts(checked)}", soft_wrap=True)
+        for line in (*explain(checked, slopes=False), *notes(checked)):
+            out.print(f"  {line}", soft_wrap=True)
+    for line in report.missing:
+        out.print(styled("cannot tell"), line, soft_wrap=True)
+    counts = Counter(checked.outcome for checked in report.groups)
+    parts = [f"{n} {outcome}" for outcome, n in counts.items()]
+    if report.missing:
+        parts.append(f"{len(report.missing)} missing")
+    out.print(f"{len(report.groups)} checked: {', '.join(parts)}", soft_wrap=True)
+
+
+def _counts(checked: "Checked") -> str:
+    """Say how many slopes got which verdict, and how many moved; of a learning-rate sweep its drift."""
+    from mupcheck.coordinates.judge import Judgement
+    from mupcheck.gate.check import OK
+
+    if not isinstance(checked.answer, Judgement):
+        return checked.reason if checked.outcome == OK else ""
+    counts = checked.answer.counts
+    text = ", ".join(f"{counts[name]} {name}" for name in ("pass", "fail", "cannot tell"))
+    text = f"slopes: {text}, {counts['info']} are not judged"
+    moved = Counter(each.verdict for each in checked.comparisons).most_common()
+    return text + ("; baseline: " + ", ".join(f"{n} {verdict}" for verdict, n in moved) if moved else "")
+
+
+def _print_slopes(checked: "Checked", *, every: bool) -> None:
+    """Print the slopes that decided against the outcome, the farthest off first, or all of them."""
+    from mupcheck.coordinates.judge import Judgement
+    from mupcheck.coordinates.slopes import not_passing
+    from mupcheck.gate.baseline import quantity
+    from mupcheck.gate.check import OK, off_by
+
+    if not isinstance(checked.answer, Judgement) or (checked.outcome == OK and not every):
+        return
+    compared = {each.key: each for each in checked.comparisons}
+    pooled = checked.answer.pooled
+    rows = pooled.to_dict("records")
+    if not every:
+        by_key = {quantity(row): row for row in rows}
+        # what theory and baseline have against it, in this order; what is expected to fail may do so
+        rows = [] if checked.verdict == checked.expected else not_passing(pooled).to_dict("records")
+        moved = [each.key for each in checked.moved]
+        rows = rows[: MAX_LINES // 2 if moved else MAX_LINES]
+        shown = {quantity(row) for row in rows}
+        rows += [by_key[key] for key in moved if key in by_key and key not in shown][: MAX_LINES - len(rows)]
+    if not rows:
+        return
+    columns = ("quantity", "site", "step", "slope", "90% interval", "required", "off by", "verdict")
+    table = table_of(*columns, *(("drift",) if compared else ()))
+    table.padding = (0, 1, 0, 0)  # nine columns in the width of a pipe
+    for row in rows:
+        off = off_by(row["slope"], row["required_low"], row["required_high"])
+        each = compared.get(quantity(row))
+        drift = [] if each is None else [f"{number(each.drift, '+.2f')} {each.verdict}".removesuffix(" same")]
+        table.add_row(
+            f"{row['kind']} {row['stat']}",
+            row["site"],
+            quantity(row)[3],
+            number(row["slope"], "+.2f"),
+            interval_text(row["ci_low"], row["ci_high"]),
+            range_text(row["required_low"], row["required_high"]),
+            "" if row["verdict"] == "info" else number(off, "+.2f"),
+            styled(row["verdict"]),
+            *drift,
+        )
+    console().print(table)
+
+
+def print_report_json(report: "Report") -> None:
+    """Print the report as one JSON document."""
+    print_json({
+        "outcome": report.outcome,
+        "missing": report.missing,
+        "groups": [_document(checked) for checked in report.groups],
+    })  # fmt: skip
+
+
+def _document(checked: "Checked") -> dict[str, Any]:
+    """Return a group as JSON: what the gate says, what the judge says, and every slope with its drift."""
+    from mupcheck.coordinates.judge import Judgement
+    from mupcheck.gate.baseline import quantity
+    from mupcheck.gate.check import explain, notes, off_by
+
+    document = {name: getattr(checked, name) for name in FIELDS}
+    document |= {"explanation": explain(checked), "notes": notes(checked)}
+    answer = checked.answer
+    if not isinstance(answer, Judgement):
+        return document | {"transfer": asdict(answer)}
+    document |= {name: getattr(answer, name) for name in OF_THE_JUDGE}
+    document |= {name: [asdict(each) for each in getattr(answer, name)] for name in ("findings", "causes")}
+    compared = {each.key: each for each in checked.comparisons}
+    pooled = []
+    for row in answer.pooled.to_dict("records"):
+        row["off_by"] = off_by(row["slope"], row["required_low"], row["required_high"])
+        if each := compared.get(quantity(row)):
+            row["baseline"] = {"slope": each.baseline, "drift": each.drift, "tolerance": each.tolerance}
+            row["baseline"] |= {"verdict": each.verdict, "was": each.was}
+        pooled.append(row)
+    gone = [each.text for each in checked.comparisons if each.verdict == "gone"]
+    return document | {"pooled": pooled, "slopes": answer.slopes.to_dict("records"), "gone": gone}
+
+
+def write_report(
+    report: "Report", *, junit: Path | None, markdown: Path | None, baseline: Path | None, strict: bool
+) -> None:
+    """Write the files asked for and, on GitHub, print annotations on stderr, where the runner reads them too.
+
+    Raises:
+        StoreError: if a file cannot be written.
+    """
+    if junit is not None:
+        from mupcheck.gate.junit import junit_xml
+        from mupcheck.results.store import write_text
+
+        write_text(junit, junit_xml(report, strict=strict))
+    if markdown is not None:
+        from mupcheck.gate.summary import markdown as markdown_of
+        from mupcheck.results.store import StoreError
+
+        try:
+            markdown.parent.mkdir(parents=True, exist_ok=True)
+            with markdown.open("a", encoding="utf-8") as file:
+                file.write(markdown_of(report))
+        except OSError as error:
+            raise StoreError(f"cannot write {markdown}: {error.strerror}; give another file") from error
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from mupcheck.gate.summary import annotations
+
+        for line in annotations(report, baseline=None if baseline is None else str(baseline), strict=strict):
+            say(line)
