@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from mupcheck.learning_rates.drift import find_optima, fit_drift, transfer
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
-    from mupcheck.results.store import load_results
-    from mupcheck.spec import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep
+    from mupcheck.results.reading import load_results
+    from mupcheck.spec.sweep import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep
     from mupcheck.sweep.runner import run_sweep
     from mupcheck.theory.parametrization import find_table, rules
 
 # Nothing is imported until it is asked for: the judging half needs no torch, the measuring half no pandas. No name here
 # is that of a folder, as importing that would put the module in the name's place.
 _HOMES = {
-    **dict.fromkeys(("ModelSpec", "RunSpec", "SweepSpec", "load_sweep", "make_sweep"), "spec"),
+    **dict.fromkeys(("ModelSpec", "RunSpec", "SweepSpec", "load_sweep", "make_sweep"), "spec.sweep"),
     **dict.fromkeys(("find_table", "rules"), "theory.parametrization"),
     **dict.fromkeys(("find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "fit_slopes": "coordinates.slopes",
-    "load_results": "results.store",
+    "load_results": "results.reading",
 }
 __all__ = [
     "ModelSpec",

@@ -11,8 +11,8 @@ from functools import partial
 
 import torch
 
-from mupcheck.spec import RunSpec, make_sweep
-from mupcheck.training.data import open_corpus
+from mupcheck.spec.sweep import RunSpec, make_sweep
+from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.train import train
 
 ROUNDS, STEPS = 5, 12

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mupcheck.cli import app as cli
+from mupcheck.cli import sweeps as cli
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mupcheck.spec import RunSpec
+from mupcheck.spec.sweep import RunSpec
 from mupcheck.theory.parametrization import find_table
-from mupcheck.training.data import Corpus
+from mupcheck.training.data.sources import Corpus
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mupcheck.coordinates.slopes import SAME
-from mupcheck.results.store import Results, write_run, write_sweep
+from mupcheck.results.reading import Results, write_run, write_sweep
 from mupcheck.results.tables import SCHEMAS
 
 RESIDUAL = ("activation", "rms", "residual")  # required: 0

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from mupcheck.coordinates.slopes import fit_slopes
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 
 WIDTHS = (32, 64, 128)
 SEEDS = 3

@@ -5,7 +5,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import judge
 from mupcheck.coordinates.slopes import SAME
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 
 WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)
 RESIDUAL = ("activation", "rms", "residual", 0, 1)  # required: 0

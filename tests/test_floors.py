@@ -125,7 +125,7 @@ def test_imports_go_down_and_stay_in_their_half():
         ("training.train", "from matplotlib.figure import Figure"),
         ("sweep.runner", "from mupcheck.coordinates.judge import judge"),
         ("coordinates.slopes", "from mupcheck.measuring import probes"),
-        ("results.store", "import mupcheck.coordinates.slopes"),
+        ("results.reading", "import mupcheck.coordinates.slopes"),
     ],
 )
 def test_a_wrong_import_is_found(module, source):
@@ -161,6 +161,6 @@ def test_judging_needs_no_torch_and_measuring_no_matplotlib():
 
 def test_help_imports_nothing_heavy():
     help_page = (
-        "from typer.testing import CliRunner; from mupcheck.cli.app import app; CliRunner().invoke(app, ['--help'])"
+        "from typer.testing import CliRunner; from mupcheck.cli.sweeps import app; CliRunner().invoke(app, ['--help'])"
     )
     assert loaded(help_page).isdisjoint({"torch", "pandas", "pyarrow", "matplotlib", "scipy", "pydantic", "numpy"})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mupcheck import spec
-from mupcheck.spec import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep, parse_lrs
+from mupcheck.spec import sweep as spec
+from mupcheck.spec.sweep import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep, parse_lrs
 from mupcheck.theory.parametrization import find_table, parse_table
 
 SWEEPS = sorted(Path(__file__).parent.parent.joinpath("sweeps").glob("*.toml"))

@@ -21,7 +21,7 @@ from mupcheck.coordinates.slopes import (
 )
 from mupcheck.coordinates.validity import EFFECTS, Finding, examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
-from mupcheck.results.store import Results, n_missing
+from mupcheck.results.reading import Results, n_missing
 from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say

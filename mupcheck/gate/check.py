@@ -16,8 +16,8 @@ from mupcheck.gate.baseline import Stored, read_baseline
 from mupcheck.gate.compare import Comparison, check_comparable, compare, renew_file
 from mupcheck.learning_rates.drift import Transfer, transfer
 from mupcheck.results.comparable import GROUP, Group, group_of, title_of
-from mupcheck.results.store import Results, finished_runs, load_results, n_missing, read_sweep
-from mupcheck.spec import VERDICTS, expected_verdict
+from mupcheck.results.reading import Results, finished_runs, load_results, n_missing, read_sweep
+from mupcheck.spec.sweep import VERDICTS, expected_verdict
 
 OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
 WORST_FIRST = (FAILED, CANNOT_TELL, OK)

@@ -15,8 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from mupcheck.coordinates.judge import Judgement
-    from mupcheck.results.store import Results
-    from mupcheck.spec import SweepSpec
+    from mupcheck.results.reading import Results
+    from mupcheck.spec.sweep import SweepSpec
 
 # Decides for the shipped tables in some 5 s on one core; the defaults of `mupcheck coord` take four times as long.
 DEFAULTS = {"widths": (32, 64, 128, 256), "seeds": 8, "record": (0, 1, 3), "data": "synthetic"}
@@ -90,7 +90,7 @@ def coord_check(
         device: str = "cpu",
         **settings: Any,
     ) -> CoordCheck:
-        from mupcheck.spec import make_sweep
+        from mupcheck.spec.sweep import make_sweep
 
         beside = request.path.parent / parametrization
         given = {

@@ -28,7 +28,7 @@ from mupcheck.learning_rates.robustness import (
 )
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence, group_of, title_of
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
 # is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.

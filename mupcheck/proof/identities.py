@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mupcheck.spec import RunSpec, make_sweep
+from mupcheck.spec.sweep import RunSpec, make_sweep
 from mupcheck.sweep.plan import group_runs
 from mupcheck.theory.parametrization import TABLES, Role, Table, find_table
-from mupcheck.training.data import Corpus, open_corpus
+from mupcheck.training.data.sources import Corpus, open_corpus
 from mupcheck.training.train import StepRow, one_thread, train
 
 BASE_WIDTH = 16

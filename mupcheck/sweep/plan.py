@@ -8,9 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.store import check_writable, finished_runs
-from mupcheck.spec import RunSpec, SweepSpec
-from mupcheck.training.data import Corpus, check_corpus, open_corpus
+from mupcheck.results.reading import check_writable, finished_runs
+from mupcheck.spec.sweep import RunSpec, SweepSpec
+from mupcheck.training.data.sources import Corpus, check_corpus, open_corpus
 
 Group = tuple[RunSpec, ...]
 

@@ -18,12 +18,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.store import Results, StoreError, finished_runs, load_results, write_run, write_sweep
-from mupcheck.spec import RunSpec, SweepSpec
+from mupcheck.results.reading import Results, StoreError, finished_runs, load_results, write_run, write_sweep
+from mupcheck.spec.sweep import RunSpec, SweepSpec
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.plan import Group, Plan, count_parameters, estimate, extend, find_device, group_cost, plan_sweep
 from mupcheck.theory.parametrization import table_to_json
-from mupcheck.training.data import Corpus, open_corpus
+from mupcheck.training.data.sources import Corpus, open_corpus
 
 # what a worker imports; `run_group` itself is one of them
 PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from mupcheck.results.store import Results
-    from mupcheck.spec import RunSpec
+    from mupcheck.results.reading import Results
+    from mupcheck.spec.sweep import RunSpec
     from mupcheck.sweep.plan import Estimate, Plan
     from mupcheck.sweep.runner import Progress
     from mupcheck.theory.parametrization import Table
@@ -123,7 +123,7 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
 
 def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict[str, str]:
     """Judge a sweep's folder, print the answer, and return the verdict of each parametrization."""
-    from mupcheck.results.store import load_results
+    from mupcheck.results.reading import load_results
 
     if kind == "coord":
         from mupcheck.coordinates.judge import judge
@@ -153,7 +153,7 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict
 def _troubles(results: "Results") -> list[str]:
     """Say what of a sweep is not there to be judged."""
     from mupcheck.coordinates.validity import say_missing
-    from mupcheck.results.store import n_missing
+    from mupcheck.results.reading import n_missing
 
     lacking = {name: n_missing(results, name) for name in results.sweeps}
     return [f"{say_missing(n, name)}; run the same command again" for name, n in lacking.items() if n]

@@ -17,11 +17,11 @@ import torch
 import typer
 from commands import Answer, mupcheck
 
-from mupcheck.cli import app as cli
+from mupcheck.cli import sweeps as cli
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.coordinates.validity import _missing
-from mupcheck.results.store import StoreError
-from mupcheck.spec import make_sweep, parse_lrs
+from mupcheck.results.reading import StoreError
+from mupcheck.spec.sweep import make_sweep, parse_lrs
 from mupcheck.sweep import runner
 from mupcheck.sweep.doctor import try_backend
 from mupcheck.terminal import console as terminal
@@ -995,7 +995,7 @@ def test_the_values_in_the_help_are_those_allowed():
 
 def test_completion_completes():
     # behind the name that a shell completes
-    start = "import sys; from mupcheck.cli.app import main; sys.argv = ['mupcheck']; main()"
+    start = "import sys; from mupcheck.cli.sweeps import main; sys.argv = ['mupcheck']; main()"
 
     def complete(line: str) -> set[str]:
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_MUPCHECK_COMPLETE": "complete_bash"}

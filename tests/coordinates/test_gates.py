@@ -10,7 +10,7 @@ from planted_gates import LAYERS, STEPS, plant, planted
 from mupcheck.coordinates.gates import ALIGNMENTS, fit_gates, has_gates, near_alignments, read_interval, rules_for
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.plots import canvas, draw_gates, plot_results
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import TABLES, Role
 
 

@@ -12,7 +12,7 @@ from mupcheck.learning_rates import lr_curve
 from mupcheck.learning_rates.drift import DRIFT_TOLERANCE, fit_drift, transfer
 from mupcheck.learning_rates.lr_curve import Point, fit_minimum
 from mupcheck.learning_rates.optimum import GUARDS, Optimum, find_optima
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 
 LRS = np.arange(-10.0, -2.0)
 WIDTHS = (32, 64, 128)

@@ -19,7 +19,7 @@ from mupcheck.proof.identities import (
     replicas,
     symmetry,
 )
-from mupcheck.spec import SweepSpec
+from mupcheck.spec.sweep import SweepSpec
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS, Role, factors, find_table
 from mupcheck.training.optim import Optimizer
 

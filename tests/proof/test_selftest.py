@@ -38,7 +38,7 @@ def test_every_fault_is_caught_and_named(optimizer, mode):
 @pytest.fixture(scope="module")
 def gdn_mup(tmp_path_factory):
     """Results of one correct table, as the selftest trains it, with few seeds at small widths."""
-    from mupcheck.spec import make_sweep
+    from mupcheck.spec.sweep import make_sweep
     from mupcheck.sweep.runner import run_sweep
 
     given = {"kind": "coord", "data": "synthetic", "widths": [64, 128, 256], "seeds": 8, "record": [0, 1, 3]}

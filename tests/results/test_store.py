@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mupcheck.results import store
-from mupcheck.results.store import (
+from mupcheck.results import reading as store
+from mupcheck.results.reading import (
     SCHEMA_VERSION,
     SCHEMAS,
     StoreError,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mupcheck.model.build import build_model
-from mupcheck.results.store import StoreError, load_results
-from mupcheck.spec import make_sweep
+from mupcheck.results.reading import StoreError, load_results
+from mupcheck.spec.sweep import make_sweep
 from mupcheck.sweep import runner
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.plan import CPU_REPLICAS, estimate, group_runs, plan_sweep

@@ -9,7 +9,7 @@ import pytest
 from commands import mupcheck
 from planted_checks import EFFECTIVE, RESIDUAL, RIGHT, plant, together, write
 
-from mupcheck.cli import app as cli
+from mupcheck.cli import sweeps as cli
 from mupcheck.gate.baseline import read_baseline
 from mupcheck.gate.check import Report
 

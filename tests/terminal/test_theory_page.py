@@ -7,9 +7,9 @@ import pytest
 from commands import mupcheck
 from planted_gates import planted
 
-from mupcheck.cli import app as cli
+from mupcheck.cli import sweeps as cli
 from mupcheck.proof import identities
-from mupcheck.results.store import Results
+from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS
 
 
@@ -21,7 +21,7 @@ def _results(monkeypatch):
         runs, coords = planted(float(str(path)), noise=0.05)
         return Results(runs, pd.DataFrame(), coords, {})
 
-    monkeypatch.setattr("mupcheck.results.store.load_results", load)
+    monkeypatch.setattr("mupcheck.results.reading.load_results", load)
 
 
 def test_identities_of_a_custom_table(tmp_path):
@@ -70,7 +70,7 @@ def test_gates_says_what_the_slopes_speak_for():
 def test_what_holds_for_all_gates_is_said_once(monkeypatch):
     runs, coords = planted(-0.5, values=0.5)
     monkeypatch.setattr(
-        "mupcheck.results.store.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {})
+        "mupcheck.results.reading.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {})
     )
     answer = mupcheck("gates")
     assert answer.code == cli.CANNOT_TELL
@@ -95,7 +95,7 @@ def test_gates_of_what_has_none_is_one_line(tmp_path):
 def test_under_adamw_gates_says_that_the_distinction_disappears(monkeypatch):
     runs, coords = planted(-0.5, optimizer="adamw")
     monkeypatch.setattr(
-        "mupcheck.results.store.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {})
+        "mupcheck.results.reading.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {})
     )
     assert "Under AdamW the step does not depend on the gradient's size" in mupcheck("gates").out
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mupcheck.training import data
-from mupcheck.training.data import (
+from mupcheck.training.data import sources as data
+from mupcheck.training.data.sources import (
     Corpus,
     Shards,
     check_corpus,

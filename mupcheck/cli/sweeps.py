@@ -215,7 +215,7 @@ def rules(
         terminal.print_tables(chosen, optimizers, modes, as_json=json)
         return
     from mupcheck.model.build import parameter_values
-    from mupcheck.spec import make_sweep
+    from mupcheck.spec.sweep import make_sweep
 
     answers = []
     for optimizer in optimizers:
@@ -251,7 +251,7 @@ def identities(
     Example: mupcheck identities -p sp,gdn-mup --opt adamw
     """
     from mupcheck.proof.identities import check_identities
-    from mupcheck.terminal.theory_page import print_identities
+    from mupcheck.terminal.explain_page import print_identities
     from mupcheck.theory.parametrization import find_table
 
     names = _list("parametrizations", tables, str) if tables else ["gdn-mup"]
@@ -276,8 +276,8 @@ def gates(
     Example: mupcheck gates results/coord
     """
     from mupcheck.coordinates.gates import fit_gates
-    from mupcheck.results.store import load_results
-    from mupcheck.terminal.theory_page import print_gates
+    from mupcheck.results.reading import load_results
+    from mupcheck.terminal.explain_page import print_gates
 
     results = load_results(path, tables=("runs", "coords"))
     each, pooled = fit_gates(results.runs, results.coords), fit_gates(results.runs, results.coords, pooled=True)
@@ -298,7 +298,7 @@ def explain(
 
     Example: mupcheck explain z_beta -p gdn-mup --opt sgd
     """
-    from mupcheck.terminal.theory_page import print_explanations
+    from mupcheck.terminal.explain_page import print_explanations
     from mupcheck.theory.explain import explain
     from mupcheck.theory.parametrization import find_table
 
@@ -321,7 +321,7 @@ def selftest(
     """
     from mupcheck.proof.faults import FAULTS
     from mupcheck.proof.selftest import plant_faults, repeat
-    from mupcheck.terminal.theory_page import print_selftest
+    from mupcheck.terminal.explain_page import print_selftest
 
     settings = _settings(opt, mode)
     faults = [fault for fault in FAULTS if (fault.optimizer, fault.mode) in settings]
@@ -350,8 +350,8 @@ def _settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
 
 def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     """Run one sweep from options to answer, and exit with its code."""
-    from mupcheck.results.store import finished_runs
-    from mupcheck.spec import load_sweep, make_sweep
+    from mupcheck.results.reading import finished_runs
+    from mupcheck.spec.sweep import load_sweep, make_sweep
     from mupcheck.sweep import runner
     from mupcheck.sweep.plan import estimate, find_device, plan_sweep
 
@@ -457,7 +457,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
 
 def _expected(sweep: Any, option: str | None) -> dict[str, str | None]:
     """Return the verdict that each parametrization is expected to get; a learning-rate sweep expects none by itself."""
-    from mupcheck.spec import VERDICTS, expected_verdict
+    from mupcheck.spec.sweep import VERDICTS, expected_verdict
 
     if option is not None:
         _one_of("--expect", option, VERDICTS[sweep.kind])

@@ -1,0 +1,1 @@
+"""What a model, a run and a sweep are: frozen, validated specs."""
