@@ -31,15 +31,21 @@ if TYPE_CHECKING:
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
     from mupcheck.results.reading import load_results
-    from mupcheck.spec.sweep import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep
+    from mupcheck.spec.model import ModelSpec
+    from mupcheck.spec.reading import load_sweep, make_sweep
+    from mupcheck.spec.run import RunSpec
+    from mupcheck.spec.sweep import SweepSpec
     from mupcheck.sweep.runner import run_sweep
-    from mupcheck.theory.parametrization import find_table, rules
+    from mupcheck.theory.rules_file import find_table, rules
 
 # Nothing is imported until it is asked for: the judging half needs no torch, the measuring half no pandas. No name here
 # is that of a folder, as importing that would put the module in the name's place.
 _HOMES = {
-    **dict.fromkeys(("ModelSpec", "RunSpec", "SweepSpec", "load_sweep", "make_sweep"), "spec.sweep"),
-    **dict.fromkeys(("find_table", "rules"), "theory.parametrization"),
+    "ModelSpec": "spec.model",
+    "RunSpec": "spec.run",
+    "SweepSpec": "spec.sweep",
+    **dict.fromkeys(("load_sweep", "make_sweep"), "spec.reading"),
+    **dict.fromkeys(("find_table", "rules"), "theory.rules_file"),
     **dict.fromkeys(("find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",

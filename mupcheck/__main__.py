@@ -1,5 +1,5 @@
 """python -m mupcheck."""
 
-from mupcheck.cli.sweeps import main
+from mupcheck.cli.app import main
 
 main()

@@ -11,7 +11,8 @@ from functools import partial
 
 import torch
 
-from mupcheck.spec.sweep import RunSpec, make_sweep
+from mupcheck.spec.reading import make_sweep
+from mupcheck.spec.run import RunSpec
 from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.train import train
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mupcheck.cli import sweeps as cli
+from mupcheck.cli import app
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,6 @@ def mupcheck(*arguments: object, **environment: str) -> Answer:
         for name, value in environment.items():
             patch.setenv(name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
     signal.signal(signal.SIGTERM, terminate)
     return Answer(ended.value.code, out.getvalue(), err.getvalue())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mupcheck.spec.sweep import RunSpec
-from mupcheck.theory.parametrization import find_table
-from mupcheck.training.data.sources import Corpus
+from mupcheck.spec.run import RunSpec
+from mupcheck.theory.rules_file import find_table
+from mupcheck.training.data.corpus import Corpus
 
 
 @pytest.fixture(autouse=True, scope="session")

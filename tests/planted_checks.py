@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mupcheck.coordinates.slopes import SAME
-from mupcheck.results.reading import Results, write_run, write_sweep
+from mupcheck.coordinates.grid import SAME
+from mupcheck.results.reading import Results
 from mupcheck.results.tables import SCHEMAS
+from mupcheck.results.writing import write_run, write_sweep
 
 RESIDUAL = ("activation", "rms", "residual")  # required: 0
 EFFECTIVE = ("effective_update", "rms", "a_proj")  # required: 0

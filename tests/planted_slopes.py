@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.grid import SAME
 from mupcheck.coordinates.judge import judge
-from mupcheck.coordinates.slopes import SAME
 from mupcheck.results.reading import Results
 
 WIDTHS, SEEDS = (64, 128, 256, 512), (0, 1, 2, 3)

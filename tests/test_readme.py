@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mupcheck.theory.parametrization import parse_table
+from mupcheck.theory.rules_file import parse_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

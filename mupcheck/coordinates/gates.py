@@ -20,7 +20,8 @@ from math import isnan, nan
 
 import pandas as pd
 
-from mupcheck.coordinates.slopes import MIN_WIDTHS, QUANTITY, fit_slopes, pool
+from mupcheck.coordinates.grid import QUANTITY
+from mupcheck.coordinates.slopes import MIN_WIDTHS, fit_slopes, pool
 from mupcheck.results.comparable import CONFIDENCE, GROUP
 from mupcheck.theory.parametrization import TABLES, Role
 from mupcheck.theory.required import TOLERANCES

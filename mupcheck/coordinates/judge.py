@@ -9,17 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
-from mupcheck.coordinates.slopes import (
-    FAMILY_LEVEL,
-    SAME,
-    VERDICTS,
-    distance,
-    farthest_first,
-    fit_slopes,
-    need_columns,
-    pool,
-)
-from mupcheck.coordinates.validity import EFFECTS, Finding, examine
+from mupcheck.coordinates.finding import EFFECTS, Finding
+from mupcheck.coordinates.grid import SAME, need_columns
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
+from mupcheck.coordinates.validity import examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
 from mupcheck.results.reading import Results, n_missing
 from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent

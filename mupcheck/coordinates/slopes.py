@@ -3,7 +3,7 @@
 Method. Widths and seeds are crossed: every seed gives one least-squares slope of log2(value) against log2(width); the
 slope is their mean, its standard error their scatter / sqrt(seeds), its interval Student's t with seeds - 1 degrees of
 freedom. So what a seed shares between widths (its data, common random numbers) is counted once. On simulated sizes the
-nominal 90% interval covers 87-93% (tests/test_slopes.py).
+nominal 90% interval covers 87-93% (tests/coordinates/test_slopes.py).
 
 The verdict is by equivalence: `pass` when the interval lies inside required +- tolerance, `fail` when the slope lies
 outside beyond doubt, else `cannot tell`; a wide interval never passes. Many slopes are judged at once. A group passes
@@ -13,8 +13,8 @@ by noise alone is at most FAMILY_LEVEL. Half of that is kept for effective updat
 isolate one rule, so that the many other slopes do not blunt them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf, isnan, nan
 
 import numpy as np
@@ -22,14 +22,23 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from mupcheck.coordinates.grid import (
+    QUANTITY,
+    SAME,
+    SITE,
+    Grid,
+    check_comparable,
+    fit_grid,
+    joined,
+    lay_out,
+    need_columns,
+)
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
 from mupcheck.theory.parametrization import TABLES, Table
 from mupcheck.theory.required import TOLERANCES, Required, required
 
-SITE = ["kind", "stat", "site"]
-QUANTITY = ["kind", "stat", "site", "layer", "step"]
 COLUMNS = [
     *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
     "implied", "implied_low", "implied_high", "tolerance", "p_fail", "verdict", "as_implied", "n_widths", "n_seeds",
@@ -41,38 +50,6 @@ EFFECTIVE_SHARE = 0.5  # of that chance, kept for effective updates
 ONE_OF_MANY = "; outside, but of so many slopes one may be by chance"
 ACROSS = "; the interval lies across the tolerance"
 VERDICTS = ("pass", "fail", "cannot tell", "info")
-
-# What all runs of a group must share; widths legitimately differ in the rest (n_params, and by mode the head shapes).
-SAME = (
-    "rules_hash", "base_width", "lr", "weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip",
-    "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash", "dtype", "backend",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The values of one group: Q quantities over S seeds and W widths; `present` tells a NaN from no value."""
-
-    quantities: pd.DataFrame  # Q rows of QUANTITY
-    seeds: NDArray  # [S]
-    widths: NDArray  # [W]
-    values: NDArray[np.float64]  # [Q, S, W]
-    present: NDArray[np.bool_]  # [Q, S, W]
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Return where there is a value that has a logarithm, [Q, S, W]."""
-        return self.present & np.isfinite(self.values) & (self.values > 0)
-
-    @property
-    def invalid(self) -> NDArray[np.bool_]:
-        """Return where there is a value that has none: 0, negative, NaN or infinite, [Q, S, W]."""
-        return self.present & ~self.valid
-
-    @property
-    def complete(self) -> NDArray[np.bool_]:
-        """Return which seeds have a value at every width, [Q, S]."""
-        return np.asarray(self.present.all(axis=2))
 
 
 def fit_slopes(
@@ -109,13 +86,13 @@ def fit_slopes(
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
-    rows_of = dict(list(_joined(chosen, coords[coords["kind"] != "diagnostic"]).groupby(GROUP)))
+    rows_of = dict(list(joined(chosen, coords[coords["kind"] != "diagnostic"]).groupby(GROUP)))
     fitted = []
     for key, group in chosen.groupby(GROUP):
-        _check_comparable(group, key)
+        check_comparable(group, key)
         if key in rows_of:
             run = group.iloc[0]
-            judged = _judge(_grid(group, rows_of[key]), run, confidence, level, tables.get(run["parametrization"]))
+            judged = _judge(lay_out(group, rows_of[key]), run, confidence, level, tables.get(run["parametrization"]))
             fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
     return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
 
@@ -139,84 +116,9 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "none", "later"])
 
 
-def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
-    """Raise ValueError if a table lacks a column."""
-    if missing := [column for column in columns if column not in table]:
-        raise ValueError(f"{name} has no column {missing[0]!r}; pass the tables that load_results returned")
-
-
-def _joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
-    """Give each row of `coords` its run's GROUP, width and seed; rows of runs that failed are left out."""
-    finished = runs.loc[runs["status"] != "failed", ["run_id", "width", "seed", *GROUP]]
-    return coords.merge(finished, on="run_id")
-
-
-def _check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
-    """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
-    for field in (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]]):
-        if len(found := group[field].unique()) > 1:
-            raise ValueError(
-                f"runs of {' '.join(key)} differ in {field} ({found[0]} and {found[1]}), so a slope over their widths "
-                "means nothing; give each its own sweep name"
-            )
-    twice = group[group.duplicated(["width", "seed"])]
-    if len(twice):
-        width, seed = twice["width"].iloc[0], twice["seed"].iloc[0]
-        raise ValueError(f"{' '.join(key)} has two runs of width {width} and seed {seed}; remove one of them")
-
-
-def _grid(group: pd.DataFrame, rows: pd.DataFrame) -> _Grid:
-    """Lay the rows of one group out as [quantity, seed, width], with holes where a run has no such row."""
-    # runs that failed count here, so that a width nobody finished is missed rather than forgotten
-    seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
-    by_quantity = rows.groupby(QUANTITY)
-    quantities = by_quantity.size().index.to_frame(index=False)
-    cell = (
-        by_quantity.ngroup().to_numpy(),
-        np.searchsorted(seeds, rows["seed"].to_numpy()),
-        np.searchsorted(widths, rows["width"].to_numpy()),
-    )
-    values = np.full((len(quantities), len(seeds), len(widths)), nan)
-    present = np.zeros(values.shape, dtype=bool)
-    values[cell], present[cell] = rows["value"].to_numpy(dtype=float), True
-    return _Grid(quantities, seeds, widths, values, present)
-
-
-def _fit(grid: _Grid, confidence: float) -> pd.DataFrame:
-    """Return slope, slope_stderr, ci_low, ci_high and n_seeds of each quantity, NaN where they do not exist.
-
-    With one seed the standard error is that of the regression's residuals (widths - 2 degrees of freedom).
-    """
-    n_widths = len(grid.widths)
-    x = np.log2(grid.widths) - np.log2(grid.widths).mean()
-    y = np.log2(np.where(grid.valid, grid.values, 1.0))  # [Q, S, W]
-    spread = x @ x or nan  # one width has no slope
-    by_seed = y @ x / spread  # [Q, S]
-
-    n = grid.complete.sum(axis=1)  # [Q]
-    usable = (n > 0) & ~grid.invalid.any(axis=(1, 2))
-    slope = np.where(usable, (by_seed * grid.complete).sum(axis=1) / np.maximum(n, 1), nan)
-    scatter = ((by_seed - slope[:, None]) ** 2 * grid.complete).sum(axis=1) / np.maximum(n - 1, 1) / np.maximum(n, 1)
-    residual = y - y.mean(axis=2, keepdims=True) - by_seed[..., None] * x
-    rest = ((residual**2).sum(axis=2) * grid.complete).sum(axis=1) / max(n_widths - 2, 1) / spread
-
-    dof = np.where(n > 1, n - 1, n_widths - 2)
-    stderr = np.where(dof > 0, np.sqrt(np.where(n > 1, scatter, rest)), nan)
-    half = stats.t.ppf((1 + confidence) / 2, np.maximum(dof, 1)) * stderr
-    return pd.DataFrame(
-        {
-            "slope": slope,
-            "slope_stderr": np.where(usable, stderr, nan),
-            "ci_low": slope - half,
-            "ci_high": slope + half,
-            "n_seeds": n,
-        }
-    )
-
-
-def _judge(grid: _Grid, run: pd.Series, confidence: float, level: float, table: Table | None) -> pd.DataFrame:
+def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: Table | None) -> pd.DataFrame:
     """Return the columns of `fit_slopes` for one group; `run` is any of its runs, `table` what they followed."""
-    fit = pd.concat([grid.quantities, _fit(grid, confidence)], axis=1)
+    fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
     fit["n_widths"] = len(grid.widths)
     optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
     quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
@@ -301,7 +203,7 @@ def holm(p_values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray
     return adjusted
 
 
-def _obstacles(grid: _Grid) -> list[str]:
+def _obstacles(grid: Grid) -> list[str]:
     """Say for each quantity why its slope cannot be judged, "" where it can."""
     n_widths, n_seeds = len(grid.widths), grid.complete.sum(axis=1)
     invalid = grid.invalid.reshape(len(n_seeds), -1)
@@ -321,7 +223,7 @@ def _obstacles(grid: _Grid) -> list[str]:
     return obstacles
 
 
-def _left_out(grid: _Grid) -> list[str]:
+def _left_out(grid: Grid) -> list[str]:
     """Say for each quantity which seeds were left out of its fit, "" where none was."""
     notes = [""] * len(grid.quantities)
     for q, seed in np.argwhere(~grid.complete):

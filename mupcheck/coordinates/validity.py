@@ -12,7 +12,8 @@ from math import log2
 import numpy as np
 import pandas as pd
 
-from mupcheck.coordinates.slopes import QUANTITY, need_columns
+from mupcheck.coordinates.finding import EFFECTS, Finding, say_missing
+from mupcheck.coordinates.grid import QUANTITY, need_columns
 from mupcheck.results.comparable import GROUP
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import Role, Table, factors
@@ -33,40 +34,11 @@ BEHIND_GATES = {
     "alpha_saturated": ("z_alpha", "a_proj", "A_log", "dt_bias"),
     "beta_saturated": ("z_beta", "beta", "b_proj"),
 }
-LOST = ("missing runs", "diverged")  # findings of runs that were not there to be judged
-EFFECTS = ("fail", "cannot tell", "no pass", "warning")
 RUNS_COLUMNS = (
     *GROUP, "run_id", "status", "width", "base_width", "seed", "n_params", "clipped_fraction", "lr", "schedule",
     "warmup_steps", "weight_decay", "decay_mode", "batch_size", "seq_len", "dtype",
 )  # fmt: skip
 COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a reader of the verdict must know.
-
-    Attributes:
-        name: of the check, such as "saturated" or "missing runs".
-        effect: one of EFFECTS: "fail" (a setting that is wrong by itself), "cannot tell" (slopes of `kinds` and `sites`
-            do not count), "no pass" (a failed slope still counts) or "warning" (nothing changes).
-        text: what was seen, and where.
-        advice: what to change.
-        kinds, sites: the quantities in doubt; an empty tuple means all.
-        later: whether those of step 0 are not.
-    """
-
-    name: str
-    effect: str
-    text: str
-    advice: str = ""
-    kinds: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    later: bool = False
-
-    def __str__(self) -> str:
-        """Say what was seen and what to change, in one line."""
-        return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
 @dataclass(frozen=True)
@@ -112,11 +84,6 @@ def examine(
     check = _Check(runs, mine, medians, table, missing)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
-
-
-def say_missing(n_runs: int, sweep: str) -> str:
-    """Say how many runs of a sweep are missing."""
-    return f"{n_runs} runs of {sweep} are missing" if n_runs > 1 else f"1 run of {sweep} is missing"
 
 
 def _missing(check: _Check) -> Iterator[Finding]:

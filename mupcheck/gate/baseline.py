@@ -26,7 +26,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.results.comparable import Group
-from mupcheck.results.reading import write_text
+from mupcheck.results.files import write_text
 
 FORMAT = 1
 TITLE = "mupcheck baseline"

@@ -10,8 +10,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from mupcheck.coordinates.finding import LOST, say_missing
 from mupcheck.coordinates.judge import Judgement, judge
-from mupcheck.coordinates.validity import LOST, say_missing
 from mupcheck.gate.baseline import Stored, read_baseline
 from mupcheck.gate.compare import Comparison, check_comparable, compare, renew_file
 from mupcheck.learning_rates.drift import Transfer, transfer

@@ -90,7 +90,7 @@ def coord_check(
         device: str = "cpu",
         **settings: Any,
     ) -> CoordCheck:
-        from mupcheck.spec.sweep import make_sweep
+        from mupcheck.spec.reading import make_sweep
 
         beside = request.path.parent / parametrization
         given = {

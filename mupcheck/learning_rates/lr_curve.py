@@ -9,9 +9,9 @@ of the resampled estimates from the estimate, n the number of seeds and t Studen
 freedom. The square root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays for knowing s from
 n seeds only. On simulated lopsided curves with 3 to 5 seeds a nominal 90% interval of the drift covers 86-98%, on
 curves refined to a quarter octave 89-95%; bootstrap percentiles with the square root alone cover 68-88%. A part of that
-is repeated in tests/test_transfer.py. The interval of one optimum covers as much where the seeds' noise dominates; it
-leaves out the bias of a parabola on a lopsided curve, about 0.1 octave at one octave between lrs, which widths share
-and which the drift therefore loses.
+is repeated in tests/learning_rates/test_drift.py. The interval of one optimum covers as much where the seeds' noise
+dominates; it leaves out the bias of a parabola on a lopsided curve, about 0.1 octave at one octave between lrs, which
+widths share and which the drift therefore loses.
 """
 
 from collections.abc import Sequence

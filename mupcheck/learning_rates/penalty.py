@@ -4,7 +4,7 @@ Losses are nats per token. Source: theory.md section 6. Intervals are over seeds
 On simulated lopsided curves (3 and 5 seeds; noise shared by widths, of a width, of a run) a nominal 90% interval
 of the agreement covers 88-93%, one of the penalty 93-95% without drift and 81-92% with it: where seeds leave little
 noise, the bias of a parabola on a lopsided curve shows, 0.1 octave in the lr that is carried over. A part of that is
-repeated in tests/test_penalty.py, on curves without that bias.
+repeated in tests/learning_rates/test_penalty.py, on curves without that bias.
 """
 
 from collections.abc import Sequence

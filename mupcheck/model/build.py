@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
-from mupcheck.spec.sweep import RunSpec
+from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import MULTIPLIER_SITES, Factors, Role, factors
 
 # Weight decay pulls matrices towards 0; gains, filters and gate scalars have no reason to be there.

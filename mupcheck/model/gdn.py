@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mupcheck.model.layers import Linear, Multiplier, ShortConv, Site, Weight, fan_in_std, rms_norm, unit_norm
 from mupcheck.ops import gated_delta_rule
-from mupcheck.spec.sweep import ModelSpec
+from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mupcheck.model.gdn import GatedDeltaNet
 from mupcheck.model.layers import Embedding, Linear, Multiplier, Site, Weight, fan_in_std, rms_norm
-from mupcheck.spec.sweep import ModelSpec
+from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
 

@@ -33,7 +33,8 @@ from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
-from mupcheck.results.reading import Results, StoreError, check_writable, load_results
+from mupcheck.results.files import StoreError, check_writable
+from mupcheck.results.reading import Results, load_results
 from mupcheck.theory.parametrization import TABLES
 
 # (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients

@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mupcheck.spec.sweep import RunSpec, make_sweep
+from mupcheck.spec.reading import make_sweep
+from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.plan import group_runs
-from mupcheck.theory.parametrization import TABLES, Role, Table, find_table
-from mupcheck.training.data.sources import Corpus, open_corpus
+from mupcheck.theory.parametrization import TABLES, Role, Table
+from mupcheck.theory.rules_file import find_table
+from mupcheck.training.data.corpus import Corpus
+from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.train import StepRow, one_thread, train
 
 BASE_WIDTH = 16

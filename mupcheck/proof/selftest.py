@@ -15,7 +15,7 @@ import pandas as pd
 from mupcheck.coordinates.judge import Judgement, judge
 from mupcheck.proof.faults import BASE, FAULTS, Fault
 from mupcheck.results.reading import Results
-from mupcheck.spec.sweep import make_sweep
+from mupcheck.spec.reading import make_sweep
 from mupcheck.theory.parametrization import TABLES, rules_hash
 
 # small enough for a minute or two on two cores; 8 seeds tell an exponent that is off by 1 from noise

@@ -1,4 +1,4 @@
-"""Results on disk: the tables and their units, writing one run whole or not at all, reading sweeps back.
+"""Reading sweeps back: every run checked against the hashes in its row.
 
 A run is three Parquet files: `steps/<run_id>.parquet` and `coords/<run_id>.parquet`, then one row in
 `runs/<run_id>.parquet`. The row is written last, so its presence means that the run is whole, and it carries the
@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mupcheck.results.files import one_line
 from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+from mupcheck.results.writing import row_sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 # a run that records every step, has some 2,000 rows a step.
 MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
 MAX_BYTES = 2**30
-# A temporary name starts with a dot and ends like this; what a killed writer left is removed after an hour.
-TMP_SUFFIX = ".mupcheck-tmp"
-STALE_SECONDS = 3600.0
-
-
-class StoreError(OSError):
-    """A result could not be stored (disk full, unwritable); the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,81 +52,6 @@ def n_missing(results: Results, sweep: str) -> int:
     return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
 
 
-# Writing
-
-
-def write_sweep(folder: str | Path, resolved: Mapping[str, Any]) -> None:
-    """Write `sweep.json`, whole or not at all, in place of one that is there.
-
-    Raises:
-        ValueError: if resolved holds what JSON cannot (NaN and infinities included).
-        StoreError: if the file cannot be written.
-    """
-    path = Path(folder) / "sweep.json"
-    try:
-        text = json.dumps(resolved, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not possible as JSON: {error}") from error
-    _write_whole([(path, text.encode() + b"\n")])
-
-
-def write_run(
-    folder: str | Path,
-    run: Mapping[str, Any],
-    steps: Mapping[str, Sequence[Any]],
-    coords: Mapping[str, Sequence[Any]] | None = None,
-) -> None:
-    """Write one run into a sweep's folder, whole or not at all, in place of an earlier result of the same run.
-
-    Args:
-        folder: the sweep's; made where it is missing.
-        run: the columns of runs. Nullable ones may be left out; schema_version and the hashes are set here.
-        steps: the columns of steps, equally long lists or 1-D arrays; run_id is set here. None is stored as null;
-            NaN and infinities are values and stay.
-        coords: likewise the columns of coords; None for a run that has none.
-
-    Raises:
-        ValueError: for an unknown or missing column, or a value that its column cannot hold; nothing is written.
-        StoreError: if a file cannot be written; nothing half-written is left under a final name.
-    """
-    run_id = run["run_id"]
-    row = {**run, "schema_version": SCHEMA_VERSION, "coords_sha256": None, "row_sha256": ""}
-    files = []
-    for name, columns in (("steps", steps), ("coords", coords)):
-        if columns is None:
-            continue
-        if strangers := set(columns.get("run_id", ())) - {run_id}:
-            raise ValueError(f"{name} of run {run_id} hold rows of another run: {min(strangers)}")
-        table = _to_table(name, {**columns, "run_id": [run_id] * len(columns.get("step", ()))})
-        data = _to_parquet(table)
-        row[f"{name}_sha256"] = hashlib.sha256(data).hexdigest()
-        files.append((Path(folder) / name / f"{run_id}.parquet", data))
-    table = _to_table("runs", {name: [value] for name, value in row.items()})
-    # Hashed as converted to the column types, which is how a reader meets it.
-    seal = pa.array([_row_sha256(table.to_pylist()[0])])
-    table = table.set_column(table.num_columns - 1, table.schema.field("row_sha256"), seal)
-    files.append((Path(folder) / "runs" / f"{run_id}.parquet", _to_parquet(table)))
-    _write_whole(files)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all, in place of one that is there; its folder is made where it is missing.
-
-    Raises:
-        StoreError: if the file cannot be written.
-    """
-    path = Path(path)
-    # a link stays one, and what is no file, such as /dev/stdout, is written to and not replaced
-    target = path.resolve() if path.is_symlink() else path
-    if not target.exists() or target.is_file():
-        _write_whole([(target, text.encode())], advice="give another file")
-        return
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
-
-
 def finished_runs(folder: str | Path) -> set[str]:
     """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
     whole = set()
@@ -143,127 +60,6 @@ def finished_runs(folder: str | Path) -> set[str]:
             if file.stat().st_size > 0:
                 whole.add(file.stem)
     return whole
-
-
-def check_writable(folder: str | Path) -> None:
-    """Try whether a folder, which need not exist yet, could be written to; leaves nothing behind.
-
-    Raises:
-        ValueError: if it or a parent is a file, or no file can be made in the nearest folder that exists.
-    """
-    folder = Path(folder)
-    try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            folder.lstat()  # a name that no folder can have fails here
-        nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-        # Only trying tells: permission bits mean nothing to root, nor on a read-only mount.
-        probe = _tmp_path(nearest / "probe")
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another folder") from error
-
-
-def _to_table(name: str, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Columns as a table of SCHEMAS[name]; no value is rounded, cut off or made up."""
-    schema = SCHEMAS[name]
-    unknown = [column for column in columns if column not in schema.names]
-    missing = [field.name for field in schema if not field.nullable and field.name not in columns]
-    if unknown or missing:
-        raise ValueError(f"{name}: unknown columns {unknown}, missing columns {missing}; known: {schema.names}")
-    n_rows = len(columns["run_id"])
-    arrays = []
-    for field in schema:
-        try:
-            # Inferred first: pa.array(values, type=...) turns 1.5 into the integer 1 without a word.
-            array = pa.array(columns.get(field.name, [None] * n_rows))
-            is_text = pa.types.is_string(array.type)
-            if not pa.types.is_null(array.type) and is_text != pa.types.is_string(field.type):
-                raise ValueError(f"given {array.type}")
-            if pa.types.is_timestamp(array.type) and array.type.tz is None:
-                raise ValueError("given a time without its zone")
-            array = array.cast(field.type)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{name}.{field.name}, expected {field.type}: {_one_line(error)}") from error
-        if len(array) != n_rows or (array.null_count and not field.nullable):
-            raise ValueError(
-                f"{name}.{field.name}: {len(array)} rows, {array.null_count} null; expected {n_rows}, none"
-            )
-        arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _to_parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    # With zstd, or a dictionary for every column, the one row of a run takes three times as long to read.
-    repeated = ["run_id", "site", "kind", "stat"]
-    pq.write_table(table, sink, compression="snappy", use_dictionary=repeated, write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
-
-
-def _row_sha256(row: Mapping[str, Any]) -> str:
-    """Hash of a row of runs, row_sha256 apart; columns that a later version adds are in it."""
-    values = {name: value for name, value in row.items() if name != "row_sha256"}
-    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
-
-
-def _write_whole(
-    files: Sequence[tuple[Path, bytes]], *, advice: str = "finished runs are kept, rerun to go on"
-) -> None:
-    """Write all files or none. The last one marks the others as whole, so an old one goes first, a new one comes last.
-
-    All bytes are on the disk before the first file gets its name, so a full disk is met in time. A kill between
-    two renames leaves files without their mark, which readers pass over.
-    """
-    staged: list[tuple[Path, Path]] = []
-    placed: list[Path] = []
-    path, mark = files[0][0], files[-1][0]
-    try:
-        for path, data in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(path.parent)
-            staged.append((_tmp_path(path), path))
-            with staged[-1][0].open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if len(files) > 1 and mark.exists():  # it would vouch for the new files before they are all there
-            mark.unlink()
-            _sync_folder(mark.parent)
-        for tmp, path in staged:
-            tmp.replace(path)
-            placed.append(path)
-            _sync_folder(path.parent)
-    except BaseException as error:
-        for leftover in (*reversed(placed), *(tmp for tmp, _ in staged)):
-            with suppress(OSError):
-                leftover.unlink()
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise StoreError(f"cannot write {path}: {reason}; {advice}") from error
-        raise
-
-
-def _tmp_path(path: Path) -> Path:
-    """A dotted name beside path that no other writer has."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TMP_SUFFIX}")
-
-
-def _remove_stale(folder: Path) -> None:
-    for entry in os.scandir(folder):
-        if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX):
-            with suppress(FileNotFoundError):  # another writer was quicker
-                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
-                    os.unlink(entry)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # Reading
@@ -281,7 +77,7 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({_one_line(error)}); delete it and rerun the sweep") from error
+        raise ValueError(f"{path} is damaged ({one_line(error)}); delete it and rerun the sweep") from error
     if not isinstance(resolved, dict) or not isinstance(resolved.get("run_ids", []), list):
         raise ValueError(f"{path} is not what mupcheck writes, a JSON object with a list of run_ids; move it away")
     return resolved
@@ -361,7 +157,7 @@ def _read_run(file: Path) -> tuple[pa.Table, dict[str, Any]]:
     known = _known_columns(file, "runs", table)
     if not row:
         raise ValueError(f"{file} has {table.num_rows} rows, a run file has one; {_remedy(file)}")
-    if row["row_sha256"] != _row_sha256(row) or row["run_id"] != file.stem:
+    if row["row_sha256"] != row_sha256_of(row) or row["run_id"] != file.stem:
         raise ValueError(f"{file} is not as it was written: its row does not match its hash or name; {_remedy(file)}")
     return known, row
 
@@ -406,7 +202,7 @@ def _as_damaged(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged or not Parquet ({_one_line(error)}); {_remedy(file)}") from error
+        raise ValueError(f"{file} is damaged or not Parquet ({one_line(error)}); {_remedy(file)}") from error
 
 
 def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
@@ -436,7 +232,3 @@ def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
 
 def _remedy(file: Path) -> str:
     return f"delete {file.parents[1] / 'runs' / file.name} and rerun the sweep"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

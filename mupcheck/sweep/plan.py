@@ -8,9 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.reading import check_writable, finished_runs
-from mupcheck.spec.sweep import RunSpec, SweepSpec
-from mupcheck.training.data.sources import Corpus, check_corpus, open_corpus
+from mupcheck.results.files import check_writable
+from mupcheck.results.reading import finished_runs
+from mupcheck.spec.run import RunSpec
+from mupcheck.spec.sweep import SweepSpec
+from mupcheck.training.data.corpus import Corpus, check_corpus
+from mupcheck.training.data.sources import open_corpus
 
 Group = tuple[RunSpec, ...]
 

@@ -1,29 +1,25 @@
-"""A sweep from plan to files: train what is missing, write each run whole, keep diverged runs."""
+"""A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
-import math
 import os
-import platform
-import resource
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, partial
-from importlib import metadata
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.reading import Results, StoreError, finished_runs, load_results, write_run, write_sweep
-from mupcheck.spec.sweep import RunSpec, SweepSpec
+from mupcheck.results.files import StoreError
+from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.writing import write_sweep
+from mupcheck.spec.run import RunSpec
+from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.engines import local
-from mupcheck.sweep.plan import Group, Plan, count_parameters, estimate, extend, find_device, group_cost, plan_sweep
+from mupcheck.sweep.group import run_group
+from mupcheck.sweep.plan import Group, Plan, estimate, extend, find_device, group_cost, plan_sweep
+from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
-from mupcheck.training.data.sources import Corpus, open_corpus
 
 # what a worker imports; `run_group` itself is one of them
 PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner")
@@ -197,143 +193,6 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
 def _cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def run_group(
-    group: Group, *, folder: Path, sweep: str, corpus: Corpus | None, device: str, provenance: Mapping[str, Any]
-) -> Iterator[int]:
-    """Train one group and write its runs; yield the number of steps done since the last yield."""
-    import torch
-
-    from mupcheck.training.train import one_thread, train
-
-    corpus = corpus or open_corpus(group[0].data, vocab_size=group[0].vocab_size)
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    if device != "cpu":
-        torch.cuda.init()  # the counters exist only once CUDA does
-        torch.cuda.reset_peak_memory_stats(device)
-    rows = []
-    with one_thread() if device == "cpu" else nullcontext():
-        for row in train(group, corpus, device=device):
-            rows.append(row)
-            yield 1
-    seconds = time.perf_counter() - start
-    common = {
-        **provenance,
-        "sweep": sweep,
-        "started_at": started_at,
-        "wall_seconds": seconds,
-        "device": torch.cuda.get_device_name(device)
-        if device != "cpu"
-        else f"cpu ({platform.processor() or platform.machine()})",
-        "peak_memory_bytes": peak_memory_bytes(device),
-    }
-    n_params = count_parameters(group[0])
-    for replica, run in enumerate(group):
-        record, steps, coords = _tables(run, replica, rows)
-        record |= common | {"n_params": n_params, "tokens_per_second": record["tokens"] / seconds}
-        write_run(folder, record, steps, coords)
-
-
-def _tables(
-    run: RunSpec, replica: int, rows: Sequence[Any]
-) -> tuple[dict[str, Any], dict[str, list], dict[str, list] | None]:
-    """Return the run's row and the columns of its steps and coords; a diverged run ends with the step where it did."""
-    reason = rows[-1].diverged[replica]
-    kept = [
-        row
-        for row in rows
-        if row is rows[0] or row.diverged[replica] is None or rows[row.step - 1].diverged[replica] is None
-    ]
-    tokens_per_step = run.batch_size * run.seq_len
-    steps = {
-        "step": [row.step for row in kept],
-        "tokens": [row.step * tokens_per_step for row in kept],
-        "loss": [row.loss[replica] for row in kept],
-        "val_loss": [None if row.val_loss is None else row.val_loss[replica] for row in kept],
-        "grad_norm": [row.grad_norm[replica] for row in kept],
-        "lr_scale": [row.lr_scale[replica] for row in kept],
-    }
-    coords = None
-    if run.kind == "coord":
-        cells = [(c, c.values[replica]) for row in kept for c in row.coords]
-        names = ("step", "layer", "site", "kind", "stat")
-        coords = {name: [getattr(c, name) for c, _ in cells] for name in names} | {"value": [v for _, v in cells]}
-    heads, k_dim, v_dim = run.heads
-    val_losses = [value for value in steps["val_loss"] if value is not None]
-    updates = min(len(kept), run.steps)
-    copied = (
-        *("run_id", "kind", "parametrization", "rules_hash", "optimizer", "mode", "width", "base_width", "seed", "lr"),
-        *("weight_decay", "decay_mode", "schedule", "warmup_steps", "n_layers", "tied", "vocab_size", "batch_size"),
-        *("seq_len", "steps", "data", "data_hash", "dtype", "backend"),
-    )
-    record = {name: getattr(run, name) for name in copied} | {
-        "log2_lr": math.log2(run.lr),
-        "momentum": run.momentum if run.optimizer == "sgd" else None,
-        "clip": run.clip or None,
-        "clipped_fraction": sum(row.clipped[replica] for row in kept) / updates,
-        "n_heads": heads,
-        "head_k_dim": k_dim,
-        "head_v_dim": v_dim,
-        "status": "ok" if reason is None else "diverged",
-        "diverged_step": None if reason is None else kept[-1].step,
-        "reason": reason,
-        "train_loss": final_loss(steps["loss"]) if reason is None else steps["loss"][-1],
-        "val_loss": val_losses[-1] if val_losses and reason is None else None,
-        "best_val_loss": min(val_losses, default=None),
-        "tokens": updates * tokens_per_step,
-    }
-    return record, steps, coords
-
-
-def final_loss(losses: Sequence[float]) -> float:
-    """Return the mean of the last tenth of the losses: one batch's loss is noisier than the differences judged."""
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
-
-
-def peak_memory_bytes(device: str) -> int:
-    """Return the peak memory of the device so far; of this process on a CPU."""
-    if device != "cpu":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@cache
-def provenance() -> dict[str, Any]:
-    """Return the commit and versions that a run's row carries."""
-    return {
-        "commit": _commit(),
-        "torch": metadata.version("torch"),
-        "triton": _version("triton"),
-        "python": platform.python_version(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Return mupcheck's own commit, "+" behind it where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parents[1]
-    if shutil.which("git") is None or not (here.parent / ".git").exists():
-        return None
-    git = ["git", "-C", str(here)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
-        ).stdout
-    except (subprocess.CalledProcessError, OSError):
-        return None
-    return commit + ("+" if changed else "")
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -152,12 +152,12 @@ def write_report(
     """
     if junit is not None:
         from mupcheck.gate.junit import junit_xml
-        from mupcheck.results.reading import write_text
+        from mupcheck.results.files import write_text
 
         write_text(junit, junit_xml(report, strict=strict))
     if markdown is not None:
         from mupcheck.gate.summary import markdown as markdown_of
-        from mupcheck.results.reading import StoreError
+        from mupcheck.results.files import StoreError
 
         try:
             markdown.parent.mkdir(parents=True, exist_ok=True)

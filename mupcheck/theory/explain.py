@@ -103,7 +103,7 @@ PLACES_OF_WEIGHTS = {site: Place(where, role=PARAMETERS[site].role) for site, wh
 
 @dataclass(frozen=True)
 class NotJudged:
-    """Why what `expected` leaves out is left out; the first row that fits counts, a blank field fits all."""
+    """Why what `required` leaves out is left out; the first row that fits counts, a blank field fits all."""
 
     kind: str
     sites: str

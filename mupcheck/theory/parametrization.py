@@ -8,11 +8,9 @@ mupcheck knows a scaling exponent, and `mupcheck.model.build` is the only reader
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 
@@ -278,103 +276,3 @@ def table_from_json(name: str, document: Mapping[str, Any]) -> Table:
 def _rule(exponents: Sequence[float], source: str) -> Rule:
     init, lr, eps, multiplier = exponents
     return Rule(init, lr, eps, multiplier, source)
-
-
-def rules(name: str, *, optimizer: str, mode: str) -> dict[Role, Rule]:
-    """Return the exponents of every role in a shipped table or a custom one (see `find_table`).
-
-    Raises:
-        ValueError: if the name, optimizer or mode is unknown.
-    """
-    _choice(optimizer, OPTIMIZERS, "optimizer")
-    _choice(mode, MODES, "mode")
-    table = find_table(name)
-    return {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role}
-
-
-def find_table(name: str) -> Table:
-    """Return a shipped table by name, or read a custom one from a TOML file.
-
-    Raises:
-        ValueError: if `name` is neither; the message lists the shipped names.
-    """
-    if name in TABLES:
-        return TABLES[name]
-    if name.endswith(".toml"):
-        return read_table(Path(name))
-    raise ValueError(
-        f"unknown parametrization {name!r}; known: {', '.join(TABLES)}, or the path of a .toml file with custom rules"
-    )
-
-
-def read_table(path: Path) -> Table:
-    """Read a custom table from TOML: `name`, `base`, `[[rule]]` entries and `[multiplier]`.
-
-    What is left out keeps the base's value.
-
-    Raises:
-        ValueError: if the file cannot be read, or holds an unknown key, role, optimizer, mode, site or a non-number.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read the rules file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from None
-    return parse_table(document, str(path))
-
-
-def parse_table(document: Mapping[str, Any], where: str) -> Table:
-    """Build a Table from the parsed TOML of a rules file; `where` names the file in errors (see `read_table`)."""
-    _known(document, {"name", "base", "rule", "multiplier", "summary"}, where)
-    name, base_name = document.get("name"), document.get("base")
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise ValueError(f"{where}: needs a name of its own, such as name = 'gates-as-hidden'")
-    if name in TABLES:
-        raise ValueError(f"{where}: name {name!r} is a shipped table; give the custom one a name of its own")
-    if not isinstance(base_name, str) or base_name not in TABLES:
-        raise ValueError(f"{where}: base = {base_name!r} is not a shipped table; known: {', '.join(TABLES)}")
-    base = TABLES[base_name]
-    rules = {key: dict(base.rules[key]) for key in base.rules}
-    multipliers = {mode: dict(base.multipliers[mode]) for mode in MODES}
-
-    entries = document.get("rule", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{where}: rules are written as [[rule]] entries, each with a role")
-    for entry in entries:
-        _known(entry, {"role", "optimizer", "mode", "init", "lr", "eps", "multiplier"}, f"{where}, [[rule]]")
-        role = Role(_choice(entry.get("role"), tuple(Role), f"{where}: role"))
-        optimizer = _choice(entry.get("optimizer", "all"), (*OPTIMIZERS, "all"), f"{where}: optimizer")
-        mode = _choice(entry.get("mode", "all"), (*MODES, "all"), f"{where}: mode")
-        exponents = ("init", "lr", "eps", "multiplier")
-        changes: dict[str, Any] = {key: _number(entry[key], f"{where}: {key}") for key in exponents if key in entry}
-        for key in rules:
-            if optimizer in (key[0], "all") and mode in (key[1], "all"):
-                rules[key][role] = replace(rules[key][role], source=f"custom: {where}", **changes)
-
-    sites = document.get("multiplier", {})
-    if not isinstance(sites, dict):
-        raise ValueError(f"{where}: [multiplier] is a table of {', '.join(MULTIPLIER_SITES)}")
-    _known(sites, set(MULTIPLIER_SITES), f"{where}, [multiplier]")
-    for site, exponent in sites.items():
-        for mode in MODES:
-            multipliers[mode][site] = _number(exponent, f"{where}: multiplier.{site}")
-    summary = str(document.get("summary", f"custom table over {base_name}"))
-    return Table(name, rules, multipliers, summary)
-
-
-def _known(given: Mapping[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(set(given) - known):
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
-
-
-def _choice(value: Any, known: tuple[str, ...], where: str) -> str:
-    if value not in known:
-        raise ValueError(f"{where} = {value!r} is unknown; known: {', '.join(known)}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 8:
-        raise ValueError(f"{where} = {value!r} is not an exponent; give a number between -8 and 8, such as -0.5")
-    return float(value)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mupcheck.measuring.probes import Realised
 from mupcheck.model.build import ParameterGroup
 from mupcheck.model.layers import per_replica
-from mupcheck.spec.sweep import RunSpec
+from mupcheck.spec.run import RunSpec
 
 
 class Optimizer:

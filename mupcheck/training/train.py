@@ -12,8 +12,9 @@ from torch import Tensor
 from mupcheck.measuring.probes import CoordRow, Probe
 from mupcheck.model.build import build_model, parameter_groups
 from mupcheck.model.lm import LanguageModel
-from mupcheck.spec.sweep import RunSpec
-from mupcheck.training.data.sources import Corpus, held_out_batch, held_out_batches, train_batch
+from mupcheck.spec.run import RunSpec
+from mupcheck.training.data.batches import held_out_batch, held_out_batches, train_batch
+from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.optim import lr_scale, make_optimizer
 
 # A loss this far above what guessing gives, this many steps in a row, does not come back (performance.md).

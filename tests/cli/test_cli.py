@@ -17,14 +17,14 @@ import torch
 import typer
 from commands import Answer, mupcheck
 
-from mupcheck.cli import sweeps as cli
+from mupcheck.cli import app, exits
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.coordinates.validity import _missing
-from mupcheck.results.reading import StoreError
-from mupcheck.spec.sweep import make_sweep, parse_lrs
-from mupcheck.sweep import runner
+from mupcheck.results.files import StoreError
+from mupcheck.spec.lrs import parse_lrs
+from mupcheck.spec.reading import make_sweep
+from mupcheck.sweep import group
 from mupcheck.sweep.doctor import try_backend
-from mupcheck.terminal import console as terminal
 from mupcheck.theory.parametrization import MODES, TABLES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def made(tmp_path_factory) -> Path:
         path = folder / f"{name}.toml"
         path.write_text(text)
         answer = mupcheck("run", path, "--out", folder / "results", *HERE)
-        assert answer.code in (cli.FAILED, cli.CANNOT_TELL), answer.err
+        assert answer.code in (exits.FAILED, exits.CANNOT_TELL), answer.err
     return folder
 
 
@@ -123,7 +123,7 @@ def _no_training(monkeypatch):
 
 def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
     answer = process("run", REPOSITORY / "sweeps" / "smoke.toml", "--out", tmp_path, "--device", "cpu")
-    assert answer.code in (cli.OK, cli.CANNOT_TELL)
+    assert answer.code in (exits.OK, exits.CANNOT_TELL)
     assert "Traceback" not in answer.err and "\x1b" not in answer.out + answer.err
     assert "36 of 36 runs to train" in answer.err and "done in" in answer.err
     for name in ("sp-fanin", "gdn-mup"):
@@ -137,7 +137,7 @@ def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
 
 def test_a_coordinate_check_shows_its_verdict_table(made):
     answer = mupcheck("run", made / "coord.toml", "--out", made / "results", *HERE)
-    assert answer.code == cli.FAILED
+    assert answer.code == exits.FAILED
     assert "sp: the verdict is 'fail', expected 'pass'" in answer.err
     assert re.search(r"^sp \(adamw, head-dim\): fail ", answer.out, re.MULTILINE)
     for word in ("quantity", "slope", "interval", "required", "verdict", "effective_update rms", "down_proj"):
@@ -149,12 +149,12 @@ def test_a_coordinate_check_shows_its_verdict_table(made):
 
 def test_coord_and_lr_sweep_train_from_options_alone(tmp_path):
     answer = mupcheck("coord", *SMALL, "--record", "0,1", "-p", "gdn-mup", "--out", "here", "--name", "a")
-    assert answer.code in (cli.FAILED, cli.CANNOT_TELL), answer.err
+    assert answer.code in (exits.FAILED, exits.CANNOT_TELL), answer.err
     answer = mupcheck(
         *("lr-sweep", *SMALL, "-p", "mup", "--lrs", "2^-9,2^-7", "--steps", "2", "--batch-size", "2"),
         *("--seq-len", "8", "--eval-tokens", "0", "--out", "here"),
     )
-    assert answer.code == cli.CANNOT_TELL, answer.err
+    assert answer.code == exits.CANNOT_TELL, answer.err
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"a", "lr"}
     runs = pd.read_parquet(tmp_path / "here" / "lr" / "runs")
     assert sorted(runs["lr"].unique()) == [2**-9, 2**-7]
@@ -175,11 +175,11 @@ def test_coord_and_lr_sweep_train_from_options_alone(tmp_path):
 )
 def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, arguments):
     answer = mupcheck(*arguments, "--dry-run")
-    assert (answer.code, answer.err, tree(tmp_path)) == (cli.OK, "", {})
+    assert (answer.code, answer.err, tree(tmp_path)) == (exits.OK, "", {})
     for word in ("parameters", "FLOPs", "bytes", "nothing was trained", "runs to train"):
         assert word in answer.out
     as_json = mupcheck(*arguments, "--dry-run", "--json", *HERE)
-    assert (as_json.code, as_json.err, tree(tmp_path)) == (cli.OK, "", {})
+    assert (as_json.code, as_json.err, tree(tmp_path)) == (exits.OK, "", {})
     plan = as_json.json
     assert plan["runs"] == sum(row["runs"] for row in plan["widths"]) == sum(row["missing"] for row in plan["widths"])
     assert plan["flops"] > 0 and plan["seconds"] > 0
@@ -190,7 +190,7 @@ def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, arguments):
 def test_plot_prints_the_files_it_wrote(copied):
     before = set(tree(copied))
     answer = mupcheck("plot", copied / "results")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     written = {str(Path(line).relative_to(copied)) for line in answer.out.splitlines()}
     assert {path for path in set(tree(copied)) - before if "." in path} == written
     assert {Path(path).suffix for path in written} == {".png", ".svg"}
@@ -202,7 +202,7 @@ def test_plot_prints_the_files_it_wrote(copied):
 
 def test_rules_prints_every_table_with_its_sources():
     answer = mupcheck("rules")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     for name in TABLES:
         for mode in MODES:
             assert f"{name}, {mode} mode: " in answer.out
@@ -242,7 +242,7 @@ def test_rules_at_a_width_are_the_values_each_parameter_gets(tmp_path):
 
 def test_doctor_says_what_there_is():
     answer = mupcheck("doctor")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     assert re.search(r"^torch +\d", answer.out, re.MULTILINE)
     assert re.search(r"^reference on cpu +works relative error", answer.out, re.MULTILINE)
     assert {finding["name"] for finding in mupcheck("doctor", "--json").json} >= {"torch", "chunk on cpu"}
@@ -254,7 +254,7 @@ def test_doctor_says_what_there_is():
 def planned(*arguments: object, **environment: str) -> dict:
     """Return the sweep that a command would run."""
     answer = mupcheck(*arguments, "--dry-run", "--json", **environment)
-    assert answer.code == cli.OK, answer.err
+    assert answer.code == exits.OK, answer.err
     return answer.json["sweep"]
 
 
@@ -339,12 +339,12 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
     fit = "mupcheck.coordinates.judge.fit_slopes"
     monkeypatch.setattr(fit, lambda *a, **options: fit_slopes(*a, **options).assign(verdict="pass", as_implied=True))
     monkeypatch.setattr("mupcheck.coordinates.validity.PARTS", (_missing,))
-    assert mupcheck("run", "sweep.toml", *HERE).code == cli.OK
+    assert mupcheck("run", "sweep.toml", *HERE).code == exits.OK
     runs = sorted(Path("results/sweep/runs").glob("*.parquet"))
     monkeypatch.setattr("mupcheck.sweep.runner.execute", lambda plan, jobs: iter(()))
     runs[0].unlink()
     answer = mupcheck("run", "sweep.toml", *HERE)
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert "why: 1 run of sweep is missing" in answer.out and "next: run the same command again" in answer.out
 
 
@@ -353,7 +353,7 @@ def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
     plain = mupcheck("run", "lr.toml", *HERE, "--out", "plain", "--json")
     command = ("lr-sweep", "--config", "lr.toml", "--refine", "--precision", "1", *HERE)
     answer = mupcheck(*command, "--json")
-    assert answer.code == cli.CANNOT_TELL, answer.err
+    assert answer.code == exits.CANNOT_TELL, answer.err
     n_grid, n_refined = ([len(optimum["curve"]) for optimum in a.json[0]["optima"]] for a in (plain, answer))
     assert n_grid == [3, 3]
     assert max(n_refined) > 3  # the best lr of a few steps lies above the grid
@@ -372,7 +372,7 @@ def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
 def test_where_to_run_can_come_from_the_environment(made, tmp_path):
     variables = {"MUPCHECK_OUT": str(made / "results"), "MUPCHECK_DEVICE": "cpu", "MUPCHECK_JOBS": "1"}
     answer = mupcheck("run", made / "lr.toml", **variables)
-    assert answer.code == cli.CANNOT_TELL and "all 6 runs are there already" in answer.err
+    assert answer.code == exits.CANNOT_TELL and "all 6 runs are there already" in answer.err
     assert tree(tmp_path) == {}
     assert "unknown" in mupcheck("run", made / "lr.toml", MUPCHECK_DEVICE="abacus").err
 
@@ -382,14 +382,14 @@ def test_where_to_run_can_come_from_the_environment(made, tmp_path):
 
 def test_json_is_the_answer_and_all_else_goes_to_stderr(made):
     coord = mupcheck("run", made / "coord.toml", "--out", made / "results", *HERE, "--json")
-    assert coord.code == cli.FAILED
+    assert coord.code == exits.FAILED
     assert {"summary", "slopes"} <= set(coord.json)
     assert [row["verdict"] for row in coord.json["summary"]] == ["fail"]
     contract = """parametrization optimizer mode kind stat site layer step slope slope_stderr ci_low ci_high required
         implied tolerance verdict as_implied n_widths n_seeds reason"""
     assert set(contract.split()) <= set(coord.json["slopes"][0])
     lr = mupcheck("run", made / "lr.toml", "--out", made / "results", *HERE, "--json")
-    assert lr.code == cli.CANNOT_TELL
+    assert lr.code == exits.CANNOT_TELL
     (answer,) = lr.json
     assert answer["parametrization"] == "gdn-mup" and answer["verdict"] == "cannot tell" and answer["reason"]
     assert [optimum["width"] for optimum in answer["optima"]] == [16, 32]
@@ -400,7 +400,7 @@ def test_json_is_the_answer_and_all_else_goes_to_stderr(made):
 def test_json_of_a_sweep_that_trains_is_alone_on_stdout(tmp_path):
     Path("lr.toml").write_text(LR)
     answer = process("run", "lr.toml", "--json", "--device", "cpu")
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert len(answer.json) == 1
     assert "6 of 6 runs to train" in answer.err and "done in" in answer.err
 
@@ -411,29 +411,29 @@ def test_json_of_a_sweep_that_trains_is_alone_on_stdout(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "verdicts", "expect", "arguments", "code"),
     [
-        ("coord", {"sp": "pass"}, "", (), cli.OK),
-        ("coord", {"sp": "fail"}, "", (), cli.FAILED),
-        ("coord", {"sp": "cannot tell"}, "", (), cli.CANNOT_TELL),
-        ("coord", {"sp": "cannot tell"}, "", ("--strict",), cli.FAILED),
-        ("coord", {"sp": "fail"}, "", ("--expect", "fail"), cli.OK),
-        ("coord", {"sp": "pass"}, "", ("--expect", "fail"), cli.FAILED),
-        ("coord", {"sp": "cannot tell"}, "", ("--expect", "fail"), cli.CANNOT_TELL),
-        ("coord", {"sp": "cannot tell"}, "", ("--expect", "fail", "--strict"), cli.FAILED),
-        ("coord", {"sp": "fail", "mup": "pass"}, 'sp = "fail"', (), cli.OK),
-        ("coord", {"sp": "pass", "mup": "pass"}, 'sp = "fail"', (), cli.FAILED),
-        ("coord", {"sp": "fail", "mup": "fail"}, 'sp = "fail"', (), cli.FAILED),
-        ("coord", {"sp": "fail", "mup": "pass"}, 'sp = "fail"', ("--expect", "pass"), cli.FAILED),
-        ("coord", {"sp": "cannot tell", "mup": "fail"}, "", (), cli.FAILED),
-        ("coord", {"sp": "fail", "mup": "cannot tell"}, "", (), cli.FAILED),
-        ("coord", {"sp": "fail", "mup": "cannot tell"}, 'sp = "fail"', (), cli.CANNOT_TELL),
-        ("lr", {"sp": "drifts", "mup": "transfers"}, "", (), cli.OK),
-        ("lr", {"sp": "drifts"}, "", ("--strict",), cli.OK),
-        ("lr", {"sp": "cannot tell"}, "", (), cli.CANNOT_TELL),
-        ("lr", {"sp": "cannot tell"}, "", ("--strict",), cli.FAILED),
-        ("lr", {"sp": "drifts", "mup": "transfers"}, 'sp = "drifts", mup = "transfers"', (), cli.OK),
-        ("lr", {"sp": "drifts", "mup": "drifts"}, 'sp = "drifts", mup = "transfers"', (), cli.FAILED),
-        ("lr", {"sp": "transfers"}, 'sp = "drifts"', (), cli.FAILED),
-        ("lr", {"sp": "drifts"}, "", ("--expect", "transfers"), cli.FAILED),
+        ("coord", {"sp": "pass"}, "", (), exits.OK),
+        ("coord", {"sp": "fail"}, "", (), exits.FAILED),
+        ("coord", {"sp": "cannot tell"}, "", (), exits.CANNOT_TELL),
+        ("coord", {"sp": "cannot tell"}, "", ("--strict",), exits.FAILED),
+        ("coord", {"sp": "fail"}, "", ("--expect", "fail"), exits.OK),
+        ("coord", {"sp": "pass"}, "", ("--expect", "fail"), exits.FAILED),
+        ("coord", {"sp": "cannot tell"}, "", ("--expect", "fail"), exits.CANNOT_TELL),
+        ("coord", {"sp": "cannot tell"}, "", ("--expect", "fail", "--strict"), exits.FAILED),
+        ("coord", {"sp": "fail", "mup": "pass"}, 'sp = "fail"', (), exits.OK),
+        ("coord", {"sp": "pass", "mup": "pass"}, 'sp = "fail"', (), exits.FAILED),
+        ("coord", {"sp": "fail", "mup": "fail"}, 'sp = "fail"', (), exits.FAILED),
+        ("coord", {"sp": "fail", "mup": "pass"}, 'sp = "fail"', ("--expect", "pass"), exits.FAILED),
+        ("coord", {"sp": "cannot tell", "mup": "fail"}, "", (), exits.FAILED),
+        ("coord", {"sp": "fail", "mup": "cannot tell"}, "", (), exits.FAILED),
+        ("coord", {"sp": "fail", "mup": "cannot tell"}, 'sp = "fail"', (), exits.CANNOT_TELL),
+        ("lr", {"sp": "drifts", "mup": "transfers"}, "", (), exits.OK),
+        ("lr", {"sp": "drifts"}, "", ("--strict",), exits.OK),
+        ("lr", {"sp": "cannot tell"}, "", (), exits.CANNOT_TELL),
+        ("lr", {"sp": "cannot tell"}, "", ("--strict",), exits.FAILED),
+        ("lr", {"sp": "drifts", "mup": "transfers"}, 'sp = "drifts", mup = "transfers"', (), exits.OK),
+        ("lr", {"sp": "drifts", "mup": "drifts"}, 'sp = "drifts", mup = "transfers"', (), exits.FAILED),
+        ("lr", {"sp": "transfers"}, 'sp = "drifts"', (), exits.FAILED),
+        ("lr", {"sp": "drifts"}, "", ("--expect", "transfers"), exits.FAILED),
     ],
 )
 def test_the_exit_code_follows_the_verdicts(monkeypatch, kind, verdicts, expect, arguments, code):
@@ -442,47 +442,49 @@ def test_the_exit_code_follows_the_verdicts(monkeypatch, kind, verdicts, expect,
         f'kind = "{kind}"\ndata = "synthetic"\nparametrizations = {tables}\nexpect = {{ {expect} }}'
     )
     monkeypatch.setattr("mupcheck.sweep.runner.execute", lambda *args, **options: iter(()))
-    monkeypatch.setattr(terminal, "print_answer", lambda *args, **options: verdicts)
+    monkeypatch.setattr("mupcheck.cli.sweeps.print_answer", lambda *args, **options: verdicts)
     answer = mupcheck("run", "s.toml", *HERE, *arguments)
     assert answer.code == code, answer.err
-    if code == cli.FAILED and "cannot tell" not in verdicts.values():
+    if code == exits.FAILED and "cannot tell" not in verdicts.values():
         assert "expected" in answer.err
 
 
 def test_exit_codes_of_a_real_check(made):
     again = ("run", made / "coord.toml", "--out", made / "results", *HERE)
-    assert mupcheck(*again).code == cli.FAILED
-    assert mupcheck(*again, "--expect", "fail").code == cli.OK
+    assert mupcheck(*again).code == exits.FAILED
+    assert mupcheck(*again, "--expect", "fail").code == exits.OK
     again = ("run", made / "lr.toml", "--out", made / "results", *HERE)
-    assert mupcheck(*again).code == cli.CANNOT_TELL
-    assert mupcheck(*again, "--strict").code == cli.FAILED
+    assert mupcheck(*again).code == exits.CANNOT_TELL
+    assert mupcheck(*again, "--strict").code == exits.FAILED
 
 
 def test_a_fault_of_the_store_is_exit_code_4_and_the_rest_is_stored(monkeypatch, tmp_path):
     Path("lr.toml").write_text(LR)
-    write_run = runner.write_run
+    write_run = group.write_run
 
     def full(folder, run, *tables):
         if run["width"] == 32:
             raise StoreError("cannot write x.parquet: No space left on device")
         write_run(folder, run, *tables)
 
-    monkeypatch.setattr(runner, "write_run", full)
+    monkeypatch.setattr(group, "write_run", full)
     answer = mupcheck("run", "lr.toml", *HERE)
-    assert answer.code == cli.STORAGE
+    assert answer.code == exits.STORAGE
     assert "No space left on device" in answer.err and "Traceback" not in answer.err
     assert len(list((tmp_path / "results" / "lr" / "runs").iterdir())) == 3
     assert "gdn-mup" in answer.out  # what there is was judged
     for verdict in ("drifts", "cannot tell"):  # says nothing while runs are missing
-        monkeypatch.setattr(terminal, "print_answer", lambda *args, verdict=verdict, **options: {"gdn-mup": verdict})
-        assert mupcheck("run", "lr.toml", *HERE, "--expect", "transfers", "--strict").code == cli.STORAGE
+        monkeypatch.setattr(
+            "mupcheck.cli.sweeps.print_answer", lambda *args, verdict=verdict, **options: {"gdn-mup": verdict}
+        )
+        assert mupcheck("run", "lr.toml", *HERE, "--expect", "transfers", "--strict").code == exits.STORAGE
 
     def fuller(folder, run, *tables):
         raise StoreError("cannot write x.parquet: No space left on device")
 
-    monkeypatch.setattr(runner, "write_run", fuller)
+    monkeypatch.setattr(group, "write_run", fuller)
     answer = mupcheck("run", "lr.toml", *HERE, "--out", "none")
-    assert (answer.code, answer.out) == (cli.STORAGE, "")
+    assert (answer.code, answer.out) == (exits.STORAGE, "")
     assert "run a sweep first" not in answer.err
 
 
@@ -495,11 +497,11 @@ def test_an_interrupt_is_exit_code_130_wherever_it_comes(made, monkeypatch):
     monkeypatch.setattr("mupcheck.sweep.doctor.examine", interrupted)
     for arguments in (again, ("doctor",)):
         answer = mupcheck(*arguments)
-        assert answer.code == cli.INTERRUPTED
+        assert answer.code == exits.INTERRUPTED
         assert "Traceback" not in answer.err and "bug" not in answer.err
     monkeypatch.setattr("mupcheck.sweep.runner.execute", interrupted)
     answer = mupcheck(*again)
-    assert answer.code == cli.INTERRUPTED
+    assert answer.code == exits.INTERRUPTED
     assert " ".join(["mupcheck", *map(str, again)]) in answer.err  # the line that goes on
 
 
@@ -512,7 +514,7 @@ def test_a_bug_is_exit_code_70_and_says_so(made, monkeypatch, error):
     monkeypatch.setattr("mupcheck.sweep.runner.run_group", broken)
     for arguments in (("doctor",), ("run", made / "lr.toml", "--out", "bug", *HERE)):
         answer = mupcheck(*arguments)
-        assert (answer.code, answer.out) == (cli.BUG, "")
+        assert (answer.code, answer.out) == (exits.BUG, "")
         assert "a bug in mupcheck" in answer.err
         assert "Traceback (most recent call last):\n" in answer.err and type(error).__name__ in answer.err
 
@@ -527,7 +529,7 @@ def test_a_finished_sweep_is_judged_without_training(copied, monkeypatch):
     monkeypatch.setattr("mupcheck.sweep.runner.run_group", trained)
     before = tree(copied)
     first = mupcheck("run", copied / "lr.toml", "--out", copied / "results", *HERE)
-    assert first.code == cli.CANNOT_TELL
+    assert first.code == exits.CANNOT_TELL
     assert first.err.strip() == f"{copied / 'results' / 'lr'}: all 6 runs are there already"
     assert tree(copied) == before
     assert mupcheck("run", copied / "lr.toml", "--out", copied / "results", *HERE, "--resume") == first
@@ -698,7 +700,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, 
         options = [*SMALL, *options] if options != ["--widths"] else options
     before = tree(tmp_path)
     answer = mupcheck(command, *options)
-    assert (answer.code, answer.out) == (cli.USAGE, ""), answer.err
+    assert (answer.code, answer.out) == (exits.USAGE, ""), answer.err
     assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
     assert said.lower() in answer.err.lower()
     assert "Traceback" not in answer.err and "pydantic" not in answer.err
@@ -707,7 +709,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, 
 
 def test_bad_input_looks_the_same_from_a_shell(tmp_path):
     answer = process("coord", "--lr", "nan", "--out", "here")
-    assert (answer.code, answer.out) == (cli.USAGE, "")
+    assert (answer.code, answer.out) == (exits.USAGE, "")
     assert answer.err == "error: lr 'nan' is not a number above 0; write 0.001, 1e-3 or 2^-10\n"
     assert tree(tmp_path) == {}
 
@@ -715,14 +717,14 @@ def test_bad_input_looks_the_same_from_a_shell(tmp_path):
 def test_a_name_of_two_lines_is_refused_in_one(tmp_path):
     for arguments in (("rules", "-p", "two\nlines"), ("run", "two\nlines.toml"), ("plot", "two\nlines")):
         answer = mupcheck(*arguments)
-        assert (answer.code, answer.out, answer.err.count("\n"), tree(tmp_path)) == (cli.USAGE, "", 1, {})
+        assert (answer.code, answer.out, answer.err.count("\n"), tree(tmp_path)) == (exits.USAGE, "", 1, {})
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     answer = mupcheck("coord", *SMALL, "--device", "cuda")
-    assert (answer.code, answer.out, tree(tmp_path)) == (cli.USAGE, "", {})
+    assert (answer.code, answer.out, tree(tmp_path)) == (exits.USAGE, "", {})
     assert answer.err == "error: device 'cuda' is not there: torch sees 0 GPUs; try cpu\n"
 
 
@@ -730,13 +732,13 @@ def test_a_backend_that_is_not_there_is_refused_before_training(tmp_path):
     if try_backend("triton", "cpu")[0]:
         pytest.skip("triton works on this machine's CPU")
     answer = mupcheck("coord", *SMALL, "--backend", "triton")
-    assert (answer.code, answer.out, tree(tmp_path)) == (cli.USAGE, "", {})
+    assert (answer.code, answer.out, tree(tmp_path)) == (exits.USAGE, "", {})
     assert "triton" in answer.err and "try " in answer.err and answer.err.count("\n") == 1
 
 
 def test_a_kind_is_run_by_its_own_command(made):
     answer = mupcheck("coord", "--config", made / "lr.toml", *HERE)
-    assert answer.code == cli.USAGE
+    assert answer.code == exits.USAGE
     assert f"is of kind 'lr'; run it with: mupcheck run {made / 'lr.toml'}" in answer.err
 
 
@@ -767,7 +769,7 @@ def test_a_parquet_file_that_is_not_ours_is_named(copied, table, damage):
     damage(file)
     before = tree(copied)
     answer = mupcheck("plot", copied / "results")
-    assert (answer.code, answer.out) == (cli.USAGE, "")
+    assert (answer.code, answer.out) == (exits.USAGE, "")
     assert answer.err.startswith("error: ") and answer.err.count("\n") == 1 and file.name in answer.err
     assert tree(copied) == before
 
@@ -776,7 +778,7 @@ def test_figures_that_cannot_be_written_are_refused(copied):
     (copied / "results" / "lr" / "figures").write_text("in the way")
     before = tree(copied)
     answer = mupcheck("plot", copied / "results" / "lr")
-    assert (answer.code, answer.out, answer.err.count("\n")) == (cli.USAGE, "", 1)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (exits.USAGE, "", 1)
     assert "cannot write to" in answer.err and tree(copied) == before
 
 
@@ -785,20 +787,20 @@ def test_names_and_paths_mean_what_they_say():
     # brackets are markup to rich, and colons emoji
     Path("rules.toml").write_text('name = "[/red] :boom:"\nbase = "sp"\nsummary = "[bold]not bold"\n')
     answer = mupcheck("rules", "-p", "rules.toml")
-    assert answer.code == cli.OK and "[/red] :boom:, head-dim mode: [bold]not bold" in answer.out
+    assert answer.code == exits.OK and "[/red] :boom:, head-dim mode: [bold]not bold" in answer.out
     assert mupcheck("rules", "-p", "rules.toml", "--width", "512").out.startswith("[/red] :boom:, adamw")
     Path("s.toml").write_text(LR + 'question = "[/] or [blue]?"\n')
     answer = mupcheck("run", "s.toml", "--dry-run", "--out", "[/x]", *HERE)
-    assert answer.code == cli.OK and "[/x]/s" in answer.out and "[/] or [blue]?" in answer.out
+    assert answer.code == exits.OK and "[/x]/s" in answer.out and "[/] or [blue]?" in answer.out
     answer = mupcheck("run", "s.toml", "--dry-run", *HERE, "--config=[/y]")
-    assert answer.code == cli.USAGE
+    assert answer.code == exits.USAGE
 
 
 def test_a_verdict_of_a_table_with_brackets_is_printed(tmp_path):
     Path("rules.toml").write_text('name = "[/red]"\nbase = "mup"\n')
     Path("lr.toml").write_text(LR.replace('"gdn-mup"', '"rules.toml"'))
     answer = mupcheck("run", "lr.toml", *HERE)
-    assert answer.code == cli.CANNOT_TELL, answer.err
+    assert answer.code == exits.CANNOT_TELL, answer.err
     assert "[/red] (adamw, head-dim): cannot tell" in answer.out
 
 
@@ -826,7 +828,7 @@ def on_a_terminal(columns: int, *arguments: object, **environment: str) -> tuple
 def test_a_narrow_terminal_gets_colours_and_loses_nothing_but_width(made):
     Path("lr.toml").write_text(LR)
     code, shown = on_a_terminal(40, "run", "lr.toml", *HERE)
-    assert code == cli.CANNOT_TELL, shown
+    assert code == exits.CANNOT_TELL, shown
     assert "\x1b[" in shown and "Traceback" not in shown
     assert "cannot tell" in shown and "drift" in shown
 
@@ -834,7 +836,7 @@ def test_a_narrow_terminal_gets_colours_and_loses_nothing_but_width(made):
 def test_no_color_is_plain_on_a_terminal_too(made):
     again = ("run", made / "lr.toml", "--out", made / "results", *HERE)
     code, shown = on_a_terminal(80, *again, NO_COLOR="1")
-    assert code == cli.CANNOT_TELL and "cannot tell" in shown
+    assert code == exits.CANNOT_TELL and "cannot tell" in shown
     assert "\x1b" not in shown
 
 
@@ -859,7 +861,7 @@ def test_a_pipe_gets_plain_text_of_one_width(made, environment):
 
 def options_of(command: str) -> list:
     """Return the options and arguments of a command."""
-    return typer.main.get_command(cli.app).commands[command].params
+    return typer.main.get_command(app.app).commands[command].params
 
 
 def help_of(option) -> str:
@@ -869,7 +871,7 @@ def help_of(option) -> str:
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_is_help(command):
     answer = mupcheck(*command.split(), "--help", COLUMNS="200")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     assert mupcheck(*command.split(), "-h", COLUMNS="200") == answer
     if command:
         assert f"Example: mupcheck {command}" in answer.out
@@ -880,19 +882,19 @@ def test_help_is_help(command):
 
 
 def test_the_commands_are_those_of_the_contract():
-    assert set(typer.main.get_command(cli.app).commands) == set(COMMANDS)
+    assert set(typer.main.get_command(app.app).commands) == set(COMMANDS)
 
 
 def test_no_command_shows_the_help_and_is_wrong_usage():
     answer = mupcheck()
-    assert (answer.code, answer.err) == (cli.USAGE, "")
+    assert (answer.code, answer.err) == (exits.USAGE, "")
     assert "Usage" in answer.out and "lr-sweep" in answer.out
 
 
 @pytest.mark.usefixtures("_no_training")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_example_in_the_help_works(command, made, monkeypatch):
-    example = re.search(r"Example: mupcheck (.*)", typer.main.get_command(cli.app).commands[command].help)[1].split()
+    example = re.search(r"Example: mupcheck (.*)", typer.main.get_command(app.app).commands[command].help)[1].split()
     assert example[0] == command
     monkeypatch.chdir(REPOSITORY)
     if command == "plot":
@@ -910,7 +912,7 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
     # the check made here is of sp, which tells nothing of the gates
-    assert mupcheck(*example).code == (cli.CANNOT_TELL if command == "gates" else cli.OK)
+    assert mupcheck(*example).code == (exits.CANNOT_TELL if command == "gates" else exits.OK)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -995,7 +997,7 @@ def test_the_values_in_the_help_are_those_allowed():
 
 def test_completion_completes():
     # behind the name that a shell completes
-    start = "import sys; from mupcheck.cli.sweeps import main; sys.argv = ['mupcheck']; main()"
+    start = "import sys; from mupcheck.cli.app import main; sys.argv = ['mupcheck']; main()"
 
     def complete(line: str) -> set[str]:
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_MUPCHECK_COMPLETE": "complete_bash"}

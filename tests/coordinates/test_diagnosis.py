@@ -10,8 +10,9 @@ import pytest
 
 from mupcheck.coordinates.diagnosis import MAX_CAUSES, diagnose, read_exponents
 from mupcheck.theory.exponents import PARAMETERS, exponents_of
-from mupcheck.theory.implied import Corner, walk
+from mupcheck.theory.implied import walk
 from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role
+from mupcheck.theory.propagation import Corner
 from mupcheck.theory.required import required
 
 GDN_MUP = TABLES["gdn-mup"]

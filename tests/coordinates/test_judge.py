@@ -7,7 +7,8 @@ from planted_slopes import EFFECTIVE, FREE, RESIDUAL, judge_one, make_coords, ma
 
 from mupcheck.coordinates.judge import find_rules, judge, seeds_needed
 from mupcheck.coordinates.slopes import fit_slopes
-from mupcheck.theory.parametrization import TABLES, parse_table, rules_hash, table_to_json
+from mupcheck.theory.parametrization import TABLES, rules_hash, table_to_json
+from mupcheck.theory.rules_file import parse_table
 
 O_PROJ = ("effective_update", "rms", "o_proj", 1, 1)
 

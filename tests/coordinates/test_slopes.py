@@ -7,8 +7,9 @@ import pytest
 from planted_slopes import BAND, EFFECTIVE, FREE, LOGITS, RESIDUAL, SEEDS, make_coords, make_runs
 from scipy import special, stats
 
-from mupcheck.coordinates.slopes import COLUMNS, SAME, fit_slopes, holm, not_passing, pool
-from mupcheck.theory.parametrization import parse_table
+from mupcheck.coordinates.grid import SAME
+from mupcheck.coordinates.slopes import COLUMNS, fit_slopes, holm, not_passing, pool
+from mupcheck.theory.rules_file import parse_table
 
 
 def fit_one(runs, coords):

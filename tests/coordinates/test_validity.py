@@ -6,7 +6,8 @@ import pytest
 from planted_slopes import EFFECTIVE, RESIDUAL, SEEDS, WIDTHS, make_coords
 from planted_slopes import make_runs as make_any_runs
 
-from mupcheck.coordinates.validity import EFFECTS, UPDATES, WEIGHT_UPDATES, examine
+from mupcheck.coordinates.finding import EFFECTS
+from mupcheck.coordinates.validity import UPDATES, WEIGHT_UPDATES, examine
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import TABLES, factors
 

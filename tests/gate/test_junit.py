@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from planted_checks import EFFECTIVE, RIGHT, plant, together
 
+from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.judge import judge
-from mupcheck.coordinates.validity import Finding
 from mupcheck.gate.baseline import store
 from mupcheck.gate.check import check_results
 from mupcheck.gate.junit import junit_xml, safe

@@ -130,7 +130,7 @@ def rms(x):
 
 def watched(runs, corpus, steps, *, full=True):
     """Train on one batch with a probe; return the rows of all steps and the weights [step][replica]."""
-    from mupcheck.training.data.sources import train_batch
+    from mupcheck.training.data.batches import train_batch
 
     batches = [train_batch(corpus, seed=r.seed, step=0, batch_size=r.batch_size, seq_len=r.seq_len) for r in runs]
     tokens = torch.stack([torch.from_numpy(batch) for batch in batches])

@@ -20,7 +20,8 @@ from mupcheck.proof.identities import (
     symmetry,
 )
 from mupcheck.spec.sweep import SweepSpec
-from mupcheck.theory.parametrization import MODES, OPTIMIZERS, Role, factors, find_table
+from mupcheck.theory.parametrization import MODES, OPTIMIZERS, Role, factors
+from mupcheck.theory.rules_file import find_table
 from mupcheck.training.optim import Optimizer
 
 NAMES = ["base width", "symmetry", "replicas", "nan neighbour", "order"]

@@ -6,7 +6,8 @@ import pytest
 
 from mupcheck.proof.faults import FAULTS, Fault
 from mupcheck.proof.selftest import count_verdicts, plant_faults
-from mupcheck.theory.parametrization import MODES, OPTIMIZERS, TABLES, Role, read_table
+from mupcheck.theory.parametrization import MODES, OPTIMIZERS, TABLES, Role
+from mupcheck.theory.rules_file import read_table
 
 
 def test_faults_are_many_and_cover_every_exponent_both_optimizers_and_both_modes():
@@ -38,7 +39,7 @@ def test_every_fault_is_caught_and_named(optimizer, mode):
 @pytest.fixture(scope="module")
 def gdn_mup(tmp_path_factory):
     """Results of one correct table, as the selftest trains it, with few seeds at small widths."""
-    from mupcheck.spec.sweep import make_sweep
+    from mupcheck.spec.reading import make_sweep
     from mupcheck.sweep.runner import run_sweep
 
     given = {"kind": "coord", "data": "synthetic", "widths": [64, 128, 256], "seeds": 8, "record": [0, 1, 3]}

@@ -16,19 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mupcheck.results import reading as store
-from mupcheck.results.reading import (
-    SCHEMA_VERSION,
-    SCHEMAS,
-    StoreError,
-    check_writable,
-    finished_runs,
-    load_results,
-    read_sweep,
-    write_run,
-    write_sweep,
-    write_text,
-)
+from mupcheck.results import files, reading, writing
+from mupcheck.results.files import StoreError, check_writable, write_text
+from mupcheck.results.reading import SCHEMA_VERSION, SCHEMAS, finished_runs, load_results, read_sweep
+from mupcheck.results.writing import write_run, write_sweep
 
 # contract.md, "Files"
 CONTRACT = {
@@ -200,7 +191,7 @@ def test_finished_runs_are_the_non_empty_files_under_final_names(tmp_path):
     write_example(tmp_path, "ab")
     (tmp_path / "runs" / "empty.parquet").touch()
     (tmp_path / "runs" / ".cd.parquet").write_bytes(b"x")
-    (tmp_path / "runs" / f".ef.parquet.1-aa{store.TMP_SUFFIX}").write_bytes(b"x")
+    (tmp_path / "runs" / f".ef.parquet.1-aa{files.TMP_SUFFIX}").write_bytes(b"x")
     assert finished_runs(tmp_path) == {"ab"}
 
 
@@ -247,7 +238,7 @@ def test_a_failure_at_any_point_leaves_an_earlier_result_or_nothing(tmp_path, mo
             except StoreError as error:
                 n_failures += 1
                 assert os.strerror(errno.ENOSPC) in str(error)  # noqa: PT017
-                assert not any(store.TMP_SUFFIX in file for file in files_under(folder))
+                assert not any(files.TMP_SUFFIX in file for file in files_under(folder))
                 if not had_run:
                     assert files_under(folder) == []
                 elif finished_runs(folder):
@@ -282,13 +273,13 @@ def test_between_any_two_changes_of_names_a_reader_sees_a_whole_run_or_none(tmp_
 
 def test_killed_writers_leave_only_whole_runs(tmp_path):
     # A process of its own forks the writers: pytest's may have threads, which do not survive a fork.
-    package = str(Path(store.__file__).parents[1])
+    package = str(Path(files.__file__).parents[2])
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3  # kills
     # Some were killed in the midst of a write, or the test has tested nothing.
-    assert any(store.TMP_SUFFIX in file for file in files_under(tmp_path))
+    assert any(files.TMP_SUFFIX in file for file in files_under(tmp_path))
     assert finished_runs(tmp_path) == set(load_results(tmp_path).runs.run_id)
 
 
@@ -316,7 +307,7 @@ def kill_writers(folder, seconds=0.8, most=100):
 
 def test_temporary_files_are_passed_over_and_removed_after_an_hour(tmp_path):
     write_example(tmp_path, "ab")
-    old, young = (tmp_path / "runs" / f".cd.parquet.1-{age}{store.TMP_SUFFIX}" for age in ("old", "young"))
+    old, young = (tmp_path / "runs" / f".cd.parquet.1-{age}{files.TMP_SUFFIX}" for age in ("old", "young"))
     for file in (old, young):
         file.write_bytes(b"half a file")
     other = tmp_path / "runs" / ".keep"
@@ -428,7 +419,7 @@ def test_foreign_files_are_named_with_what_they_lack(tmp_path):
         pq.write_table(pa.table({"colour": ["red"] * n_rows, "lr": [0.1] * n_rows}), file)
         message = refusal(load_results, tmp_path)
         assert str(file) in message
-        assert "columns missing: schema_version, run_id" in message or n_rows > store.MAX_ROWS["runs"]
+        assert "columns missing: schema_version, run_id" in message or n_rows > reading.MAX_ROWS["runs"]
     shutil.copy(tmp_path / "runs" / "ab.parquet", file)
     rewrite_row(file, lr="0.1")
     assert "lr is string, not double" in refusal(load_results, tmp_path)
@@ -438,7 +429,7 @@ def test_a_newer_schema_version_is_refused_and_added_columns_are_not(tmp_path):
     write_example(tmp_path)
     file = tmp_path / "runs" / "ab.parquet"
     table = pq.read_table(file).drop_columns("row_sha256").append_column("added", pa.array([1]))
-    seal = store._row_sha256(table.to_pylist()[0])
+    seal = writing.row_sha256_of(table.to_pylist()[0])
     pq.write_table(table.append_column("row_sha256", pa.array([seal])), file)
     assert list(load_results(tmp_path).runs.columns) == SCHEMAS["runs"].names
     rewrite_row(file, schema_version=SCHEMA_VERSION + 1)

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from mupcheck.model.build import build_model
-from mupcheck.results.reading import StoreError, load_results
-from mupcheck.spec.sweep import make_sweep
+from mupcheck.results.files import StoreError
+from mupcheck.results.reading import load_results
+from mupcheck.spec.reading import make_sweep
 from mupcheck.sweep import runner
 from mupcheck.sweep.engines import local
+from mupcheck.sweep.group import final_loss, run_group
 from mupcheck.sweep.plan import CPU_REPLICAS, estimate, group_runs, plan_sweep
-from mupcheck.sweep.runner import Progress, execute, final_loss, rounds, run_group, run_sweep
+from mupcheck.sweep.runner import Progress, execute, rounds, run_sweep
 
 # what tells about the machine and the moment, not about the run
 OF_THE_MOMENT = ("wall_seconds", "tokens_per_second", "peak_memory_bytes", "started_at")

@@ -9,7 +9,7 @@ import pytest
 from commands import mupcheck
 from planted_checks import EFFECTIVE, RESIDUAL, RIGHT, plant, together, write
 
-from mupcheck.cli import sweeps as cli
+from mupcheck.cli import exits
 from mupcheck.gate.baseline import read_baseline
 from mupcheck.gate.check import Report
 
@@ -44,7 +44,7 @@ def right_and_known_wrong(slopes=RIGHT):
 
 def test_a_gate_that_passes_is_two_lines_a_table():
     answer = check(results(right_and_known_wrong()))
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     assert answer.out.splitlines() == [
         "gdn-mup (adamw, head-dim): pass, as expected  slopes: 3 pass, 0 fail, 0 cannot tell, 1 are not judged",
         "sp (adamw, head-dim): fail, as expected  slopes: 2 pass, 1 fail, 0 cannot tell, 1 are not judged",
@@ -54,7 +54,7 @@ def test_a_gate_that_passes_is_two_lines_a_table():
 
 def test_a_gate_that_fails_shows_the_slopes_and_why():
     answer = check(results(plant(WRONG)))
-    assert answer.code == cli.FAILED
+    assert answer.code == exits.FAILED
     row = next(line for line in answer.out.splitlines() if "a_proj" in line)
     assert " ".join(row.split()) == "effective_update rms a_proj later +0.50 [+0.49, +0.50] 0 +0.50 fail"
     assert "residual" not in answer.out, "what passes is not shown"
@@ -67,7 +67,7 @@ def test_a_gate_that_fails_shows_the_slopes_and_why():
 def test_drift_is_a_column_of_its_own():
     check(results(plant(expect="pass")), "--baseline", "b.txt", "--update-baseline")
     answer = check(results(plant(DRIFTED), out="moved"), "--baseline", "b.txt")
-    assert answer.code == cli.FAILED
+    assert answer.code == exits.FAILED
     header = next(line for line in answer.out.splitlines() if "off by" in line)
     assert header.split()[-4:] == ["off", "by", "verdict", "drift"]
     row = next(line for line in answer.out.splitlines() if "a_proj" in line)
@@ -101,18 +101,18 @@ def test_the_page_fits_a_pipe():
 @pytest.mark.parametrize(
     ("part", "arguments", "code"),
     [
-        (lambda: plant(), (), cli.OK),
-        (lambda: plant(WRONG), (), cli.FAILED),
-        (lambda: plant(WRONG), ("--expect", "fail"), cli.OK),
-        (lambda: plant(), ("--expect", "fail"), cli.FAILED),
-        (lambda: plant(expect="fail"), (), cli.FAILED),
-        (lambda: plant(expect="fail"), ("--expect", "pass"), cli.OK),
-        (lambda: plant(noise=2.0), (), cli.CANNOT_TELL),
-        (lambda: plant(noise=2.0), ("--strict",), cli.FAILED),
-        (lambda: plant(missing=1), (), cli.CANNOT_TELL),
-        (lambda: plant(missing=1), ("--strict",), cli.FAILED),
-        (lambda: plant(seeds=(0,)), (), cli.CANNOT_TELL),
-        (lambda: plant(widths=(32, 64)), (), cli.CANNOT_TELL),
+        (lambda: plant(), (), exits.OK),
+        (lambda: plant(WRONG), (), exits.FAILED),
+        (lambda: plant(WRONG), ("--expect", "fail"), exits.OK),
+        (lambda: plant(), ("--expect", "fail"), exits.FAILED),
+        (lambda: plant(expect="fail"), (), exits.FAILED),
+        (lambda: plant(expect="fail"), ("--expect", "pass"), exits.OK),
+        (lambda: plant(noise=2.0), (), exits.CANNOT_TELL),
+        (lambda: plant(noise=2.0), ("--strict",), exits.FAILED),
+        (lambda: plant(missing=1), (), exits.CANNOT_TELL),
+        (lambda: plant(missing=1), ("--strict",), exits.FAILED),
+        (lambda: plant(seeds=(0,)), (), exits.CANNOT_TELL),
+        (lambda: plant(widths=(32, 64)), (), exits.CANNOT_TELL),
     ],
 )
 def test_the_exit_code_follows_the_outcome(part, arguments, code):
@@ -126,22 +126,22 @@ def test_a_sweep_of_which_nothing_is_there_is_no_pass():
     (folder / "t").mkdir()
     (folder / "t" / "sweep.json").write_text("{}")
     answer = check(folder)
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert "cannot tell no run of t is there; run it again" in answer.out
     assert "1 checked: 1 ok, 1 missing" in answer.out
-    assert check(folder / "s").code == cli.OK, "of one sweep's folder nothing else is asked"
+    assert check(folder / "s").code == exits.OK, "of one sweep's folder nothing else is asked"
 
 
 def test_what_the_baseline_has_and_the_folder_lacks_is_no_pass():
     both = together(plant(), plant(sweep="t"), plant(sweep="t", parametrization="mup"))
     check(results(both, out="both"), "--baseline", "b.txt", "--update-baseline")
     answer = check(results(plant()), "--baseline", "b.txt")
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert answer.out.count("is in b.txt and not in results") == 1
     assert "the sweep t is in b.txt and not in results; run it, or renew the baseline" in answer.out
-    assert check("results/s", "--baseline", "b.txt").code == cli.OK
+    assert check("results/s", "--baseline", "b.txt").code == exits.OK
     answer = check(results(plant(sweep="t"), out="part") / "t", "--baseline", "b.txt")
-    assert answer.code == cli.CANNOT_TELL and "mup of t is in b.txt and not in part/t" in answer.out
+    assert answer.code == exits.CANNOT_TELL and "mup of t is in b.txt and not in part/t" in answer.out
 
 
 # --- the baseline -----------------------------------------------------------------------------------------------------
@@ -150,29 +150,29 @@ def test_what_the_baseline_has_and_the_folder_lacks_is_no_pass():
 def test_a_baseline_is_written_then_met_then_renewed():
     folder = results(right_and_known_wrong())
     answer = check(folder, "--baseline", "deep/b.txt", "--update-baseline")
-    assert answer.code == cli.OK
+    assert answer.code == exits.OK
     assert answer.err == "deep/b.txt was written: 2 group(s), 6 slopes; 6 new, changed or gone\n"
-    assert check(folder, "--baseline", "deep/b.txt").code == cli.OK
+    assert check(folder, "--baseline", "deep/b.txt").code == exits.OK
     moved = results(right_and_known_wrong(DRIFTED), out="moved")
-    assert check(moved, "--baseline", "deep/b.txt").code == cli.FAILED
+    assert check(moved, "--baseline", "deep/b.txt").code == exits.FAILED
     before = Path("deep/b.txt").read_text().splitlines()
     assert "1 new, changed" in check(moved, "--baseline", "deep/b.txt", "--update-baseline").err
     after = Path("deep/b.txt").read_text().splitlines()
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
-    assert check(moved, "--baseline", "deep/b.txt").code == cli.OK
+    assert check(moved, "--baseline", "deep/b.txt").code == exits.OK
     assert [path.name for path in Path("deep").iterdir()] == ["b.txt"], "nothing half-written is left"
 
 
 def test_a_failing_gate_does_not_become_the_baseline():
     check(results(plant()), "--baseline", "b.txt", "--update-baseline")
     before = Path("b.txt").read_text()
-    for part, code in ((plant(WRONG), cli.FAILED), (plant(noise=2.0), cli.CANNOT_TELL)):
+    for part, code in ((plant(WRONG), exits.FAILED), (plant(noise=2.0), exits.CANNOT_TELL)):
         answer = check(results(part, out=f"out{code}"), "--baseline", "b.txt", "--update-baseline")
         assert answer.code == code
         assert "b.txt was not written, as a baseline records what is right; gdn-mup (adamw, head-dim): " in answer.err
         assert Path("b.txt").read_text() == before
     answer = check("out1", "--baseline", "b.txt", "--update-baseline", "--expect", "fail")
-    assert answer.code == cli.OK and read_baseline("b.txt")[0].verdict == "fail"
+    assert answer.code == exits.OK and read_baseline("b.txt")[0].verdict == "fail"
 
 
 BAD_INPUT = [
@@ -235,7 +235,7 @@ def bad_things(tmp_path_factory) -> Path:
             results(replace(part, sweeps={sweep: everything}), out=name)
         next(Path("damaged/s/coords").iterdir()).write_bytes(b"noise")
         next(Path("damaged/s/runs").iterdir()).write_bytes(b"noise")
-        assert check("here", "--baseline", "b.txt", "--update-baseline").code == cli.OK
+        assert check("here", "--baseline", "b.txt", "--update-baseline").code == exits.OK
         text = Path("b.txt").read_text()
         Path("newer.txt").write_text(text.replace("baseline 1", "baseline 99"))
         Path("cut.txt").write_text("\n".join(text.splitlines()[:-1]))
@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(bad_things
     monkeypatch.chdir(bad_things)
     before = tree(bad_things)
     answer = check(*line.split()[1:], "--junit", "j.xml", "--markdown", "m.md")
-    assert (answer.code, answer.out) == (cli.USAGE, ""), answer.out + answer.err
+    assert (answer.code, answer.out) == (exits.USAGE, ""), answer.out + answer.err
     assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
     assert said in answer.err
     assert tree(bad_things) == before
@@ -266,7 +266,7 @@ def test_what_cannot_be_written_is_exit_code_4(option):
     folder = results(plant())
     Path("file").write_text("")
     answer = check(folder, option, "file/deep/x", *(["--update-baseline"] if option == "--baseline" else []))
-    assert answer.code == cli.STORAGE
+    assert answer.code == exits.STORAGE
     assert answer.err.count("\n") == 1 and "cannot write file/deep/x: Not a directory" in answer.err
 
 
@@ -277,7 +277,7 @@ def test_json_is_one_document_with_distance_and_drift(monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     check(results(plant()), "--baseline", "b.txt", "--update-baseline")
     answer = check(results(plant(WRONG), out="wrong"), "--baseline", "b.txt", "--json")
-    assert answer.code == cli.FAILED
+    assert answer.code == exits.FAILED
     document = answer.json
     assert (document["outcome"], document["missing"]) == ("failed", [])
     (group,) = document["groups"]
@@ -309,20 +309,20 @@ def test_lr_sweeps_are_judged_too(tmp_path, monkeypatch):
     lr.sweeps["s"]["run_ids"] = list(lr.runs["run_id"])
     answer = check(tmp_path, "--json")
     (group,) = answer.json["groups"]
-    assert (answer.code, group["kind"], group["verdict"], group["outcome"]) == (cli.OK, "lr", "transfers", "ok")
+    assert (answer.code, group["kind"], group["verdict"], group["outcome"]) == (exits.OK, "lr", "transfers", "ok")
     assert group["transfer"]["drift"]["slope"] == pytest.approx(0, abs=0.01)
     answer = check(tmp_path, "--expect", "drifts")
-    assert answer.code == cli.FAILED and "gdn-mup (adamw, head-dim): transfers, expected drifts" in answer.out
+    assert answer.code == exits.FAILED and "gdn-mup (adamw, head-dim): transfers, expected drifts" in answer.out
     lr.sweeps["s"]["run_ids"].append("another")
     answer = check(tmp_path)
-    assert answer.code == cli.CANNOT_TELL and "1 run of s is missing" in answer.out
+    assert answer.code == exits.CANNOT_TELL and "1 run of s is missing" in answer.out
 
 
 def test_junit_and_markdown_are_written_and_markdown_is_added_to():
     folder = results(plant(WRONG))
     Path("summary.md").write_text("from a step before\n")
     for _ in range(2):
-        assert check(folder, "--junit", "out/junit.xml", "--markdown", "summary.md").code == cli.FAILED
+        assert check(folder, "--junit", "out/junit.xml", "--markdown", "summary.md").code == exits.FAILED
     tree = etree.parse("out/junit.xml")
     etree.XMLSchema(etree.parse(Path(__file__).parents[1] / "junit.xsd")).assertValid(tree)
     assert tree.getroot().get("failures") == "2"
@@ -352,5 +352,5 @@ def test_the_bad_results_of_the_issue_cannot_be_told():
     broken = plant()
     broken.coords.loc[broken.coords["site"] == RESIDUAL[2], "value"] = float("nan")
     answer = check(results(broken))
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert "value nan at width 32, seed 0: a size is finite and positive" in answer.out

@@ -7,7 +7,7 @@ import pytest
 from commands import mupcheck
 from planted_gates import planted
 
-from mupcheck.cli import sweeps as cli
+from mupcheck.cli import exits
 from mupcheck.proof import identities
 from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS
@@ -28,7 +28,7 @@ def test_identities_of_a_custom_table(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\nbase = "mup"\n[[rule]]\nrole = "gate"\nlr = -0.5\n')
     answer = mupcheck("identities", "-p", path, "--opt", "sgd", "--mode", "heads")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     assert "mine: 5 of 5 hold" in answer.out
     assert "symmetry: losses at m = 4" in answer.out
 
@@ -43,7 +43,12 @@ def test_identities_default_to_both_optimizers_and_modes(monkeypatch):
 
 @pytest.mark.parametrize(
     ("holds", "arguments", "code"),
-    [(True, [], cli.OK), (False, [], cli.FAILED), (None, [], cli.CANNOT_TELL), (None, ["--strict"], cli.FAILED)],
+    [
+        (True, [], exits.OK),
+        (False, [], exits.FAILED),
+        (None, [], exits.CANNOT_TELL),
+        (None, ["--strict"], exits.FAILED),
+    ],
 )
 def test_an_identity_that_breaks_is_an_exit_code_and_a_next_step(monkeypatch, holds, arguments, code):
     def law(name, setting):
@@ -60,7 +65,7 @@ def test_an_identity_that_breaks_is_an_exit_code_and_a_next_step(monkeypatch, ho
 @pytest.mark.usefixtures("_results")
 def test_gates_says_what_the_slopes_speak_for():
     answer = mupcheck("gates", "--", "-0.5")
-    assert answer.code == cli.OK
+    assert answer.code == exits.OK
     assert "z_beta at step 0: independent; the rule of gdn-mup: lr exponent -1/2 for W_alpha and W_beta" in answer.out
     document = mupcheck("gates", "--json", "--", "-0.5").json
     assert len(document["slopes"]) == 12 and len(document["pooled"]) == 4
@@ -73,7 +78,7 @@ def test_what_holds_for_all_gates_is_said_once(monkeypatch):
         "mupcheck.results.reading.load_results", lambda *_, **__: Results(runs, pd.DataFrame(), coords, {})
     )
     answer = mupcheck("gates")
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert answer.out.count("take a table whose activations pass") == 1
     assert answer.out.count("cannot tell") == 17  # 12 of a layer and step, 4 of all, and why
 
@@ -81,14 +86,14 @@ def test_what_holds_for_all_gates_is_said_once(monkeypatch):
 @pytest.mark.usefixtures("_results")
 def test_gates_that_fit_no_rule_cannot_be_told():
     answer = mupcheck("gates", "--", "-3")
-    assert answer.code == cli.CANNOT_TELL
+    assert answer.code == exits.CANNOT_TELL
     assert "z_beta at step 0: below every rule" in answer.out
-    assert mupcheck("gates", "--strict", "--", "-3").code == cli.FAILED
+    assert mupcheck("gates", "--strict", "--", "-3").code == exits.FAILED
 
 
 def test_gates_of_what_has_none_is_one_line(tmp_path):
     answer = mupcheck("gates", tmp_path)
-    assert answer.code == cli.USAGE
+    assert answer.code == exits.USAGE
     assert answer.err.count("\n") == 1
 
 
@@ -102,7 +107,7 @@ def test_under_adamw_gates_says_that_the_distinction_disappears(monkeypatch):
 
 def test_explain_prints_all_there_is_to_say():
     answer = mupcheck("explain", "z_beta", "-p", "gdn-mup,sp", "--opt", "sgd")
-    assert (answer.code, answer.err) == (cli.OK, "")
+    assert (answer.code, answer.err) == (exits.OK, "")
     for said in (
         "z_beta, an activation: write strength before its sigmoid", "made by b_proj", "role gate", "-1/2 to 0",
         "not judged", "paper, gate rule", "What a deviation usually means", "paper, SP",
@@ -135,5 +140,5 @@ def test_explain_as_json():
 def test_bad_input_is_one_line_and_exit_code_2(line, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = mupcheck(*line.split())
-    assert (answer.code, answer.out) == (cli.USAGE, "")
+    assert (answer.code, answer.out) == (exits.USAGE, "")
     assert said in answer.err and answer.err.count("\n") == 1

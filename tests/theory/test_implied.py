@@ -15,9 +15,11 @@ from mupcheck.coordinates.slopes import fit_slopes, pool
 from mupcheck.measuring.probes import Probe
 from mupcheck.model.build import build_model, named_weights
 from mupcheck.theory.exponents import PARAMETERS, exponents_of, growth
-from mupcheck.theory.implied import Corner, corners, implied, walk
-from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role, parse_table
+from mupcheck.theory.implied import corners, implied, walk
+from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role
+from mupcheck.theory.propagation import Corner
 from mupcheck.theory.required import ACTIVATIONS, WEIGHTS, required
+from mupcheck.theory.rules_file import parse_table
 from mupcheck.training.train import train
 
 SETTINGS = list(product(OPTIMIZERS, MODES))

@@ -14,11 +14,9 @@ from mupcheck.theory.parametrization import (
     Role,
     Table,
     factors,
-    find_table,
-    parse_table,
-    rules,
     rules_hash,
 )
+from mupcheck.theory.rules_file import find_table, parse_table, rules
 
 # role: init / SGD lr / AdamW lr, exponents of m as theory.md section 2 prints them
 GDN_MUP_HEAD_DIM = """

@@ -107,7 +107,7 @@ def test_names_are_those_of_the_model():
     from mupcheck.model import build_model
     from mupcheck.model.build import named_weights
     from mupcheck.model.layers import Site
-    from mupcheck.spec.sweep import RunSpec
+    from mupcheck.spec.run import RunSpec
 
     run = RunSpec(parametrization="sp", table=TABLES["sp"], lr=0.1, seed=0, width=32, base_width=32)
     model = build_model([run], device="meta")

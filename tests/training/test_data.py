@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mupcheck.training.data import sources as data
-from mupcheck.training.data.sources import (
-    Corpus,
-    Shards,
-    check_corpus,
-    held_out_batch,
-    held_out_batches,
-    open_corpus,
-    train_batch,
-)
+from mupcheck.training.data import byte_files, stdlib, tokens
+from mupcheck.training.data import hub as hub_source
+from mupcheck.training.data import text as text_source
+from mupcheck.training.data.batches import held_out_batch, held_out_batches, train_batch
+from mupcheck.training.data.corpus import Corpus, Shards, check_corpus
+from mupcheck.training.data.sources import open_corpus
 
 
 def counting(n_train: int = 1000, n_held_out: int = 100) -> Corpus:
@@ -125,7 +121,7 @@ def test_stdlib_is_source_text_and_the_same_each_time():
 
 def test_stdlib_does_not_depend_on_its_place_nor_on_what_is_left_out(tmp_path, monkeypatch):
     def opened(place: str, files: dict[str, bytes]) -> Corpus:
-        monkeypatch.setattr(data.sysconfig, "get_path", lambda _: str(write_files(tmp_path / place, files)))
+        monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda _: str(write_files(tmp_path / place, files)))
         return open_corpus("stdlib")
 
     sources = {f"package/module{i}.py": b"%03d\n" % i for i in range(50)}
@@ -278,7 +274,7 @@ def test_large_shards_are_sampled(tmp_path):
     corpus = open_corpus(f"tokens:{path}", vocab_size=6)
     assert len(corpus.train) + len(corpus.held_out) == 2**30
     shard = np.memmap(path, np.uint16, mode="r")
-    blocks = list(data._sampled_blocks(shard, data.MAX_BLOCKS))
+    blocks = list(tokens._sampled_blocks(shard, tokens.MAX_BLOCKS))
     assert sum(block.nbytes for block in blocks) == 2**20
     assert blocks[-1][-1] == 5
     with pytest.raises(ValueError, match="holds token 5, not below vocab_size=5"):
@@ -289,8 +285,8 @@ def test_a_token_outside_the_vocabulary_is_found_when_opened_or_in_the_batch(tmp
     path = write_tokens(tmp_path / "a.bin", [1] * 500 + [77] + [1] * 499)
     with pytest.raises(ValueError, match="holds token 77, not below vocab_size=50; give"):
         open_corpus(f"tokens:{path}", vocab_size=50)
-    monkeypatch.setattr(data, "BLOCK_BYTES", 32)
-    monkeypatch.setattr(data, "MAX_BLOCKS", 2)
+    monkeypatch.setattr(tokens, "BLOCK_BYTES", 32)
+    monkeypatch.setattr(tokens, "MAX_BLOCKS", 2)
     corpus = open_corpus(f"tokens:{path}", vocab_size=50)
     held_out_batch(corpus, index=0, batch_size=4, seq_len=16)
     with pytest.raises(ValueError, match="holds token 77"):
@@ -359,7 +355,7 @@ def hub(monkeypatch) -> Callable[..., list[tuple]]:
 
 
 def test_hf_streams_the_text_field_up_to_a_bound(hub, monkeypatch):
-    monkeypatch.setattr(data, "HF_BYTES", 1000)
+    monkeypatch.setattr(hub_source, "HF_BYTES", 1000)
     read = []
     calls = hub(rows=({"text": "é" * 10, "id": read.append(i)} for i in range(10**5)))
     corpus = open_corpus("hf:owner/name:config")
@@ -451,7 +447,7 @@ def test_what_cannot_be_read_is_named_and_what_is_no_file_left_out(tmp_path, mon
 
         return wrapper
 
-    for owner, name, closed in ((Path, "read_bytes", "closed/b.txt"), (data.os, "scandir", "closed")):
+    for owner, name, closed in ((Path, "read_bytes", "closed/b.txt"), (byte_files.os, "scandir", "closed")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, refuse(getattr(owner, name)))
             with pytest.raises(ValueError, match=f"cannot read .*{closed}: Permission denied"):
@@ -459,6 +455,6 @@ def test_what_cannot_be_read_is_named_and_what_is_no_file_left_out(tmp_path, mon
 
 
 def test_text_too_large_to_read_whole_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MAX_TEXT_BYTES", 99)
+    monkeypatch.setattr(text_source, "MAX_TEXT_BYTES", 99)
     with pytest.raises(ValueError, match="has 100 bytes; text is read whole, up to 99; try tokens:GLOB"):
         open_corpus(f"text:{write_files(tmp_path, {'a.txt': b'x' * 100})}")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mupcheck.model.build import build_model
-from mupcheck.spec.sweep import RunSpec
+from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import OPTIMIZERS
-from mupcheck.training.data.sources import held_out_batch, train_batch
+from mupcheck.training.data.batches import held_out_batch, train_batch
 from mupcheck.training.train import DivergenceWatch, StepRow, train
 
 # so small that no weight of float32 changes: what differs between steps is the batch

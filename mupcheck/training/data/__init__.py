@@ -1,1 +1,1 @@
-"""Token batches: where tokens come from, how they split into train and held-out, and which of them a step sees."""
+"""Token batches: one file a source, how tokens split into train and held-out, and which of them a step sees."""

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mupcheck.spec import sweep as spec
-from mupcheck.spec.sweep import ModelSpec, RunSpec, SweepSpec, load_sweep, make_sweep, parse_lrs
-from mupcheck.theory.parametrization import find_table, parse_table
+from mupcheck.spec.lrs import parse_lrs
+from mupcheck.spec.model import ModelSpec
+from mupcheck.spec.reading import load_sweep, make_sweep
+from mupcheck.spec.run import NUMERICS, RunSpec, Training
+from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
+from mupcheck.theory.rules_file import find_table, parse_table
 
-SWEEPS = sorted(Path(__file__).parent.parent.joinpath("sweeps").glob("*.toml"))
+SWEEPS = sorted(Path(__file__).parents[2].joinpath("sweeps").glob("*.toml"))
 KINDS_AND_PLACES = list(itertools.product(("coord", "lr"), ("cpu", "cuda"), ("adamw", "sgd"), (False, True)))
 
 
@@ -510,8 +513,8 @@ def test_a_grid_has_every_run_once_in_order():
     assert [(run.width, run.parametrization, run.lr, run.seed) for run in runs] == expected
     assert len({run.run_id for run in runs}) == len(runs)
     assert {(run.base_width, run.vocab_size, run.data_hash, run.kind) for run in runs} == {(16, 300, "f" * 16, "lr")}
-    for field in spec._Training.model_fields:
-        said = spec.AUTO_BACKEND if field == "backend" else getattr(grid, field)
+    for field in Training.model_fields:
+        said = AUTO_BACKEND if field == "backend" else getattr(grid, field)
         assert {getattr(run, field) for run in runs} == {said}, field
 
 
@@ -620,7 +623,7 @@ def test_a_rule_changes_the_name_of_the_runs_that_see_it(make_run):
 
 def test_a_change_of_the_numerics_changes_every_name(make_run, monkeypatch):
     before = make_run().run_id
-    monkeypatch.setattr(spec, "NUMERICS", spec.NUMERICS + 1)
+    monkeypatch.setattr("mupcheck.spec.run.NUMERICS", NUMERICS + 1)
     assert make_run().run_id != before
 
 

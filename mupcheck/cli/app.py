@@ -1,0 +1,58 @@
+"""The command line: its commands, and what a user's fault ends in.
+
+Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
+"""
+
+import signal
+import sys
+from typing import Any, NoReturn
+
+import typer
+
+from mupcheck.cli import gate, machine, proof, stored, sweeps, theory
+from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
+from mupcheck.terminal.console import say
+
+app = typer.Typer(
+    help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# in the order of the help
+for command in (
+    sweeps.coord, sweeps.lr_sweep, sweeps.run, stored.plot, gate.check, theory.rules, machine.doctor,
+    proof.identities, stored.gates, theory.explain, proof.selftest,
+):  # fmt: skip
+    app.command()(command)
+
+
+def _terminate(_signal: int, _frame: Any) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def main() -> NoReturn:
+    """Run the command line; every fault a user can cause is one line and an exit code of contract."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+    except ValueError as error:
+        code = _fault(error, USAGE)
+    except OSError as error:
+        code = _fault(error, STORAGE)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        # typer's usage errors carry their own one-line message; its class is not public in every version
+        if not hasattr(error, "format_message"):
+            say("this is a bug in mupcheck; please report it with the lines below")
+            sys.excepthook(*sys.exc_info())
+            sys.exit(BUG)
+        code = _fault(error.format_message(), USAGE) if error.format_message() else USAGE  # none: it printed the help
+    sys.stdout.flush()
+    sys.exit(code or OK)
+
+
+def _fault(error: object, code: int) -> int:
+    say("error: " + " ".join(str(error).split()))
+    return code

@@ -1,0 +1,65 @@
+"""rules and explain: what theory says."""
+
+from typing import Annotated
+
+import typer
+
+from mupcheck.cli.options import Json, Tied, list_of, optimizers_and_modes, option
+from mupcheck.terminal.rules_page import print_tables, print_values
+
+
+def rules(
+    tables: Annotated[str | None, option("--parametrization -p", "Tables, by name or .toml file. (default: all shipped)")] = None,
+    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.")] = None,
+    base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)")] = 256,
+    heads: Annotated[int, option("--heads", "Heads at the base width. (default: 4)")] = 4,
+    tied: Tied = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Print the parametrization tables: exponents of m = width / base width, with their sources.
+
+    Example: mupcheck rules -p gdn-mup --opt adamw --width 1024 --base-width 256
+    """
+    from mupcheck.theory.parametrization import TABLES
+    from mupcheck.theory.rules_file import find_table
+
+    names = list_of("parametrizations", tables, str) if tables else list(TABLES)
+    chosen = [find_table(name) for name in names]
+    optimizers, modes = optimizers_and_modes(opt, mode)
+    if width is None:
+        print_tables(chosen, optimizers, modes, as_json=json)
+        return
+    from mupcheck.model.build import parameter_values
+    from mupcheck.spec.reading import make_sweep
+
+    answers = []
+    for optimizer in optimizers:
+        for each in modes:
+            spec = {"kind": "coord", "widths": [width], "base_width": base_width, "seeds": 1, "parametrizations": names}
+            spec |= {"optimizer": optimizer, "mode": each, "n_heads": heads, "n_layers": 1, "tied": tied or False}
+            sweep = make_sweep(spec)
+            for run in sweep.runs(vocab_size=256, data_hash=""):
+                answers.append((run, parameter_values(run)))
+    print_values(answers, as_json=json)
+
+
+def explain(
+    site: Annotated[str, typer.Argument(help="An activation or a parameter, such as z_beta, mixer_out or o_proj.")],
+    tables: Annotated[str | None, option("--parametrization -p", "Tables whose rows are shown, by name or .toml file. (default: none)")] = None,
+    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
+    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Say what a quantity is, where it sits in the model, which slope is required of it and why, and what is wrong if not.
+
+    Example: mupcheck explain z_beta -p gdn-mup --opt sgd
+    """
+    from mupcheck.terminal.explain_page import print_explanations
+    from mupcheck.theory.explain import explain
+    from mupcheck.theory.rules_file import find_table
+
+    chosen = [find_table(name) for name in list_of("parametrizations", tables, str)] if tables else []
+    optimizers, modes = optimizers_and_modes(opt, mode)
+    answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)
+    print_explanations(answers, as_json=json)

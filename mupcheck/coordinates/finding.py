@@ -1,0 +1,38 @@
+"""What a reader of a verdict must know, and which verdicts it affects."""
+
+from dataclasses import dataclass
+
+LOST = ("missing runs", "diverged")  # findings of runs that were not there to be judged
+EFFECTS = ("fail", "cannot tell", "no pass", "warning")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a reader of the verdict must know.
+
+    Attributes:
+        name: of the check, such as "saturated" or "missing runs".
+        effect: one of EFFECTS: "fail" (a setting that is wrong by itself), "cannot tell" (slopes of `kinds` and `sites`
+            do not count), "no pass" (a failed slope still counts) or "warning" (nothing changes).
+        text: what was seen, and where.
+        advice: what to change.
+        kinds, sites: the quantities in doubt; an empty tuple means all.
+        later: whether those of step 0 are not.
+    """
+
+    name: str
+    effect: str
+    text: str
+    advice: str = ""
+    kinds: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    later: bool = False
+
+    def __str__(self) -> str:
+        """Say what was seen and what to change, in one line."""
+        return f"{self.text}; {self.advice}" if self.advice else self.text
+
+
+def say_missing(n_runs: int, sweep: str) -> str:
+    """Say how many runs of a sweep are missing."""
+    return f"{n_runs} runs of {sweep} are missing" if n_runs > 1 else f"1 run of {sweep} is missing"

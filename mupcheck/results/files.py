@@ -1,0 +1,122 @@
+"""Files written whole or not at all, and whether a folder could take them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+# A temporary name starts with a dot and ends like this; what a killed writer left is removed after an hour.
+TMP_SUFFIX = ".mupcheck-tmp"
+STALE_SECONDS = 3600.0
+
+
+class StoreError(OSError):
+    """A result could not be stored (disk full, unwritable); the message names the file and the reason."""
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all, in place of one that is there; its folder is made where it is missing.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    path = Path(path)
+    # a link stays one, and what is no file, such as /dev/stdout, is written to and not replaced
+    target = path.resolve() if path.is_symlink() else path
+    if not target.exists() or target.is_file():
+        write_whole([(target, text.encode())], advice="give another file")
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+
+
+def check_writable(folder: str | Path) -> None:
+    """Try whether a folder, which need not exist yet, could be written to; leaves nothing behind.
+
+    Raises:
+        ValueError: if it or a parent is a file, or no file can be made in the nearest folder that exists.
+    """
+    folder = Path(folder)
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()  # a name that no folder can have fails here
+        nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        # Only trying tells: permission bits mean nothing to root, nor on a read-only mount.
+        probe = _tmp_path(nearest / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another folder") from error
+
+
+def write_whole(files: Sequence[tuple[Path, bytes]], *, advice: str = "finished runs are kept, rerun to go on") -> None:
+    """Write all files or none. The last one marks the others as whole, so an old one goes first, a new one comes last.
+
+    All bytes are on the disk before the first file gets its name, so a full disk is met in time. A kill between
+    two renames leaves files without their mark, which readers pass over.
+    """
+    staged: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    path, mark = files[0][0], files[-1][0]
+    try:
+        for path, data in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(path.parent)
+            staged.append((_tmp_path(path), path))
+            with staged[-1][0].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if len(files) > 1 and mark.exists():  # it would vouch for the new files before they are all there
+            mark.unlink()
+            _sync_folder(mark.parent)
+        for tmp, path in staged:
+            tmp.replace(path)
+            placed.append(path)
+            _sync_folder(path.parent)
+    except BaseException as error:
+        for leftover in (*reversed(placed), *(tmp for tmp, _ in staged)):
+            with suppress(OSError):
+                leftover.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot write {path}: {reason}; {advice}") from error
+        raise
+
+
+def _tmp_path(path: Path) -> Path:
+    """A dotted name beside path that no other writer has."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TMP_SUFFIX}")
+
+
+def _remove_stale(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX):
+            with suppress(FileNotFoundError):  # another writer was quicker
+                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                    os.unlink(entry)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,54 @@
+"""Defaults of a sweep that depend on what is measured and where."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
+    """Return the defaults that depend on what is measured and where; what is given wins over them."""
+    optimizer, tied = str(given.get("optimizer", "adamw")), given.get("tied") is True
+    if given.get("kind") == "coord":
+        steps = given.get("steps")
+        record = [step for step in (0, 1, 2, 3, 4, 8) if not isinstance(steps, int) or step <= steps]
+        asked = given.get("record", record)
+        last = (
+            max((step for step in asked if isinstance(step, int)), default=1) if isinstance(asked, list | tuple) else 1
+        )
+        # theory.md section 4: few tokens, one batch, no warm-up, clipping or decay, a readout that is not zero
+        return {
+            "name": "coord",
+            "widths": (64, 128, 256, 512) if device == "cpu" else (256, 512, 1024, 2048),
+            "parametrizations": ("gdn-mup",),
+            "lrs": (2.0**-12 if optimizer == "adamw" else 2.0**-6,),
+            "seeds": 8,
+            "n_layers": 2,
+            "n_heads": 4,
+            "batch_size": 1,
+            "seq_len": 16,
+            "readout_std": 0.125,
+            "logit_scale": 0.25 if tied else 1.0,
+            "record": record,
+            "steps": max(last, 1),
+            "probes": "full",
+        }
+    # the lr decays to 0: at a constant lr the noise of the last steps moves the optimum (measured: by half an octave)
+    grid = {"sgd": "2^-7:2^-2:1.4142135623730951"}.get(optimizer, "2^-10:2^-4:2")
+    common = {"name": "lr", "parametrizations": ("sp-fanin", "gdn-mup"), "lrs": grid, "logit_scale": 4.0}
+    common |= {"schedule": "linear"}
+    if device == "cpu":
+        steps = 60 if optimizer == "adamw" else 120
+        sizes = {
+            "widths": (32, 64, 128),
+            "seeds": 5,
+            "n_layers": 1,
+            "batch_size": 8,
+            "seq_len": 48,
+            "eval_tokens": 8192,
+        }
+    else:
+        steps = 500
+        sizes = {"widths": (256, 512, 1024), "seeds": 3, "n_layers": 4, "n_heads": 4, "batch_size": 16, "seq_len": 512}
+        sizes["eval_tokens"] = 2**18
+    steps = given.get("steps", steps)
+    warmup = max(steps, 0) // 10 if isinstance(steps, int) else 0
+    return common | sizes | {"steps": steps, "warmup_steps": warmup}
