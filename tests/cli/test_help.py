@@ -1,0 +1,159 @@
+"""The help tells the truth, completion completes."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+from commands import mupcheck
+from every_option import COORD_OPTIONS, LR_OPTIONS, help_of, options_of
+from small_sweeps import COMMANDS, REPOSITORY
+
+from mupcheck.cli import app, exits
+from mupcheck.spec.lrs import parse_lrs
+from mupcheck.spec.reading import make_sweep
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_help(command):
+    answer = mupcheck(*command.split(), "--help", COLUMNS="200")
+    assert (answer.code, answer.err) == (exits.OK, "")
+    assert mupcheck(*command.split(), "-h", COLUMNS="200") == answer
+    if command:
+        assert f"Example: mupcheck {command}" in answer.out
+    else:
+        for name in COMMANDS:
+            assert re.search(rf" {name} +\S", answer.out)
+        assert "--show-completion" in answer.out and "--install-completion" in answer.out
+
+
+def test_the_commands_are_those_of_the_contract():
+    assert set(typer.main.get_command(app.app).commands) == set(COMMANDS)
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage():
+    answer = mupcheck()
+    assert (answer.code, answer.err) == (exits.USAGE, "")
+    assert "Usage" in answer.out and "lr-sweep" in answer.out
+
+
+@pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_the_help_works(command, made, monkeypatch):
+    example = re.search(r"Example: mupcheck (.*)", typer.main.get_command(app.app).commands[command].help)[1].split()
+    assert example[0] == command
+    monkeypatch.chdir(REPOSITORY)
+    if command == "plot":
+        assert example == ["plot", "results/"]
+        monkeypatch.setattr("mupcheck.plots.plot_results", lambda path: [path])
+    if command == "gates":
+        assert example == ["gates", "results/coord"]
+        monkeypatch.chdir(made)
+    if command == "selftest":
+        monkeypatch.setattr("mupcheck.proof.selftest.plant_faults", lambda faults, jobs: iter(()))
+        monkeypatch.setattr("mupcheck.proof.selftest.repeat", lambda n, settings, jobs: iter(()))
+    if command == "check":
+        assert example == ["check", "results/", "--baseline", "sweeps/baseline.txt"]
+        example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
+    if command in ("coord", "lr-sweep", "run"):
+        example += ["--dry-run", "--out", str(made / "elsewhere")]
+    # the check made here is of sp, which tells nothing of the gates
+    assert mupcheck(*example).code == (exits.CANNOT_TELL if command == "gates" else exits.OK)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is_and_what_it_is_without(command):
+    without_default = {"--config", "--width", "--dry-run", "--json", "--strict", "--all", "--help", "file", "path"}
+    without_default |= {"site", "--update-baseline"}  # the latter not for the environment: it changes a file
+    for option in options_of(command):
+        text = help_of(option)
+        assert text, option.opts
+        if option.opts[0] not in without_default:
+            assert re.search(r"\(default: .+\)$", text), option.opts
+        if option.opts[0] not in without_default - {"--config"}:
+            assert option.envvar == "MUPCHECK_" + option.opts[0][2:].replace("-", "_").upper()
+
+
+def stated(text: str, kind: str, device: str, optimizer: str) -> str:
+    """Return what a help text says the default is: "(default: coord A; lr-sweep B (adamw) or C (sgd), on a GPU D)"."""
+    text = re.search(r"\(default: (.*)\)$", text)[1]
+    if text.startswith("coord "):
+        text = text.split("; ")[kind == "lr"].split(" ", 1)[1]
+    on_cpu, _, on_gpu = text.removeprefix("on a CPU ").partition(", on a GPU ")
+    text = on_gpu if on_gpu and device == "cuda" else on_cpu
+    if " or " in text and "(sgd)" in text:
+        text = text.split(" or ")[optimizer == "sgd"].removesuffix(f" ({optimizer})")
+    return text
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("command", "options"), [("coord", COORD_OPTIONS), ("lr-sweep", LR_OPTIONS)])
+def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, device):
+    kind = "coord" if command == "coord" else "lr"
+    defaults = make_sweep({"kind": kind, "optimizer": optimizer}, device=device)
+    elsewhere = {"--base-width": "smallest width", "--name": "coord or lr", "--warmup": "a tenth of the steps"}
+    elsewhere |= {"--steps": "the last step to record"} if kind == "coord" else {}
+    checked = 0
+    for option in options_of(command):
+        name = option.opts[0]
+        if name not in options:
+            continue
+        said, value = stated(help_of(option), kind, device, optimizer), getattr(defaults, options[name][1])
+        if name in elsewhere:
+            assert elsewhere[name] in said
+        elif name in ("--lr", "--lrs"):
+            assert parse_lrs(said) == value
+        elif name == "--opt":
+            assert said == "adamw"
+        elif name in ("--tied", "--refine", "--top-up"):
+            assert (said == name[2:]) == value
+        elif name == "--seeds":
+            assert int(said) == len(value)
+        elif name == "--vocab-size":
+            assert said.startswith("256") and value is None
+        elif isinstance(value, tuple):
+            assert said == ",".join(map(str, value)), name
+        elif isinstance(value, float):
+            assert float(said) == value, name
+        else:
+            assert said == str(value), name
+        checked += 1
+    assert checked == len(options)
+    assert make_sweep({"kind": kind}, device=device).optimizer == "adamw"
+    if kind == "lr":
+        assert defaults.warmup_steps == defaults.steps // 10
+
+
+def test_the_values_in_the_help_are_those_allowed():
+    texts = {option.opts[0]: help_of(option) for command in ("coord", "lr-sweep") for option in options_of(command)}
+    for name, key in (
+        ("--opt", "optimizer"),
+        ("--mode", "mode"),
+        ("--decay-mode", "decay_mode"),
+        ("--dtype", "dtype"),
+        ("--backend", "backend"),
+        ("--schedule", "schedule"),
+    ):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            make_sweep({"kind": "lr", key: "?"})
+        for value in re.findall(r"'([\w-]+)'", str(caught.value)):
+            assert value in texts[name], name
+
+
+def test_completion_completes():
+    # behind the name that a shell completes
+    start = "import sys; from mupcheck.cli.app import main; sys.argv = ['mupcheck']; main()"
+
+    def complete(line: str) -> set[str]:
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_MUPCHECK_COMPLETE": "complete_bash"}
+        done = subprocess.run(
+            [sys.executable, "-c", start], capture_output=True, text=True, env=os.environ | words, timeout=60
+        )
+        assert done.stderr == ""
+        return set(done.stdout.split())
+
+    assert complete("mupcheck lr") == {"lr-sweep"}
+    assert complete("mupcheck coord --wi") == {"--widths"}

@@ -1,0 +1,149 @@
+"""Figures of a learning-rate sweep."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from planted_figures import (
+    WIDTHS,
+    planted_lrs,
+    planted_steps,
+    points,
+    texts,
+)
+
+from mupcheck.learning_rates.drift import transfer
+from mupcheck.plots.losses import MAX_COLUMNS, MIN_NATS, draw_losses
+from mupcheck.plots.optima import MIN_OCTAVES as MIN_OCTAVES_OF_LR
+from mupcheck.plots.optima import draw_optima
+from mupcheck.plots.penalties import draw_penalties
+from mupcheck.plots.wider import draw_wider
+
+# Learning rates
+
+MARKED = ("worse", "better")
+
+
+def diverge(runs, where):
+    return runs.assign(status=np.where(where, "diverged", "ok"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_losses_are_all_inside_and_panels_share_axes(n):
+    names = [f"rules{i}" for i in range(n)]
+    runs = planted_lrs(-0.5, names=names)
+    figure = draw_losses(transfer(runs), title="t")
+    upper, lower = figure.axes[::2], figure.axes[1::2]
+    assert len(upper) == len(lower) == n
+    assert len({round(axes.get_position().x0, 6) for axes in upper}) <= MAX_COLUMNS
+    for row in (upper, lower):
+        # the same to rounding: the bands' share of a panel is computed from its place on the page
+        assert np.ptp([(*axes.get_xlim(), *axes.get_ylim()) for axes in row], axis=0) == pytest.approx(0, abs=1e-9)
+    drawn = np.concatenate([points(axes, "seeds") for axes in upper])
+    assert sorted(drawn[:, 1]) == pytest.approx(sorted(runs["val_loss"]))
+    for axes in figure.axes:
+        (low_x, high_x), (low, high) = axes.get_xlim(), axes.get_ylim()
+        x, y = points(axes, "seeds").T
+        assert low_x < x.min() <= x.max() < high_x
+        assert low < y.min() <= y.max() < high
+
+
+def test_a_diverged_run_is_a_cross_and_breaks_the_line():
+    runs = planted_lrs()
+    gone = (runs["width"] == 64) & (runs["log2_lr"] == -3) & (runs["seed"] > 0)
+    clean, hit = (draw_losses(transfer(r), title="t").axes[0] for r in (runs, diverge(runs, gone)))
+    assert (len(points(clean, "diverged")), len(points(hit, "diverged"))) == (0, gone.sum())
+    assert len(points(hit, "seeds")) == len(runs) - gone.sum()
+    assert np.isnan(points(hit, "mean")).any()
+    assert not np.isnan(points(clean, "mean")).any()
+
+
+def test_shifted_curves_are_those_less_the_loss_at_the_optimum():
+    answers = transfer(planted_lrs())
+    upper, lower = draw_losses(answers, title="t").axes
+    means = [points(axes, "mean")[:, 1].reshape(len(WIDTHS), -1) for axes in (upper, lower)]
+    at_optimum = np.array([[optimum.loss] for optimum in answers[0].optima])
+    assert means[1] == pytest.approx(means[0] - at_optimum)
+    assert upper.get_ylabel() == "val_loss (nats/token)"
+
+
+def test_flat_losses_and_equal_optima_look_flat():
+    answers = transfer(planted_lrs(bend=0.001))
+    upper = draw_losses(answers, title="t").axes[0]
+    assert np.ptp(upper.get_ylim()) >= MIN_NATS
+    optima = draw_optima(transfer(planted_lrs()), title="t").axes[0]
+    assert np.ptp(optima.get_ylim()) == pytest.approx(MIN_OCTAVES_OF_LR)
+    steep = draw_optima(transfer(planted_lrs(-2.0, low=-20)), title="t").axes[0]
+    assert np.ptp(steep.get_ylim()) > MIN_OCTAVES_OF_LR
+
+
+def test_a_flagged_optimum_is_open_and_a_missing_one_a_cross():
+    def fills(runs):
+        axes = draw_optima(transfer(runs), title="t").axes[0]
+        marks = [line for line in axes.lines if line.get_label() == "optimum"]
+        missing = sum(line.get_label() == "no optimum" for line in axes.lines)
+        return [to_hex(line.get_markerfacecolor()) == "#ffffff" for line in marks], missing
+
+    assert fills(planted_lrs()) == ([False] * 3, 0)
+    assert fills(planted_lrs(-1.0, low=-8)) == ([False, False, True], 0)
+    runs = planted_lrs()
+    assert fills(diverge(runs, runs["width"] == 32)) == ([False, False], 1)
+
+
+def test_drift_and_verdict_are_said_beside_the_optima():
+    held, drifting = (texts(draw_optima(transfer(planted_lrs(d)), title="t")) for d in (0.0, -1.0))
+    assert "✓ transfers" in held
+    assert "✗ drifts" in drifting
+    assert any(text.startswith("drift −1.0") for text in drifting)
+
+
+def test_divergence_is_a_bar_and_its_drift_is_said():
+    runs = planted_lrs(names=("sp",))
+    gone = runs["log2_lr"] > -4 - np.log2(runs["width"] / WIDTHS[0])
+    clean, hit = (draw_optima(transfer(r), title="t") for r in (runs, diverge(runs, gone)))
+    assert len(points(clean.axes[0], "diverges")) == 0
+    assert points(hit.axes[0], "diverges")[:, 1].tolist() == [-3, -4, -5]
+    low, high = hit.axes[0].get_ylim()
+    assert low < -5 < -3 < high
+    assert any("divergence −1.00" in text for text in texts(hit))
+    assert not any("divergence" in text for text in texts(clean))
+
+
+def test_every_cost_is_written_in_its_cell_and_darker_where_higher():
+    runs = planted_lrs(-1.0)
+    answers = transfer(runs)
+    figure = draw_penalties(answers, title="t")
+    cells = [patch for patch in figure.axes[0].patches if patch.get_label() == "penalty"]
+    assert len(cells) == len(WIDTHS) ** 2
+    grey = {p.get_xy(): np.dot(p.get_facecolor()[:3], [0.299, 0.587, 0.114]) for p in cells}
+    assert grey[0, 0] == grey[1, 1] > grey[1, 0] > grey[2, 0]
+    shown = texts(figure)
+    for penalty in answers[0].penalty:
+        if penalty.source != penalty.target:
+            assert f"{penalty.nats:.3f} ({penalty.percent:.1f}%)" in shown
+            assert f"[{penalty.ci_low:.3f}, {penalty.ci_high:.3f}]" in shown
+    assert shown.count("0") == len(WIDTHS)
+    dead = draw_penalties(transfer(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] > -7.5))), title="t")
+    assert texts(dead).count("diverges") == 2
+    one_seed = texts(draw_penalties(transfer(planted_lrs(-1.0, seeds=1)), title="t"))
+    assert one_seed.count("no interval") == 6
+
+
+def test_where_wider_is_worse_is_crossed_and_what_diverged_is_said():
+    runs = planted_lrs()
+
+    def drawn(runs, **options):
+        figure = draw_wider(transfer(runs, planted_steps(planted_lrs(), **options)), title="t")
+        marks = [c for axes in figure.axes for c in axes.collections if c.get_label() in ("worse", "better")]
+        rows = {name: {float(y) for c in marks if c.get_label() == name for _, y in c.get_offsets()} for name in MARKED}
+        return figure, rows
+
+    (held, rows), (_, harmed) = drawn(runs), drawn(runs, worse=0.5)
+    n_lrs = runs["log2_lr"].nunique()
+    assert rows == {"worse": set(), "better": {i + 0.5 for i in range(n_lrs)}}
+    assert harmed["worse"] == {n_lrs - 1.5, n_lrs - 0.5}  # 2^-4 and 2^-3
+    assert "wider is better: holds, lower at 100% of the steps" in texts(held)
+    assert held.axes[0].get_ylim() == (0, n_lrs)
+    gone, _ = drawn(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] == -3)))
+    assert "width 128 diverged" in texts(gone)
+    elsewhere, _ = drawn(runs[(runs["width"] > 32) | (runs["log2_lr"] < -4)])
+    assert texts(elsewhere).count("not run at both widths") == 2

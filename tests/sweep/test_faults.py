@@ -1,0 +1,115 @@
+"""What goes wrong costs its run alone; a bug ends the sweep."""
+
+import math
+import os
+import signal
+
+import pytest
+from tiny_sweeps import assert_same, numbers, tiny, trained
+
+from mupcheck.results.files import StoreError
+from mupcheck.results.reading import load_results
+from mupcheck.sweep import runner
+from mupcheck.sweep.group import run_group
+from mupcheck.sweep.plan import plan_sweep
+from mupcheck.sweep.runner import execute, run_sweep
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def is_marked(group):
+    return any(run.lr == 2.0**-6 and run.parametrization == "sp" and run.width == 32 for run in group)
+
+
+def killed(group, **options):
+    """Work that SIGKILLs its process when a certain run is in its group, as the kernel does when memory ends."""
+    if is_marked(group):
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from run_group(group, **options)
+
+
+def crowded(group, **options):
+    """Work that runs out of memory where more than two runs share a model."""
+    if len(group) > 2:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 TiB\nand a second line")
+    yield from run_group(group, **options)
+
+
+def full_disk(group, **options):
+    if is_marked(group):
+        raise StoreError("cannot write x.parquet: No space left on device")
+    yield from run_group(group, **options)
+
+
+def broken(group, **options):
+    if is_marked(group):
+        raise KeyError("a bug")
+    yield from run_group(group, **options)
+
+
+def executed(monkeypatch, work, out, jobs):
+    """Execute the tiny sweep with `work` in place of the real one; return all Progress."""
+    monkeypatch.setattr(runner, "run_group", work)
+    return list(execute(plan_sweep(tiny(), out=out), jobs=jobs))
+
+
+def test_a_killed_worker_costs_its_run_alone(done, tmp_path, monkeypatch):
+    _, whole, _ = done
+    progress = executed(monkeypatch, killed, tmp_path, jobs=2)
+    errors = [state for state in progress if state.error]
+    # 4 runs of width 32, then 2, then the one
+    assert [state.retried for state in errors] == [True, True, False]
+    assert all("SIGKILL" in state.error for state in errors)
+    assert "1 runs of width 32" in errors[-1].error
+    assert progress[-1].runs_finished == 7
+    left = load_results(tmp_path / "tiny")
+    assert len(left.runs) == 7
+    assert_same(numbers(left), numbers(whole, set(left.runs["run_id"])), rtol=1e-5)
+
+    # with a worker that lives, the next call trains what is missing
+    monkeypatch.undo()
+    healed, _ = trained(tiny(), tmp_path, jobs=1)
+    assert_same(numbers(healed), numbers(whole), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_group_that_does_not_fit_in_memory_is_split_until_it_does(done, tmp_path, monkeypatch, jobs):
+    _, whole, _ = done
+    progress = executed(monkeypatch, crowded, tmp_path, jobs)
+    errors = [state for state in progress if state.error]
+    assert [state.error.split(" runs")[0] for state in errors] == ["4", "4"]
+    assert all(state.retried and "out of memory" in state.error for state in errors)
+    assert not any("\n" in state.error for state in errors)
+    assert progress[-1].runs_finished == 8
+    assert math.isclose(progress[-1].done, progress[-1].total)
+    results, _ = trained(tiny(), tmp_path, jobs=1)  # nothing failed, so nothing is raised
+    assert_same(numbers(results), numbers(whole), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_fault_of_the_store_is_reported_and_the_rest_is_stored(tmp_path, monkeypatch, jobs):
+    progress = executed(monkeypatch, full_disk, tmp_path, jobs)
+    errors = [state for state in progress if state.error]
+    assert [state.retried for state in errors] == [False]  # a smaller group does not make room on a disk
+    assert "No space left on device" in errors[0].error
+    assert set(load_results(tmp_path / "tiny").runs["width"]) == {16}
+    with pytest.raises(StoreError, match=r"4 of 8 runs failed.*No space left"):
+        run_sweep(tiny(), out=tmp_path / "again", device="cpu", jobs=jobs)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bug_in_the_work_ends_the_sweep(tmp_path, monkeypatch, jobs):
+    with pytest.raises(KeyError if jobs == 1 else RuntimeError, match="a bug" if jobs == 1 else "exit code 1"):
+        executed(monkeypatch, broken, tmp_path, jobs)
+
+
+def test_an_unwritable_folder_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "run_group", lambda *_, **__: pytest.fail("it trained"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write to"):
+        run_sweep(tiny(), out=tmp_path / "file", device="cpu")
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        run_sweep(tiny(seq_len=2**22), out=tmp_path / "out", device="cpu")
+    with pytest.raises(ValueError, match="unknown"):
+        run_sweep(tiny(), out=tmp_path / "out", device="tpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -1,0 +1,152 @@
+"""The local engine, its processes, and their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mupcheck.results.reading import load_results
+from mupcheck.sweep import runner
+from mupcheck.sweep.engines import local
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+def counting(group):
+    for _ in group:
+        time.sleep(0.06)
+        yield 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_engine_reports_steps_and_ends(jobs):
+    groups = [("a", "b", "c"), ("d",), ("e", "f")]
+    messages = list(local.execute(groups, counting, jobs=jobs, preload=runner.PRELOAD))
+    ends = [message for message in messages if message.steps is None]
+    assert sorted(message.group for message in ends) == sorted(groups)
+    assert not any(message.error for message in messages)
+    steps = Counter()
+    for message in messages:
+        steps[message.group] += message.steps or 0
+    # a child collects its steps and may end before it sent the last of them
+    assert all(steps[group] <= len(group) for group in groups)
+    assert steps[groups[0]] > 0
+
+
+def wait_for_children(marks):
+    """Run two children that sleep and a quick one; return the engine when the quick one ended and the others sleep."""
+    engine = local.execute(
+        [*((str(mark),) for mark in marks), ("quick",)], sleeping_or_quick, jobs=3, preload=runner.PRELOAD
+    )
+    assert next(engine).group == ("quick",)
+    assert wait_until(lambda: all(mark.exists() for mark in marks))
+    return engine
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", ["left", "killed"])
+def test_children_end_with_the_engine_that_started_them(tmp_path, how):
+    marks = [tmp_path / "a", tmp_path / "b"]
+    if how == "left":
+        engine = wait_for_children(marks)
+    else:
+        code = "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import test_local as t; "
+        code += "engine = t.wait_for_children([Path(mark) for mark in sys.argv[2:]]); time.sleep(600)"
+        driver = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), *map(str, marks)])
+        assert wait_until(lambda: all(mark.exists() for mark in marks) or driver.poll() is not None)
+    children = [int(mark.read_text()) for mark in marks]
+    assert all(is_running(pid) for pid in children)
+    if how == "left":
+        engine.close()
+    else:
+        driver.kill()
+        driver.wait()
+    try:
+        assert wait_until(lambda: not any(is_running(pid) for pid in children), seconds=20)
+    finally:
+        for pid in filter(is_running, children):
+            os.kill(pid, signal.SIGKILL)
+
+
+def sleeping_or_quick(group):
+    if group[0] != "quick":
+        mark = Path(group[0])
+        mark.with_suffix(".tmp").write_text(str(os.getpid()))
+        mark.with_suffix(".tmp").rename(mark)
+        time.sleep(600)
+    yield 1
+
+
+def wait_until(condition, seconds=60.0):
+    """Poll until the condition holds, and say whether it did; a loaded machine needs patience, an idle one none."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def stat(pid):
+    """Return (state, session) of a process from /proc, None where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[3])
+
+
+def is_running(pid):
+    found = stat(pid)
+    return found is not None and found[0] != "Z"
+
+
+def session_members(session):
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if (found := stat(pid)) and found[0] != "Z" and found[1] == session]
+
+
+LONG_SWEEP = (
+    *("--data", "synthetic", "--widths", "16", "-p", "gdn-mup", "--lrs", "1e-5:1e-1:1.02", "--seeds", "1"),
+    *("--steps", "40", "--batch-size", "2", "--seq-len", "16", "--eval-tokens", "32", "--device", "cpu", "--jobs", "2"),
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for orphans in /proc")
+@pytest.mark.parametrize(("ending", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_sweep_leaves_finished_runs_and_no_processes(tmp_path, ending, code):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mupcheck", "lr-sweep", *LONG_SWEEP, "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # where the tests run in the background of a shell, SIGINT is ignored, and a child inherits that
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    runs = tmp_path / "lr" / "runs"
+    try:
+        assert wait_until(lambda: (runs.is_dir() and any(runs.glob("*.parquet"))) or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()
+        if ending == "SIGINT":  # Ctrl-C reaches all of the terminal's processes
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(getattr(signal, ending))
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "Traceback" not in said
+        if ending == "SIGINT":
+            assert "interrupted" in said
+            assert " ".join(LONG_SWEEP) in said  # the line to resume
+        assert wait_until(lambda: not session_members(process.pid)), session_members(process.pid)
+    finally:
+        for pid in session_members(process.pid):
+            os.kill(pid, signal.SIGKILL)
+    results = load_results(tmp_path / "lr")  # every file is whole
+    assert 0 < len(results.runs) < 466
+    assert set(results.steps.groupby("run_id").size()) == {40}
