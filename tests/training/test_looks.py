@@ -104,6 +104,9 @@ def test_uint32_tokens_above_65536_read_as_uint16_are_seen(tmp_path):
         (GPT2, np.concatenate([zipf(GPT2), np.zeros(20_000)])),  # padded to a length
         (GPT2, np.arange(20_000)),
         (GPT2, np.tile([464, 0, 0], 5000)),
+        (GPT2, np.tile([464, 0], 5000)),
+        (2, np.tile([1, 0, 0, 0], 5000)),
+        (2**16, np.tile([50_000, 40_000, 30_000], 20)),
         (GPT2, np.concatenate([[35615, 8], zipf(GPT2)])),  # begins as gzip does
         (GPT2, np.concatenate([[19280, 1027], zipf(GPT2)])),  # begins as zip does
         (GPT2, np.concatenate([[16720, 12626], zipf(GPT2)])),  # begins as Parquet does

@@ -39,7 +39,7 @@ DTYPES = {
     "uint16": "<u2",
     "big-endian uint16": ">u2",
 }
-MIN_VALUES = 16
+MIN_VALUES, MIN_DISTINCT = 16, 4
 LARGEST_VOCABULARY = 2**20  # of known tokenizers: 262,144
 # bytes that text does not hold; of compressed data they are a tenth, of token files a fifth and more
 CONTROL = np.isin(np.arange(256), [*range(7), *range(14, 27), *range(28, 32), 127])
@@ -75,6 +75,8 @@ def control_share(head: bytes) -> float:
 def dtype_of(block: np.ndarray, vocab_size: int) -> str | None:
     """Return the widest number type in which a block is tokens, more than half of them not 0; None where none is.
 
+    Nor is any where the tokens are too few, or too much alike, to tell.
+
     Args:
         block: of any dtype, from a place in the file that is a multiple of 8 bytes.
         vocab_size: tokens are below it; wide integers whose lower halves are those of many tokens may be above.
@@ -91,7 +93,7 @@ def dtype_of(block: np.ndarray, vocab_size: int) -> str | None:
         with np.errstate(invalid="ignore"):
             whole = values.dtype.kind != "f" or bool((values == np.floor(values)).all())
             if whole and bool((values >= 0).all() and (values < limit).all()):
-                return name
+                return name if len(np.unique(values)) >= MIN_DISTINCT else None  # 1 0 1 0 1 0 may be what it says
     return None
 
 
