@@ -105,7 +105,9 @@ def test_on_a_gpu_its_own_memory_counts_and_each_process_brings_a_context(plan_w
     sweep = tiny(widths=(256,), batch_size=64, seq_len=512, seeds=1, lrs=(2.0**-8,), eval_tokens=0)
     plan = replace(plan_within(sweep, 2**60, jobs=1), device="cuda:0", available_bytes=10**9)
     assert plan.shared_bytes == plan_file.CUDA_CONTEXT_BYTES
-    with pytest.raises(ValueError, match="free on cuda:0; try a smaller --batch-size .*, --dtype bfloat16, or --force"):
+    with pytest.raises(
+        ValueError, match=r"free on cuda:0; try a smaller --batch-size .*, --dtype bfloat16, or --force"
+    ):
         check_fits(plan)
 
 
