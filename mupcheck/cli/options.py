@@ -41,6 +41,7 @@ Engine = Annotated[str, option("--engine", "Where runs execute: local. (default:
 Name = Annotated[str | None, option("--name", "Folder under --out. (default: the file's name, or coord or lr)")]
 Out = Annotated[Path, option("--out", "Results folder. (default: results)")]
 Fresh = Annotated[bool, option("--fresh/--resume", "Train finished runs again. (default: resume)")]
+Force = Annotated[bool, typer.Option("--force", help="Train even where the estimate of memory says that it does not fit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print runs, sizes and an estimate of time; train nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.")]

@@ -27,6 +27,7 @@ from mupcheck.cli.options import (
     Engine,
     EvalTokens,
     Expect,
+    Force,
     Fresh,
     Heads,
     Jobs,
@@ -69,7 +70,7 @@ def coord(
     seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
     weight_decay: WeightDecay = None, decay_mode: DecayMode = None, device: Device = "auto", dtype: Dtype = None,
     backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
-    out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
+    out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False, json: Json = False,
     expect: Expect = None, strict: Strict = False, top_up: TopUp = None, budget: Budget = None, every: All = False,
 ) -> None:  # fmt: skip
     """Coordinate check: train each width and seed a few steps, fit how sizes grow with width, judge the slopes.
@@ -88,7 +89,7 @@ def lr_sweep(
     clip: Clip = None, eval_tokens: EvalTokens = None, refine: Refine = None, precision: Precision = None,
     device: Device = "auto", dtype: Dtype = None,
     backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
-    out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False, json: Json = False,
+    out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False, json: Json = False,
     strict: Strict = False,
 ) -> None:  # fmt: skip
     """Learning-rate sweep: train parametrizations x widths x lrs x seeds, say how far the best lr moves with width.
@@ -100,7 +101,7 @@ def lr_sweep(
 
 def run(
     file: Annotated[Path, typer.Argument(help="Sweep file (TOML).")], device: Device = "auto", jobs: Jobs = None,
-    engine: Engine = "local", out: Out = Path("results"), fresh: Fresh = False, dry_run: DryRun = False,
+    engine: Engine = "local", out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False,
     json: Json = False, expect: Expect = None, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Run a sweep file, a coordinate check or a learning-rate sweep; all that is not an option here stands in the file.
@@ -115,7 +116,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     from mupcheck.results.reading import finished_runs
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.sweep import runner
-    from mupcheck.sweep.plan import estimate, find_device, plan_sweep
+    from mupcheck.sweep.estimate import estimate
+    from mupcheck.sweep.plan import check_fits, find_device, plan_sweep
 
     if options["engine"] != "local":
         raise ValueError(f"engine {options['engine']!r} is not available; known: local")
@@ -133,13 +135,16 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     else:
         sweep = make_sweep({"kind": kind, **given}, device=kind_of_device)
     expected = _expected(sweep, options.get("expect"))
-    plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"])
+    plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"], jobs=options["jobs"])
     if options["dry_run"]:
         print_plan(plan, estimate(plan), as_json=options["json"])
         if sweep.top_up:
             say(f"the top-up adds up to 64 seeds and 2 widths, in {sweep.budget:g} minutes, not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
+    if not options["force"]:
+        check_fits(plan)
+    if options["dry_run"]:
         return
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
@@ -181,6 +186,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "engine",
         "out",
         "fresh",
+        "force",
         "dry_run",
         "json",
         "strict",

@@ -13,7 +13,8 @@ from typing import Any
 
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
-from mupcheck.sweep.plan import Group, count_parameters
+from mupcheck.sweep.cost import count_parameters
+from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
 

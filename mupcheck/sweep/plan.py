@@ -1,17 +1,18 @@
 """What a sweep would train, before anything is trained: data, device, runs in groups, and what they cost."""
 
 import math
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from mupcheck.results.files import check_writable
 from mupcheck.results.reading import finished_runs
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
+from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory, group_work, weight_bytes
+from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
 from mupcheck.training.data.sources import open_corpus
 
@@ -22,13 +23,18 @@ CPU_REPLICAS = 16
 CPU_GROUP_BYTES = 2**31  # there is one group per core
 CUDA_TOKENS_IN_FLIGHT = 2**17
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # Linux, WSL2, ROCm
-# Share of a large matrix product's speed that a training step of these sizes reaches.
-DEVICE_SHARE = 0.15
+# The columns of results hold int32, and what is counted over a run int64.
+LARGEST_COUNT, LARGEST_TOTAL = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will train: `groups` of runs that are missing, the costliest first, and what there is already."""
+    """What a sweep will train: `groups` of runs that are missing, the costliest first, and what there is already.
+
+    Attributes:
+        jobs: processes at a time.
+        available_bytes: memory that was free on the device when this was planned; None if unknown.
+    """
 
     sweep: SweepSpec
     folder: Path
@@ -36,20 +42,38 @@ class Plan:
     device: str
     runs: tuple[RunSpec, ...]
     groups: tuple[Group, ...]
+    jobs: int = 1
+    available_bytes: int | None = None
 
     @property
     def missing(self) -> int:
         """Return the number of runs that are not finished."""
         return sum(len(group) for group in self.groups)
 
+    @property
+    def n_processes(self) -> int:
+        """Return how many processes work at a time."""
+        return max(min(self.jobs, len(self.groups)), 1)
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a plan costs: one dict a width, FLOPs and seconds of all that is missing."""
+    @property
+    def shared_bytes(self) -> int:
+        """Return the memory that all processes together take beside their groups: torch and the data."""
+        if self.device != "cpu":
+            return CUDA_CONTEXT_BYTES * self.n_processes
+        data = (part.nbytes for part in (self.corpus.train, self.corpus.held_out) if isinstance(part, np.ndarray))
+        # files of tokens are mapped, not read; other data is here already, and once more in every process
+        return TORCH_BYTES + sum(data) * (self.n_processes if self.n_processes > 1 else 0)
 
-    widths: list[dict[str, Any]]
-    flops: float
-    seconds: float
+    @property
+    def needed_bytes(self) -> int:
+        """Return the memory that is needed at once: the largest groups, one a process, beside what all take."""
+        largest = sorted((group_bytes(group[0], len(group)) for group in self.groups), reverse=True)
+        return self.shared_bytes + sum(largest[: self.n_processes]) if largest else 0
+
+    @property
+    def fits(self) -> bool:
+        """Say whether the memory that is needed is there, as far as is known."""
+        return self.available_bytes is None or self.needed_bytes <= self.available_bytes
 
 
 def find_device(device: str) -> str:
@@ -73,14 +97,23 @@ def find_device(device: str) -> str:
     return f"cuda:{index}"
 
 
-def plan_sweep(sweep: SweepSpec, *, out: str | Path = "results", device: str = "cpu", fresh: bool = False) -> Plan:
+def plan_sweep(
+    sweep: SweepSpec,
+    *,
+    out: str | Path = "results",
+    device: str = "cpu",
+    fresh: bool = False,
+    jobs: int | None = None,
+) -> Plan:
     """Open the data, list the runs and group those that are missing under `out`/`sweep.name`; write nothing.
 
     Args:
         fresh: count finished runs as missing, so that they are trained again.
+        jobs: processes at a time (default: one per core on a CPU, one on a GPU).
     Raises:
-        ValueError: if the data cannot be used, or the folder cannot be written.
+        ValueError: if a size is beyond what results hold, the data cannot be used, or the folder cannot be written.
     """
+    check_sizes(sweep)
     if sweep.backend == "triton":
         from mupcheck.ops import pick_backend
 
@@ -90,7 +123,55 @@ def plan_sweep(sweep: SweepSpec, *, out: str | Path = "results", device: str = "
     folder = Path(out) / sweep.name
     check_writable(folder)
     runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash)
-    return extend(Plan(sweep, folder, corpus, device, (), ()), runs, finished=() if fresh else finished_runs(folder))
+    jobs = jobs or (cores() if device == "cpu" else 1)
+    empty = Plan(sweep, folder, corpus, device, (), (), jobs, available_memory(device))
+    return extend(empty, runs, finished=() if fresh else finished_runs(folder))
+
+
+def check_sizes(sweep: SweepSpec) -> None:
+    """Refuse sizes beyond what results hold, before anything is made that would be as large.
+
+    Raises:
+        ValueError: if a column of whole numbers does not hold a value of one of the runs.
+    """
+    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
+    for run in sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash=""):
+        heads = dict(zip(("n_heads", "head_k_dim", "head_v_dim"), run.heads, strict=True))
+        names = ("width", "base_width", "n_layers", "vocab_size", "batch_size", "seq_len", "steps")
+        for name, value in ({name: getattr(run, name) for name in names} | heads).items():
+            if value > LARGEST_COUNT:
+                raise ValueError(f"{name} = {value:,} is beyond {LARGEST_COUNT:,}, the most that results hold")
+        if run.steps * run.batch_size * run.seq_len > LARGEST_TOTAL:
+            sizes = f"{run.steps:,} x {run.batch_size:,} x {run.seq_len:,}"
+            raise ValueError(f"steps x batch_size x seq_len = {sizes} is beyond 2^63, the most that results hold")
+
+
+def check_fits(plan: Plan) -> None:
+    """Refuse a plan that needs more memory than is free.
+
+    Raises:
+        ValueError: one line: what is needed, what is there, what to try.
+    """
+    if plan.fits or plan.available_bytes is None:
+        return
+    largest = max(plan.groups, key=lambda group: group_bytes(group[0], len(group)))
+    run = largest[0]
+    memory = group_memory(run, len(largest))
+    if memory.rows == max(memory):
+        advice = ["fewer --steps"]
+    elif memory.activations == max(memory):
+        advice = ["a smaller --batch-size or --seq-len", "fewer --layers"]
+        advice += ["--dtype bfloat16"] if plan.device != "cpu" and run.dtype != "bfloat16" else []
+    else:
+        advice = ["narrower --widths", "fewer --layers"]
+        advice += ["a smaller --vocab-size"] if 3 * run.vocab_size * run.width > count_parameters(run) else []
+    advice += ["--jobs 1"] if plan.n_processes > 1 else []
+    where = "this machine" if plan.device == "cpu" else plan.device
+    needed, available = size_text(plan.needed_bytes), size_text(plan.available_bytes)
+    raise ValueError(
+        f"width {run.width} does not fit: needs {needed} of {available} free on {where}; try {', '.join(advice)}, or "
+        "--force to try anyway"
+    )
 
 
 def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) -> Plan:
@@ -101,19 +182,30 @@ def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) ->
         finished: run_ids that are not to be trained.
     """
     missing = [run for run in runs if run.run_id not in finished]
-    return replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device)))
+    plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device)))
+    if plan.fits or plan.available_bytes is None:
+        return plan
+    each = max(plan.available_bytes - plan.shared_bytes, 0) // plan.n_processes
+    return replace(plan, groups=tuple(group_runs(missing, plan.device, memory=each)))
 
 
-def group_runs(runs: Sequence[RunSpec], device: str) -> list[Group]:
-    """Split runs into groups that train as replicas of one model, the costliest first."""
-    groups = []
-    ordered = sorted(runs, key=lambda run: repr(run.group))
-    for _, same in groupby(ordered, key=lambda run: run.group):
-        alike = list(same)
+def group_runs(runs: Sequence[RunSpec], device: str, *, memory: int | None = None) -> list[Group]:
+    """Split runs into groups that train as replicas of one model, the costliest first.
+
+    Args:
+        memory: bytes for one group; a group of one run may need more.
+    """
+    groups: list[Group] = []
+    by_shape: dict[tuple, list[RunSpec]] = {}
+    for run in runs:
+        by_shape.setdefault(run.group, []).append(run)
+    for _, alike in sorted(by_shape.items(), key=lambda item: repr(item[0])):
         if device == "cpu":
-            limit = min(CPU_REPLICAS, CPU_GROUP_BYTES // replica_bytes(alike[0]))
+            limit = min(CPU_REPLICAS, CPU_GROUP_BYTES // weight_bytes(alike[0]))
         else:
             limit = CUDA_TOKENS_IN_FLIGHT // (alike[0].batch_size * alike[0].seq_len)
+        if memory is not None:
+            limit = min(limit, replicas_within(alike[0], memory))
         limit = max(1, limit)
         count = math.ceil(len(alike) / limit)
         # even parts: no straggler of one run at the end
@@ -121,77 +213,12 @@ def group_runs(runs: Sequence[RunSpec], device: str) -> list[Group]:
     return sorted(groups, key=group_cost, reverse=True)
 
 
-def matrix_weights(run: RunSpec) -> int:
-    """Return the number of weights that multiply every token: all but embedding rows, gains, filters and scalars."""
-    heads, k_dim, v_dim = run.heads
-    projections = run.width * heads * (2 * k_dim + 3 * v_dim + 2) + 3 * run.mlp_ratio * run.width**2
-    return run.n_layers * projections + run.width * run.vocab_size
-
-
-def replica_bytes(run: RunSpec) -> int:
-    """Return the memory that one replica's weights take in training: weight, gradient, moments and temporaries."""
-    copies = (5 if run.optimizer == "adamw" else 4) + (2 if run.probes == "full" else 0)
-    return 4 * copies * matrix_weights(run)
+def replicas_within(run: RunSpec, memory: int) -> int:
+    """Return how many replicas fit into `memory` bytes, which grow linearly with them."""
+    alone = group_bytes(run, 1)
+    return 1 + (memory - alone) // max(group_bytes(run, 2) - alone, 1)
 
 
 def group_cost(group: Group) -> float:
-    """Return the FLOPs of training a group."""
-    return len(group) * step_flops(group[0]) * group[0].steps
-
-
-def step_flops(run: RunSpec) -> float:
-    """Return the floating-point operations of one training step.
-
-    A matrix weight takes 6 per token; the delta rule takes 2 C (3 K + 2 V) + 6 K V per token and head forward, and 2.7
-    times that backward (C = 32).
-    """
-    heads, k_dim, v_dim = run.heads
-    mixer = run.n_layers * heads * (2 * 32 * (3 * k_dim + 2 * v_dim) + 6 * k_dim * v_dim) * 3.7
-    return (6 * matrix_weights(run) + mixer) * run.batch_size * run.seq_len
-
-
-def count_parameters(run: RunSpec) -> int:
-    """Return the number of trained values of one run's model, without making them."""
-    from mupcheck.model import build_model
-
-    return sum(parameter[0].numel() for parameter in build_model([run], "meta").parameters())
-
-
-def estimate(plan: Plan) -> Estimate:
-    """Return sizes, FLOPs and a rough time of what a plan would train; a matrix product is timed to know the device."""
-    rows = []
-    for width in sorted({run.width for run in plan.runs}):
-        alike = [run for run in plan.runs if run.width == width]
-        groups = [group for group in plan.groups if group[0].width == width]
-        first, n_params = alike[0], count_parameters(alike[0])
-        heads, k_dim, v_dim = first.heads
-        rows.append(
-            {
-                "width": width,
-                "n_heads": heads,
-                "head_k_dim": k_dim,
-                "head_v_dim": v_dim,
-                "n_params": n_params,
-                "runs": len(alike),
-                "missing": sum(map(len, groups)),
-                "run_flops": step_flops(first) * first.steps,
-                "group_bytes": replica_bytes(first) * max(map(len, groups), default=0),
-            }
-        )
-    flops = sum(row["run_flops"] * row["missing"] for row in rows)
-    # small tensors keep a device at a fraction of what a large product reaches
-    return Estimate(rows, flops, flops / (DEVICE_SHARE * _device_flops(plan.device)))
-
-
-def _device_flops(device: str) -> float:
-    """Return the floating-point operations a second of a float32 matrix product, on all cores of a CPU."""
-    import torch
-
-    size = 1024 if device == "cpu" else 8192
-    a = torch.randn(size, size, device=device)
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        float((a @ a)[0, 0])
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    """Return the work of training a group, to order and to weigh groups by; two halves have that of the whole."""
+    return len(group) * group_work(group[0], CPU_REPLICAS) / CPU_REPLICAS

@@ -1,7 +1,5 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +13,12 @@ from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
+from mupcheck.sweep.cost import n_steps
 from mupcheck.sweep.engines import local
+from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
-from mupcheck.sweep.plan import Group, Plan, estimate, extend, find_device, group_cost, plan_sweep
+from mupcheck.sweep.machine import cores
+from mupcheck.sweep.plan import Group, Plan, check_fits, extend, find_device, group_cost, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
 
@@ -44,6 +45,7 @@ def run_sweep(
     device: str = "auto",
     jobs: int | None = None,
     fresh: bool = False,
+    force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Results:
     """Train what is missing of a sweep, and return all its runs.
@@ -55,12 +57,15 @@ def run_sweep(
         device: "auto", "cpu", "cuda" or "cuda:i".
         jobs: processes at a time (default: one per core on a CPU, one on a GPU).
         fresh: train finished runs again.
+        force: try where the estimate of memory says that it does not fit.
         on_progress: called with each Progress.
     Raises:
-        ValueError: if the sweep's data, device or folder cannot be used.
+        ValueError: if the sweep's data, device or folder cannot be used, or it does not fit into memory.
         StoreError: if a run could not be trained or written; the others are stored.
     """
-    first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
+    first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh, jobs=jobs)
+    if not force:
+        check_fits(first)
     for plan in rounds(first, fresh=fresh):
         errors, finished = [], len(plan.runs) - plan.missing
         for progress in execute(plan, jobs=jobs):
@@ -99,7 +104,7 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
         added = sum(map(group_cost, plan.groups))
         minutes = (time.monotonic() - start) / 60
         predicted = minutes * added / cost if cost else estimate(plan).seconds / 60
-        if plan.sweep.top_up and minutes + predicted > plan.sweep.budget:
+        if plan.sweep.top_up and (minutes + predicted > plan.sweep.budget or not plan.fits):
             return
         cost += added
         yield plan
@@ -156,7 +161,7 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         StoreError: if results cannot be written.
     """
     write_sweep(plan.folder, describe(plan))
-    jobs = jobs or (_cores() if plan.device == "cpu" else 1)
+    jobs = jobs or (cores() if plan.device == "cpu" else 1)
     work = partial(
         run_group,
         folder=plan.folder,
@@ -176,7 +181,7 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
             first, error = group[0], None
             if message.steps is not None:
                 underway.setdefault(first.run_id, 0.0)
-                underway[first.run_id] += group_cost(group) * message.steps / (first.steps + 1)
+                underway[first.run_id] += group_cost(group) * message.steps / n_steps(first)
             else:
                 underway.pop(first.run_id, None)
                 if message.error is None:
@@ -188,11 +193,6 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
             if retried:
                 waiting += [group[: len(group) // 2], group[len(group) // 2 :]]
             yield Progress(done + sum(underway.values()), total, finished, len(plan.runs), error, retried)
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mupcheck.sweep.machine import GIB, cores, size_text
 from mupcheck.terminal.console import console, duration_text, print_json, table_of
 
 if TYPE_CHECKING:
-    from mupcheck.sweep.plan import Estimate, Plan
+    from mupcheck.sweep.estimate import Estimate
+    from mupcheck.sweep.plan import Plan
 
 
 def resolution_of(plan: "Plan") -> str:
@@ -26,23 +28,43 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
         print_json({"sweep": plan.sweep.model_dump(mode="json"), **sizes})
         return
     out = console()
-    table = table_of("width", "H", "K", "V", "parameters", "runs", "missing", "FLOPs a run", "bytes a group")
+    table = table_of("width", "H", "K", "V", "parameters", "runs", "missing", "FLOPs/run", "GiB/group")
+    for column in table.columns:
+        column.justify = "right"
     for row in estimate.widths:
         table.add_row(
             *(str(row[key]) for key in ("width", "n_heads", "head_k_dim", "head_v_dim")),
-            f"{row['n_params']:,}",
+            count_text(row["n_params"]),
             *(str(row[key]) for key in ("runs", "missing")),
             f"{row['run_flops']:.2g}",
-            f"{row['group_bytes']:.2g}",
+            f"{row['group_bytes'] / GIB:.2f}" if row["group_bytes"] < 100 * GIB else f"{row['group_bytes'] / GIB:.3g}",
         )
     out.print(f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}, on {plan.device}", soft_wrap=True)
     if plan.sweep.question:
         out.print(plan.sweep.question, soft_wrap=True)
     out.print(table)
+    out.print(memory_text(plan, estimate), soft_wrap=True)
+    time = f"about {duration_text(estimate.seconds)}" if estimate.fits else "no estimate of time"
+    if estimate.fits and plan.device != "cpu":
+        time += " (a rough guess)"
     out.print(
         f"{plan.missing} of {len(plan.runs)} runs to train in {len(plan.groups)} groups, {estimate.flops:.2g} FLOPs, "
-        f"about {duration_text(estimate.seconds)} on {plan.device}; nothing was trained",
+        f"{time} on {plan.device}; nothing was trained",
         soft_wrap=True,
     )
     if resolution:
         out.print(resolution, soft_wrap=True)
+
+
+def memory_text(plan: "Plan", estimate: "Estimate") -> str:
+    """Say what is needed at once, of what there is on which machine."""
+    processes = "1 process at a time needs" if estimate.jobs == 1 else f"{estimate.jobs} processes at a time need"
+    where = f"this machine ({cores()} cores)" if plan.device == "cpu" else plan.device
+    free = "an unknown amount" if estimate.available_bytes is None else size_text(estimate.available_bytes)
+    fits = "" if estimate.fits else "does not fit: "
+    return f"{fits}{processes} {size_text(estimate.needed_bytes)} of {free} free on {where}"
+
+
+def count_text(n: int) -> str:
+    """Write a number whole up to a billion, as a power of ten beyond."""
+    return f"{n:,}" if n < 10**9 else f"{n:.3g}"

@@ -71,7 +71,7 @@ def test_coord_and_lr_sweep_train_from_options_alone(tmp_path):
 def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, arguments):
     answer = mupcheck(*arguments, "--dry-run")
     assert (answer.code, answer.err, tree(tmp_path)) == (exits.OK, "", {})
-    for word in ("parameters", "FLOPs", "bytes", "nothing was trained", "runs to train"):
+    for word in ("parameters", "FLOPs", "GiB", "nothing was trained", "runs to train"):
         assert word in answer.out
     as_json = mupcheck(*arguments, "--dry-run", "--json", *HERE)
     assert (as_json.code, as_json.err, tree(tmp_path)) == (exits.OK, "", {})

@@ -65,7 +65,18 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is_and_what_it_is_without(command):
-    without_default = {"--config", "--width", "--dry-run", "--json", "--strict", "--all", "--help", "file", "path"}
+    without_default = {
+        "--config",
+        "--width",
+        "--dry-run",
+        "--force",
+        "--json",
+        "--strict",
+        "--all",
+        "--help",
+        "file",
+        "path",
+    }
     without_default |= {"site", "--update-baseline"}  # the latter not for the environment: it changes a file
     for option in options_of(command):
         text = help_of(option)

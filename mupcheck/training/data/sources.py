@@ -19,7 +19,8 @@ def open_corpus(data: str, *, vocab_size: int | None = None) -> Corpus:
             `stdlib`: bytes of the running interpreter's standard library sources (about 9 MB, another hash for another
                 Python version), sorted by name.
             `synthetic`: a Zipf-Markov source of 4 Mi tokens, the same on every machine.
-            `text:PATH`: bytes of a file, or of a folder's files (recursive, sorted, names with a leading dot left out).
+            `text:PATH`: bytes of a file, of a folder's files (recursive), or of the files that a pattern such as
+                `DIR/**/*.py` names; sorted by their names in the folder, those with a leading dot left out.
             `tokens:GLOB`: nanoGPT-style .bin shards. Their dtype is uint16, or uint32 above a vocabulary of 65,536; a
                 suffix `?dtype=uint16` or `?dtype=uint32` says otherwise, and an llm.c header wins.
             `hf:NAME` or `hf:NAME:CONFIG`: bytes of the field `text` in the first 8 MiB of the train split, streamed.
@@ -30,7 +31,8 @@ def open_corpus(data: str, *, vocab_size: int | None = None) -> Corpus:
     val, valid or validation as a word of their name are held out; without any, the last tenth of the tokens is.
 
     Raises:
-        ValueError: if the source is unknown, missing, empty or malformed, in one line.
+        ValueError: if the source is unknown, missing, empty, malformed or not what it is given as (an archive, .npy,
+            int64 tokens, uint16 tokens of a vocabulary above 65,536, pictures as text), in one line.
     """
     scheme, colon, rest = data.partition(":")
     if scheme in PLAIN_SOURCES and not colon:
