@@ -157,7 +157,9 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
         code = STORAGE
         if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
             raise typer.Exit(code)  # nothing to judge
-    verdicts = print_answer(plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False))
+    verdicts = print_answer(
+        plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False), command=_command_line()
+    )
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
         why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"
         say(f"the top-up ended undecided: {why}")

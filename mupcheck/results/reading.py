@@ -52,6 +52,19 @@ def n_missing(results: Results, sweep: str) -> int:
     return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
 
 
+def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
+    """Say how many of a sweep's runs are missing and what completes it, "" where all are there.
+
+    Args:
+        command: the one that trains what is missing, where it is known.
+    """
+    lacking, planned = n_missing(results, sweep), len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
+    if not lacking:
+        return ""
+    how = f"to complete it: {command}" if command else "to complete it, run the same command again"
+    return f"{lacking} of {planned} runs of {sweep} {'is' if lacking == 1 else 'are'} missing; {how}"
+
+
 def finished_runs(folder: str | Path) -> set[str]:
     """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
     whole = set()
