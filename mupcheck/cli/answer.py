@@ -57,14 +57,16 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool, command
 
 def _missing_first(answer: "Answer", results: "Results", command: str) -> "Answer":
     """Return an answer that cannot tell with the runs that its sweep lacks as the first reason, if it lacks any."""
-    from mupcheck.results.reading import say_incomplete
+    from mupcheck.results.reading import TO_COMPLETE, say_incomplete
 
     missing = say_incomplete(results, answer.sweep, command=command)
     if not missing or answer.verdict != "cannot tell":
         return answer
-    lacking, _, how = missing.partition("; ")
+    lacking, _, how = missing.partition(TO_COMPLETE)
     rest = "" if "missing" in answer.reason else answer.reason
     changes: dict[str, Any] = {"reason": "; ".join(filter(None, (missing, rest))), "next_step": how}
+    if hasattr(answer, "missing") and answer.missing:
+        changes["missing"] = missing
     if hasattr(answer, "findings"):
         changes["findings"] = tuple(
             replace(each, text=lacking, advice=how) if each.name == "missing runs" else each for each in answer.findings

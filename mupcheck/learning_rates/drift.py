@@ -69,6 +69,7 @@ class Transfer:
     Attributes:
         reason: one line that says why.
         next_step: the most useful thing to do, "" where it transfers.
+        missing: how many runs are missing and what completes the sweep, if some of these are; else "".
         missing_runs, planned_runs: of the whole sweep, whatever the parametrization; 0 where that is not known.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `lrs` (of the sweep's grid),
             `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`.
@@ -94,6 +95,7 @@ class Transfer:
     reason: str
     notes: tuple[str, ...]
     next_step: str
+    missing: str
     missing_runs: int
     planned_runs: int
     measured: dict[str, Any]
@@ -111,9 +113,10 @@ class Transfer:
         grid = f"{len(lrs)} lr{'s' * (len(lrs) != 1)}"
         if lrs:
             grid += f" from 2^{math.log2(lrs[0]):.4g} to 2^{math.log2(lrs[-1]):.4g}"
+        many = "width" if len(of["widths"]) == 1 else "widths"
         parts = [
             f"{self.sweep}: {self.title}",
-            f"widths {', '.join(map(str, of['widths']))} (base {self.base_width})",
+            f"{many} {', '.join(map(str, of['widths']))} (base {self.base_width})",
             f"{n_seeds} seed{'s' * (n_seeds != 1)}",
             f"{of['steps']} steps",
             f"data {of['data']}",
@@ -144,7 +147,9 @@ class Transfer:
             for flag in GUARDS
             if any(flag in optimum.flags for optimum in self.optima)
         }
-        if doubts:
+        if self.missing:
+            text += "; in doubt: runs are missing"
+        elif doubts:
             text += "; in doubt: " + ", ".join(f"{flag} at {', '.join(at)}" for flag, at in doubts.items())
         return text
 
@@ -214,6 +219,7 @@ def transfer(
             reason=reason,
             notes=(*_notes(group, optima), *([] if missing else _unbracketed(optima, spec))),
             next_step=next_step,
+            missing=missing,
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence),

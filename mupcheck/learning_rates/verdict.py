@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.learning_rates.optimum import EDGES, GUARDS, Optimum
+from mupcheck.results.reading import TO_COMPLETE
 from mupcheck.theory.parametrization import TABLES, Table, decay_exponents
 
 MIN_WIDTHS, MIN_SEEDS = 3, 3
@@ -61,12 +62,12 @@ def conclude(
         optima: by rising width.
         line: of the drift.
         tolerance: octaves per doubling of width.
-        missing: how many runs of the sweep are missing, where some of these widths', and what completes it.
+        missing: how many runs of the sweep are missing, some of them here, and what completes it.
         decay: what `changing_decay` says.
         spec: the sweep's, for what it already asks for.
     """
     if missing:
-        return Verdict("cannot tell", missing, missing.partition("; ")[2])
+        return Verdict("cannot tell", missing, missing.partition(TO_COMPLETE)[2])
     doubts = [decay] if decay else []
     for guard, advice in GUARDS.items():
         hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
@@ -81,7 +82,7 @@ def conclude(
         doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
     slope, low, high, _ = line
     if doubts or slope is None or low is None or high is None:
-        return Verdict("cannot tell", ". ".join(doubts), _next_of_doubts(optima, decay, spec or {}))
+        return Verdict("cannot tell", ". ".join(doubts), _next_of_doubts(optima, line, tolerance, decay, spec or {}))
     measured = f"drift {slope:+.2f} [{low:+.2f}, {high:+.2f}] octaves per doubling of width"
     if -tolerance <= low and high <= tolerance:
         return Verdict("transfers", f"{measured}, within +-{tolerance:g}", "")
@@ -124,7 +125,9 @@ def more_widths(optima: Sequence[Optimum], n: int) -> list[int]:
     return widths
 
 
-def _next_of_doubts(optima: Sequence[Optimum], decay: str, spec: Mapping[str, Any]) -> str:
+def _next_of_doubts(
+    optima: Sequence[Optimum], line: Line, tolerance: float, decay: str, spec: Mapping[str, Any]
+) -> str:
     """Return all options that the doubts ask for, in one line."""
     flags = {flag for optimum in optima for flag in optimum.flags}
     if "copied seeds" in flags:
@@ -146,6 +149,8 @@ def _next_of_doubts(optima: Sequence[Optimum], decay: str, spec: Mapping[str, An
         if spec.get("refine"):
             option, why = "other --lrs", f"{guard}, where the refinement ended"
         asked.setdefault(option, why)
+    if _grid_limits(line, tolerance) and not spec.get("refine"):
+        asked.setdefault("--refine", "most of the drift's interval is the spacing of the lrs")
     if "flat" in flags:
         steps = f" {2 * spec['steps']}" if "steps" in spec else ""
         asked[f"--steps{steps}"] = "or wider --lrs: the loss hardly depends on lr"
@@ -160,7 +165,7 @@ def _next_of_interval(optima: Sequence[Optimum], line: Line, tolerance: float, s
     """Say what makes an interval across the tolerance narrower: finer lrs, more seeds, or a wider range of widths."""
     slope, low, high, grid = (float(value or 0.0) for value in line)
     half, room = (high - low) / 2, abs(abs(slope) - tolerance)
-    if grid**2 > half**2 / 2:
+    if _grid_limits(line, tolerance):
         finer = f"--precision {float(spec['precision']) / 2:g}" if spec.get("refine") else "--refine"
         return f"give {finer}: most of the interval is the spacing of the lrs, +-{grid:.2f} octaves"
     n_seeds = max(optimum.n_seeds for optimum in optima)
@@ -170,6 +175,15 @@ def _next_of_interval(optima: Sequence[Optimum], line: Line, tolerance: float, s
         return f"give more seeds, about {max(int(np.ceil(needed)), n_seeds + 2)}: most of the interval is their noise"
     widths = ",".join(map(str, more_widths(optima, len(optima) + 1)))
     return f"give widths over a wider range, such as --widths {widths}: more seeds alone will hardly do"
+
+
+def _grid_limits(line: Line, tolerance: float) -> bool:
+    """Say whether a drift's interval lies across the tolerance more for the spacing of the lrs than for the seeds."""
+    if line.ci_low is None or line.ci_high is None or line.ci_grid is None:
+        return False
+    if (-tolerance <= line.ci_low and line.ci_high <= tolerance) or max(line.ci_low, -line.ci_high) > tolerance:
+        return False
+    return line.ci_grid**2 > ((line.ci_high - line.ci_low) / 2) ** 2 / 2
 
 
 def _next_of_drift(optima: Sequence[Optimum]) -> str:

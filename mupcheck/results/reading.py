@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # a run that records every step, has some 2,000 rows a step.
 MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
 MAX_BYTES = 2**30
+SAME_COMMAND = "run the same command again"
+TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
     lacking, planned = n_missing(results, sweep), len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
     if not lacking:
         return ""
-    how = f"to complete it: {command}" if command else "to complete it, run the same command again"
-    return f"{lacking} of {planned} runs of {sweep} {'is' if lacking == 1 else 'are'} missing; {how}"
+    are = "is" if lacking == 1 else "are"
+    return f"{lacking} of {planned} runs of {sweep} {are} missing{TO_COMPLETE}{command or SAME_COMMAND}"
 
 
 def finished_runs(folder: str | Path) -> set[str]:

@@ -20,7 +20,8 @@ def print_transfer(answer: Transfer) -> None:
     lines = [answer.reason, answer.drift_text]
     if answer.reason.startswith("drift"):
         lines = [answer.reason]
-    beside = _beside_the_verdict(answer) if len(answer.optima) > 1 else ()
+    # of one width there is nothing more to say, and what is said while runs are missing changes with them
+    beside = () if len(answer.optima) == 1 or answer.missing else _beside_the_verdict(answer)
     for line in dict.fromkeys(filter(None, lines)):
         out.print(f"  {line}", soft_wrap=True)
     if answer.next_step:
