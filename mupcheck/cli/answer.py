@@ -60,11 +60,13 @@ def _missing_first(answer: "Answer", results: "Results", command: str) -> "Answe
     from mupcheck.results.reading import TO_COMPLETE, say_incomplete
 
     missing = say_incomplete(results, answer.sweep, command=command)
-    if not missing or answer.verdict != "cannot tell":
+    if not missing:
         return answer
     lacking, _, how = missing.partition(TO_COMPLETE)
-    rest = "" if "missing" in answer.reason else answer.reason
-    changes: dict[str, Any] = {"reason": "; ".join(filter(None, (missing, rest))), "next_step": how}
+    changes: dict[str, Any] = {}
+    if answer.verdict == "cannot tell":
+        rest = "" if "missing" in answer.reason else answer.reason
+        changes = {"reason": "; ".join(filter(None, (missing, rest))), "next_step": how}
     if hasattr(answer, "missing") and answer.missing:
         changes["missing"] = missing
     if hasattr(answer, "findings"):

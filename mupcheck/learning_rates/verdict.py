@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.learning_rates.optimum import EDGES, GUARDS, Optimum
+from mupcheck.learning_rates.robustness import common_lrs
 from mupcheck.results.reading import TO_COMPLETE
 from mupcheck.theory.parametrization import TABLES, Table, decay_exponents
 
@@ -125,6 +126,15 @@ def more_widths(optima: Sequence[Optimum], n: int) -> list[int]:
     return widths
 
 
+def wider_lrs(optima: Sequence[Optimum]) -> str:
+    """Return the option for the lr grid and two steps more at either end, "wider --lrs" of a grid that is uneven."""
+    x = np.array(common_lrs(optima))
+    steps = np.diff(x)
+    if not len(steps) or not np.allclose(steps, steps[0]) or steps[0] % 1:
+        return "wider --lrs"
+    return f"--lrs 2^{x[0] - 2 * steps[0]:g}:2^{x[-1] + 2 * steps[0]:g}:{2 ** steps[0]:g}"
+
+
 def _next_of_doubts(
     optima: Sequence[Optimum], line: Line, tolerance: float, decay: str, spec: Mapping[str, Any]
 ) -> str:
@@ -147,15 +157,15 @@ def _next_of_doubts(
         if guard not in flags:
             continue
         if spec.get("refine"):
-            option, why = "other --lrs", f"{guard}, where the refinement ended"
+            option, why = wider_lrs(optima), f"{guard}, where the refinement ended"
         asked.setdefault(option, why)
     if _grid_limits(line, tolerance) and not spec.get("refine"):
         asked.setdefault("--refine", "most of the drift's interval is the spacing of the lrs")
     if "flat" in flags:
         steps = f" {2 * spec['steps']}" if "steps" in spec else ""
-        asked[f"--steps{steps}"] = "or wider --lrs: the loss hardly depends on lr"
+        asked[f"--steps{steps}"] = "the loss hardly depends on lr yet"
     if flags & {"near edge", "within noise"} and not flags & set(EDGES):
-        asked.setdefault("wider --lrs", "so that the loss rises on both sides")
+        asked[wider_lrs(optima)] = "so that the loss rises on both sides"
     if flags & {"near edge", "within noise", "not convex"} and n_seeds > 1:
         asked[f"--seeds {2 * n_seeds}"] = "more noise than shape around the optimum"
     return "give " + ", ".join(f"{option} ({why})" for option, why in asked.items()) if asked else ""

@@ -6,7 +6,7 @@ import pytest
 from planted_curves import LRS, diverge, judge, sweep
 
 from mupcheck.learning_rates.optimum import find_optima
-from mupcheck.learning_rates.verdict import Line, conclude
+from mupcheck.learning_rates.verdict import Line, conclude, wider_lrs
 from mupcheck.results.reading import Results, say_incomplete
 from mupcheck.theory.parametrization import TABLES, rules_hash
 
@@ -73,7 +73,9 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
     edge = judge(sweep(centre=-9.9))
     assert edge.next_step.startswith("give --refine (follows the optimum beyond the lr grid)")
     ended = judge(results(sweep(centre=-9.9), refine=True, precision=0.25))
-    assert "--refine" not in ended.next_step and "other --lrs (low edge" in ended.next_step
+    assert "--refine" not in ended.next_step and "--lrs 2^-12:2^-1:2 (low edge, where" in ended.next_step
+    assert wider_lrs(find_optima(sweep(x=np.arange(-10, -2, 0.5)))) == "wider --lrs"
+    assert wider_lrs(find_optima(sweep(x=[-9.0, -7, -5]))) == "--lrs 2^-13:2^-1:4"
     # bracketed by a diverged lr, an octave away: the seeds agree
     cliff = diverge(sweep(centre=-5, noise=0.01), lambda runs: runs["log2_lr"] > -6)
     assert judge(cliff).next_step.startswith("give --refine: most of the interval is the spacing of the lrs")
