@@ -27,7 +27,7 @@ from mupcheck.learning_rates.robustness import (
     lr_sensitivity,
     sensitivity_interval,
 )
-from mupcheck.learning_rates.verdict import Line, changing_decay, conclude
+from mupcheck.learning_rates.verdict import MIN_WIDTHS, Line, changing_decay, conclude
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import (
     CONFIDENCE,
@@ -142,6 +142,8 @@ class Transfer:
         if drift.ci_low is not None and drift.ci_high is not None:
             ends = f"[{drift.ci_low:+.2f}, {drift.ci_high:+.2f}]"
         text = f"drift {drift.slope:+.2f} {ends} octaves per doubling of width, of {self.loss_name}"
+        if len(self.optima) < MIN_WIDTHS:
+            text += f", through {len(self.optima)} widths only"
         doubts = {
             flag: [str(optimum.width) for optimum in self.optima if flag in optimum.flags]
             for flag in GUARDS

@@ -163,14 +163,16 @@ def grid_floor(curve: Sequence[Point]) -> float:
 def copied_seeds(curve: Sequence[Point]) -> tuple[int, ...]:
     """Return the seeds that have the losses of another one at every lr both ran, to the last bit; () where none do."""
     by_seed: dict[int, dict[float, float | None]] = {}
+    alike: dict[tuple[float, float], list[int]] = {}
     for point in curve:
         for seed, loss in point.seed_losses:
             by_seed.setdefault(seed, {})[point.log2_lr] = loss
+            if loss is not None:  # runs that diverged are alike in that alone
+                alike.setdefault((point.log2_lr, loss), []).append(seed)
     copies = set()
-    for one, other in combinations(sorted(by_seed), 2):
-        pairs = [(by_seed[one][x], by_seed[other][x]) for x in by_seed[one].keys() & by_seed[other].keys()]
-        # runs that diverged are alike in that alone
-        if all(a == b for a, b in pairs) and any(a is not None for a, _ in pairs):
+    for one, other in {pair for seeds in alike.values() for pair in combinations(seeds, 2)}:
+        shared = by_seed[one].keys() & by_seed[other].keys()
+        if all(by_seed[one][x] == by_seed[other][x] for x in shared):
             copies |= {one, other}
     return tuple(sorted(copies))
 

@@ -173,4 +173,5 @@ def test_a_drift_at_the_edge_of_a_grid_has_no_number_and_a_doubtful_one_says_why
     assert edge.drift_text == "drift: not known, as the optimum of width 128 is at the edge of the lr grid"
     assert "in doubt: near edge at 32" in judge(sweep(centre=-9.0, noise=0.6)).drift_text
     assert judge(sweep(widths=(32,))).drift_text == ""
+    assert judge(sweep(widths=(32, 64))).drift_text.endswith("through 2 widths only")
     assert "no interval" in judge(sweep(seeds=1)).drift_text
