@@ -151,7 +151,9 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
             if errors:
                 break
     except KeyboardInterrupt:
-        say(f"interrupted; finished runs are kept, the same command goes on from them: {_command_line()}")
+        lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
+        missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
+        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {_command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     if errors:
         code = STORAGE

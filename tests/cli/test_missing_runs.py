@@ -46,3 +46,16 @@ def test_a_whole_sweep_says_nothing_of_missing_runs(made):
     (document,) = mupcheck("run", made / "lr.toml", "--out", made / "results", *HERE, "--json").json
     assert (document["missing_runs"], document["planned_runs"], document["missing"]) == (0, 6, "")
     assert "add widths" in document["reason"]
+
+
+def test_an_interrupted_sweep_says_how_much_is_missing_and_what_goes_on(copied, monkeypatch):
+    command = cut(copied, monkeypatch, "lr", 2)
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mupcheck.sweep.runner.execute", interrupted)
+    answer = mupcheck(*command)
+    assert answer.code == exits.INTERRUPTED
+    assert "interrupted with 2 of 6 runs missing; " in answer.err
+    assert answer.err.rstrip().endswith(" ".join(["mupcheck", *map(str, command)]))
