@@ -1,58 +1,81 @@
 """From the folder of a sweep to its answer: judge, print, and return the verdicts."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mupcheck.terminal.console import print_json, say
 
 if TYPE_CHECKING:
+    from mupcheck.coordinates.judge import Judgement
+    from mupcheck.learning_rates.drift import Transfer
     from mupcheck.results.reading import Results
 
+    Answer = TypeVar("Answer", Judgement, Transfer)
 
-def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool) -> dict[str, str]:
-    """Judge a sweep's folder, print the answer, and return the verdict of each parametrization."""
-    from mupcheck.results.reading import load_results
 
+def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool, command: str = "") -> dict[str, str]:
+    """Judge a sweep's folder, print the answer, and return the verdict of each parametrization.
+
+    Where runs are missing that is said first, with the command that completes the sweep: before the page, as the reason
+    of what cannot be told for that, and in JSON.
+    """
+    from mupcheck.results.reading import load_results, n_missing, say_incomplete
+
+    results = load_results(folder, tables=("runs", "coords" if kind == "coord" else "steps"))
+    troubles = [line for name in results.sweeps if (line := say_incomplete(results, name, command=command))]
+    for trouble in troubles:
+        say(f"cannot tell: {trouble}")
     if kind == "coord":
         from mupcheck.coordinates.judge import judge
         from mupcheck.terminal.judgement_page import as_document, print_judgement
 
-        judgements = judge(load_results(folder, tables=("runs", "coords")))
+        judgements = [_missing_first(each, results, command) for each in judge(results)]
         if as_json:
-            print_json(as_document(judgements))
+            document = as_document(judgements)
+            for record in document["summary"]:
+                record["missing_runs"] = n_missing(results, record["sweep"])
+                record["planned_runs"] = len(set(results.sweeps.get(record["sweep"], {}).get("run_ids", ())))
+            print_json(document)
         else:
             for judgement in judgements:
                 print_judgement(judgement, every=every)
-        return {judgement.parametrization: judgement.verdict for judgement in judgements}
-
-    from mupcheck.learning_rates.drift import transfer
-    from mupcheck.terminal.transfer_page import print_transfer
-
-    results = load_results(folder, tables=("runs", "steps"))
-    answers = transfer(results)
-    if as_json:
-        print_json([asdict(answer) for answer in answers])
+        verdicts = {judgement.parametrization: judgement.verdict for judgement in judgements}
     else:
-        for answer in answers:
-            print_transfer(answer)
-    return _without_pass({answer.parametrization: answer.verdict for answer in answers}, _troubles(results))
+        from mupcheck.learning_rates.drift import transfer
+        from mupcheck.terminal.transfer_page import print_transfer
+
+        answers = [_missing_first(each, results, command) for each in transfer(results)]
+        if as_json:
+            print_json([asdict(answer) for answer in answers])
+        else:
+            for answer in answers:
+                print_transfer(answer)
+        verdicts = {answer.parametrization: answer.verdict for answer in answers}
+    return _without_pass(verdicts) if troubles else verdicts
 
 
-def _troubles(results: "Results") -> list[str]:
-    """Say what of a sweep is not there to be judged."""
-    from mupcheck.coordinates.finding import say_missing
-    from mupcheck.results.reading import n_missing
+def _missing_first(answer: "Answer", results: "Results", command: str) -> "Answer":
+    """Return an answer that cannot tell with the runs that its sweep lacks as the first reason, if it lacks any."""
+    from mupcheck.results.reading import TO_COMPLETE, say_incomplete
 
-    lacking = {name: n_missing(results, name) for name in results.sweeps}
-    return [f"{say_missing(n, name)}; run the same command again" for name, n in lacking.items() if n]
+    missing = say_incomplete(results, answer.sweep, command=command)
+    if not missing:
+        return answer
+    lacking, _, how = missing.partition(TO_COMPLETE)
+    changes: dict[str, Any] = {}
+    if answer.verdict == "cannot tell":
+        rest = "" if "missing" in answer.reason else answer.reason
+        changes = {"reason": "; ".join(filter(None, (missing, rest))), "next_step": how}
+    if hasattr(answer, "missing") and answer.missing:
+        changes["missing"] = missing
+    if hasattr(answer, "findings"):
+        changes["findings"] = tuple(
+            replace(each, text=lacking, advice=how) if each.name == "missing runs" else each for each in answer.findings
+        )
+    return replace(answer, **changes)
 
 
-def _without_pass(verdicts: dict[str, str], troubles: Sequence[str]) -> dict[str, str]:
-    """Return the verdicts, with no pass or transfer where part of the sweep was not there to be judged."""
-    for trouble in troubles:
-        say(f"cannot tell: {trouble}")
-    if not troubles:
-        return verdicts
+def _without_pass(verdicts: dict[str, str]) -> dict[str, str]:
+    """Return the verdicts of a sweep that lacks runs: none of its passes or transfers is one."""
     return {name: "cannot tell" if verdict in ("pass", "transfers") else verdict for name, verdict in verdicts.items()}

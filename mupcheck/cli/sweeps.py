@@ -156,13 +156,17 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
             if errors:
                 break
     except KeyboardInterrupt:
-        say(f"interrupted; finished runs are kept, the same command goes on from them: {_command_line()}")
+        lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
+        missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
+        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {_command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     if errors:
         code = STORAGE
         if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
             raise typer.Exit(code)  # nothing to judge
-    verdicts = print_answer(plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False))
+    verdicts = print_answer(
+        plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False), command=_command_line()
+    )
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
         why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"
         say(f"the top-up ended undecided: {why}")

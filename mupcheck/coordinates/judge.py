@@ -1,6 +1,6 @@
 """The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any
@@ -13,9 +13,9 @@ from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, title_of
 from mupcheck.results.reading import Results, n_missing
-from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
+from mupcheck.theory.parametrization import Table, write_exponent
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
 FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
@@ -98,16 +98,6 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
     return judgements
-
-
-def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
-    """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
-    run = runs.iloc[0]
-    name = run["parametrization"]
-    found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)
-    if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
-        return found
-    return None
 
 
 def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
-from mupcheck.learning_rates.lr_curve import grid_rounding, interval, resample_curves
-from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, Optimum, distinct, find_optima
+from mupcheck.learning_rates.lr_curve import grid_floor, grid_rounding, interval, resample_curves
+from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.learning_rates.refine import next_lrs
 from mupcheck.learning_rates.robustness import (
@@ -26,15 +27,23 @@ from mupcheck.learning_rates.robustness import (
     lr_sensitivity,
     sensitivity_interval,
 )
+from mupcheck.learning_rates.verdict import MIN_WIDTHS, Line, changing_decay, conclude
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
-from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence, group_of, title_of
-from mupcheck.results.reading import Results
+from mupcheck.results.comparable import (
+    CONFIDENCE,
+    GROUP,
+    SAME_BY_MODE,
+    check_confidence,
+    find_rules,
+    group_of,
+    title_of,
+)
+from mupcheck.results.reading import Results, n_missing, say_incomplete
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
 # is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
 DRIFT_TOLERANCE = 0.25
 CLIPPING_ACTIVE = 0.1  # mean fraction of steps that were clipped
-MIN_WIDTHS = 3
 
 PROVENANCE = ("device", "torch", "commit")  # may differ, and is then noted
 
@@ -50,11 +59,21 @@ class Drift:
     confidence: float
     n_widths: int
     n_seeds: int
+    ci_grid: float | None = None  # half-width that the spacing of the lrs alone gives the interval
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """The answer for one parametrization. What is a tuple by width is in the order of `optima`."""
+    """The answer for one parametrization. What is a tuple by width is in the order of `optima`.
+
+    Attributes:
+        reason: one line that says why.
+        next_step: the most useful thing to do, "" where it transfers.
+        missing: how many runs are missing and what completes the sweep, if some of these are; else "".
+        missing_runs, planned_runs: of the whole sweep, whatever the parametrization; 0 where that is not known.
+        measured: how it was measured: what all runs share, with `widths`, `seeds`, `lrs` (of the sweep's grid),
+            `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`.
+    """
 
     sweep: str
     parametrization: str
@@ -75,11 +94,66 @@ class Transfer:
     verdict: str  # transfers, drifts or cannot tell
     reason: str
     notes: tuple[str, ...]
+    next_step: str
+    missing: str
+    missing_runs: int
+    planned_runs: int
+    measured: dict[str, Any]
 
     @property
     def title(self) -> str:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
+
+    @property
+    def how_measured(self) -> str:
+        """Say in one line of what the numbers are: sweep, table, widths, seeds, steps, data, lrs, loss, intervals."""
+        of, n_seeds = self.measured, len(self.measured["seeds"])
+        lrs = of["lrs"]
+        grid = f"{len(lrs)} lr{'s' * (len(lrs) != 1)}"
+        if lrs:
+            grid += f" from 2^{math.log2(lrs[0]):.4g} to 2^{math.log2(lrs[-1]):.4g}"
+        many = "width" if len(of["widths"]) == 1 else "widths"
+        parts = [
+            f"{self.sweep}: {self.title}",
+            f"{many} {', '.join(map(str, of['widths']))} (base {self.base_width})",
+            f"{n_seeds} seed{'s' * (n_seeds != 1)}",
+            f"{of['steps']} steps",
+            f"data {of['data']}",
+            grid + (f" and {of['added_lrs']} of a refinement" if of["added_lrs"] else ""),
+            " on ".join(filter(None, (str(of["dtype"]), " and ".join(of["device"])))),
+            self.loss_name,
+            f"{of['confidence']:.0%} intervals",
+        ]
+        return ", ".join(parts)
+
+    @property
+    def drift_text(self) -> str:
+        """Say the drift with its interval and what puts it in doubt, "" with one width.
+
+        No number where an optimum is at the edge of its grid: it is a bound of what lies beyond.
+        """
+        widths = [str(optimum.width) for optimum in self.optima if optimum.at_edge]
+        if self.drift.slope is None:
+            return ""
+        if widths:
+            return f"drift: not known, as the optimum of width {', '.join(widths)} is at the edge of the lr grid"
+        drift, ends = self.drift, "no interval"
+        if drift.ci_low is not None and drift.ci_high is not None:
+            ends = f"[{drift.ci_low:+.2f}, {drift.ci_high:+.2f}]"
+        text = f"drift {drift.slope:+.2f} {ends} octaves per doubling of width, of {self.loss_name}"
+        if len(self.optima) < MIN_WIDTHS:
+            text += f", through {len(self.optima)} widths only"
+        doubts = {
+            flag: [str(optimum.width) for optimum in self.optima if flag in optimum.flags]
+            for flag in GUARDS
+            if any(flag in optimum.flags for optimum in self.optima)
+        }
+        if self.missing:
+            text += "; in doubt: runs are missing"
+        elif doubts:
+            text += "; in doubt: " + ", ".join(f"{flag} at {', '.join(at)}" for flag, at in doubts.items())
+        return text
 
 
 def transfer(
@@ -92,8 +166,9 @@ def transfer(
     """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
 
     `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
-    tell`; also `cannot tell` when a guard was hit, with fewer than 3 widths, or with one seed. The other answers do not
-    enter the verdict; what cannot be computed is None and says why.
+    tell`; also `cannot tell` while runs of it are missing, when a guard was hit, with fewer than 3 widths, with one
+    seed, or where coupled weight decay changes with width. The other answers do not enter the verdict; what cannot be
+    computed is None and says why.
 
     Args:
         runs: the runs table; or what `load_results` returned, which brings its steps, and with its `sweep.json` the
@@ -107,6 +182,7 @@ def transfer(
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
     specs: dict[str, Mapping[str, Any]] = {}
+    results = runs if isinstance(runs, Results) else None
     if isinstance(runs, Results):
         specs = {name: spec for name, resolved in runs.sweeps.items() if "lrs" in (spec := resolved.get("spec", {}))}
         runs, steps = runs.runs, runs.steps if steps is None else steps
@@ -117,7 +193,14 @@ def transfer(
         group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
         initial_loss, lrs = float(np.log(group["vocab_size"].iloc[0])), common_lrs(optima)
         drift = fit_drift(optima, confidence=confidence)
-        verdict, reason = _judge(optima, drift, tolerance)
+        resolved = results.sweeps.get(key[0], {}) if results is not None else {}
+        spec = specs.get(key[0], {})
+        missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec) else ""
+        decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
+        line = Line(drift.slope, drift.ci_low, drift.ci_high, drift.ci_grid)
+        verdict, reason, next_step = conclude(
+            optima, line, tolerance, missing=missing, decay=decay, spec={"steps": int(group["steps"].iloc[0]), **spec}
+        )
         answer = Transfer(
             *key,
             base_width=int(group["base_width"].iloc[0]),
@@ -136,7 +219,12 @@ def transfer(
             wider_is_better=compare_widths(group, steps, confidence=confidence),
             verdict=verdict,
             reason=reason,
-            notes=(*_notes(group, optima), *_unbracketed(optima, specs.get(key[0], {}))),
+            notes=(*_notes(group, optima), *([] if missing else _unbracketed(optima, spec))),
+            next_step=next_step,
+            missing=missing,
+            missing_runs=0 if results is None else n_missing(results, key[0]),
+            planned_runs=len(set(resolved.get("run_ids", ()))),
+            measured=_measured(group, grids.get(key[0], lrs), confidence),
         )
         answers.append(answer)
     return answers
@@ -168,9 +256,36 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     slope = float(weights @ best)
     slopes = weights @ np.stack([draws.minima for draws in resampled])
     rounding = float(np.linalg.norm(weights * [grid_rounding(optimum.curve) for optimum, _ in found]))
-    low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
+    # a parabola's bias that widths share is lost here; what they do not share is no larger
+    floor = float(np.linalg.norm(weights * [grid_floor(optimum.curve) for optimum, _ in found]))
+    low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence, floor=floor)
+    grid = float(np.hypot(stats.norm.ppf((1 + confidence) / 2) * rounding, floor))
     intercept = float(best.mean() - slope * log2_width.mean())
-    return Drift(slope, low, high, intercept, confidence, len(found), n_seeds)
+    return Drift(slope, low, high, intercept, confidence, len(found), n_seeds, grid)
+
+
+def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any]) -> bool:
+    """Say whether one parametrization lacks a width, a seed or an lr that its sweep asks for."""
+    asked = {"width": set(spec.get("widths", ())), "seed": set(spec.get("seeds", ()))}
+    lacks = any(not wanted <= set(runs[column]) for column, wanted in asked.items())
+    return lacks or any("incomplete" in optimum.flags for optimum in optima)
+
+
+def _measured(runs: pd.DataFrame, grid: Sequence[float], confidence: float) -> dict[str, Any]:
+    """Return what the runs of a group share, and over what they range; in plain types, None for what is not there."""
+    first = runs.iloc[0]
+    shared = {name: first[name] for name in (*SAME, *SAME_BY_MODE[first["mode"]])}
+    known = {name: value for name, value in shared.items() if not pd.isna(value)}
+    plain = {name: getattr(known.get(name), "item", lambda name=name: known.get(name))() for name in shared}
+    beyond = {(width, x) for width, x in zip(runs["width"], runs["log2_lr"], strict=True) if x not in set(grid)}
+    return plain | {
+        "widths": tuple(sorted({int(width) for width in runs["width"]})),
+        "seeds": tuple(sorted({int(seed) for seed in runs["seed"]})),
+        "lrs": tuple(2.0**x for x in sorted(grid)),
+        "added_lrs": len(beyond),
+        "confidence": confidence,
+        **{name: tuple(map(str, distinct(runs[name]))) if name in runs else () for name in ("torch", "device")},
+    }
 
 
 def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
@@ -207,24 +322,3 @@ def _unbracketed(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[str
             why = search.reason or "the search was not finished; run the same command again"
             notes.append(f"width {search.width}: the optimum is not bracketed to {precision:g} octaves: {why}")
     return notes
-
-
-def _judge(optima: Sequence[Optimum], drift: Drift, tolerance: float) -> tuple[str, str]:
-    """Verdict and its reason; every reason for `cannot tell` ends in what to do."""
-    doubts = []
-    for guard, advice in GUARDS.items():
-        hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
-        if hit:
-            doubts.append(f"width {', '.join(hit)}: {advice}")
-    if len(optima) < MIN_WIDTHS:
-        doubts.append(f"{len(optima)} width(s) where at least {MIN_WIDTHS} are needed; add widths")
-    if max(optimum.n_seeds for optimum in optima) == 1:
-        doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
-    if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
-        return "cannot tell", ". ".join(doubts)
-    measured = f"drift {drift.slope:+.2f} [{drift.ci_low:+.2f}, {drift.ci_high:+.2f}] octaves per doubling of width"
-    if -tolerance <= drift.ci_low and drift.ci_high <= tolerance:
-        return "transfers", f"{measured}, within +-{tolerance:g}"
-    if drift.ci_low > tolerance or drift.ci_high < -tolerance:
-        return "drifts", f"{measured}, outside +-{tolerance:g}"
-    return "cannot tell", f"{measured}, an interval across +-{tolerance:g}; add seeds, or widths over a wider range"

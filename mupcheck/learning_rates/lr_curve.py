@@ -11,11 +11,13 @@ n seeds only. On simulated lopsided curves with 3 to 5 seeds a nominal 90% inter
 curves refined to a quarter octave 89-95%; bootstrap percentiles with the square root alone cover 68-88%. A part of that
 is repeated in tests/learning_rates/test_drift.py. The interval of one optimum covers as much where the seeds' noise
 dominates; it leaves out the bias of a parabola on a lopsided curve, about 0.1 octave at one octave between lrs, which
-widths share and which the drift therefore loses.
+widths share and which the drift therefore loses. Seeds that happen to agree do not show that bias, so no interval of an
+optimum is narrower than it (`grid_floor`), nor one of a drift than what widths need not share of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,9 @@ FIT_OCTAVES = 1.5
 N_RESAMPLES = 1000
 RESAMPLE_SEED = 0
 SAME_LR = 1e-9  # octaves
+# Octaves by which a parabola through points one octave apart is off on curves as lopsided as measured ones: the third
+# derivative is some 0.7 of the second, and a sixth of that ratio is its error there. It grows as the spacing squared.
+FIT_BIAS = 0.1
 
 
 @dataclass(frozen=True)
@@ -138,13 +143,48 @@ def grid_rounding(curve: Sequence[Point]) -> float:
     return max((float(abs(x[j] - x[i])) for j in neighbours), default=0.0) / float(np.sqrt(12))
 
 
+def grid_floor(curve: Sequence[Point]) -> float:
+    """Least half-width (octaves) of a minimum's interval, however well the seeds agree.
+
+    FIT_BIAS for the spread of the points that the parabola goes through; half a grid step where seeds are copies of one
+    another, which say nothing of the noise. 0 where `grid_rounding` stands for the grid.
+    """
+    x, losses = mean_curve(curve)
+    i = int(losses.argmin())
+    if not 0 < i < len(x) - 1 or not np.isfinite(losses[i - 1 : i + 2]).all():
+        return 0.0
+    if copied_seeds(curve):
+        return float(max(x[i] - x[i - 1], x[i + 1] - x[i])) / 2
+    ahead = np.abs(x - x[i])
+    fitted = ahead[np.isfinite(losses) & ((ahead < FIT_OCTAVES) | (np.abs(np.arange(len(x)) - i) <= 1))]
+    return FIT_BIAS * float(np.sum(fitted**4) / np.sum(fitted**2))
+
+
+def copied_seeds(curve: Sequence[Point]) -> tuple[int, ...]:
+    """Return the seeds that have the losses of another one at every lr both ran, to the last bit; () where none do."""
+    by_seed: dict[int, dict[float, float | None]] = {}
+    alike: dict[tuple[float, float], list[int]] = {}
+    for point in curve:
+        for seed, loss in point.seed_losses:
+            by_seed.setdefault(seed, {})[point.log2_lr] = loss
+            if loss is not None:  # runs that diverged are alike in that alone
+                alike.setdefault((point.log2_lr, loss), []).append(seed)
+    copies = set()
+    for one, other in {pair for seeds in alike.values() for pair in combinations(seeds, 2)}:
+        shared = by_seed[one].keys() & by_seed[other].keys()
+        if all(by_seed[one][x] == by_seed[other][x] for x in shared):
+            copies |= {one, other}
+    return tuple(sorted(copies))
+
+
 def interval(
-    estimate: float, resampled: Floats, *, n_seeds: int, rounding: float, confidence: float
+    estimate: float, resampled: Floats, *, n_seeds: int, rounding: float, confidence: float, floor: float = 0.0
 ) -> tuple[float | None, float | None]:
     """Interval of an estimate from its values [resample] under resampled seeds; None, None with one seed.
 
-    The top of this file says how. `rounding` is a standard deviation, independent of the seeds, to be added. None, None
-    also where more resamples have no number than the interval may leave out on one side.
+    The top of this file says how. `rounding` is a standard deviation, independent of the seeds, to be added, and
+    `floor` the least half-width. None, None also where more resamples have no number than the interval may leave out on
+    one side.
     """
     known = resampled[np.isfinite(resampled)]
     level = (1 + confidence) / 2
@@ -152,6 +192,7 @@ def interval(
         return None, None
     spread = np.sqrt(np.mean((known - estimate) ** 2) * n_seeds / (n_seeds - 1))
     half = float(np.hypot(stats.t.ppf(level, n_seeds - 1) * spread, stats.norm.ppf(level) * rounding))
+    half = max(half, floor)
     return estimate - half, estimate + half
 
 

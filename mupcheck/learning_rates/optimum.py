@@ -15,7 +15,9 @@ from scipy import stats
 from mupcheck.learning_rates.lr_curve import (
     Floats,
     Point,
+    copied_seeds,
     fit_minimum,
+    grid_floor,
     grid_rounding,
     interval,
     loss_at,
@@ -37,8 +39,10 @@ RESULTS = ("run_id", "kind", "rules_hash", "status", "train_loss", "val_loss", "
 
 # A guard at any width makes the verdict `cannot tell`. DIVERGENCE alone does not: it brackets the optimum.
 DIVERGENCE = "next to divergence"
+EDGES = ("low edge", "high edge")  # the optimum may lie beyond the grid, anywhere
 GUARDS = {
     "incomplete": "runs are missing for some lr and seed; finish the sweep",
+    "copied seeds": "seeds gave the same losses, which shows no noise; let the seed reach weights and batches",
     "no finite lr": "a seed diverged at every lr; add lower lrs",
     "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
@@ -52,7 +56,10 @@ GUARDS = {
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE."""
+    """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE.
+
+    An interval has no end on the side of the grid's edge that the optimum lies at.
+    """
 
     sweep: str
     parametrization: str
@@ -62,12 +69,23 @@ class Optimum:
     log2_lr: float | None
     ci_low: float | None
     ci_high: float | None
-    loss: float | None  # nats per token at log2_lr
+    loss: float | None  # nats per token at log2_lr: on the parabola, so it may lie below all that was measured
     loss_name: str  # val_loss or train_loss
     flags: tuple[str, ...]
     n_seeds: int
     n_lrs: int
     curve: tuple[Point, ...]  # by rising lr
+
+    @property
+    def at_edge(self) -> bool:
+        """Say whether the optimum lies at an edge of the lr grid, and so perhaps beyond."""
+        return any(flag in EDGES for flag in self.flags)
+
+    @property
+    def lowest(self) -> Point | None:
+        """Return the lr with the lowest mean loss that was measured, None where no lr is without divergence."""
+        finite = [(point.loss, point) for point in self.curve if point.loss is not None]
+        return min(finite, key=lambda each: each[0])[1] if finite else None
 
 
 class Grid(NamedTuple):
@@ -160,13 +178,23 @@ def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: f
         best, upward = fit_minimum(x, losses[None])
         log2_lr = float(best[0])
         rounding = grid_rounding(curve)
-        low, high = interval(log2_lr, resampled.minima, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
+        low, high = interval(
+            log2_lr,
+            resampled.minima,
+            n_seeds=n_seeds,
+            rounding=rounding,
+            confidence=confidence,
+            floor=grid_floor(curve),
+        )
         loss = loss_at(curve, log2_lr)
         lowest = resampled.losses.argmin(axis=1)
         at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
         flags += _shape_flags(losses, bool(upward[0]), near_edge=at_edge > (1 - confidence) / 2)
         if n_seeds > 1 and not _rises_beyond_noise(curve, int(losses.argmin()), confidence):
             flags.append("within noise")
+        if copied_seeds(curve):
+            flags.append("copied seeds")
+        low, high = (None if "low edge" in flags else low), (None if "high edge" in flags else high)
     else:
         flags.append("no finite lr")
     sweep, parametrization, optimizer, mode = (str(cells[name].iloc[0]) for name in GROUP)

@@ -13,7 +13,16 @@ from itertools import combinations
 
 import numpy as np
 
-from mupcheck.learning_rates.lr_curve import Floats, Point, Resampled, interpolate, interval, loss_at, resample_curves
+from mupcheck.learning_rates.lr_curve import (
+    Floats,
+    Point,
+    Resampled,
+    grid_floor,
+    interpolate,
+    interval,
+    loss_at,
+    resample_curves,
+)
 from mupcheck.learning_rates.optimum import Optimum
 
 MIN_SHARED_LRS = 3  # fewer points have no shape to agree in
@@ -48,6 +57,8 @@ class Agreement:
 def find_penalties(optima: Sequence[Optimum], *, confidence: float) -> tuple[Penalty, ...]:
     """Return the penalty of every source with every target, from the mean curves; 0 on the diagonal by definition.
 
+    None where the optimum of source or target lies at the edge of its grid: where it is beyond is not known, nor what
+    it costs, not even at its own width.
     The interval is made for the signed square root of the penalty, which around an optimum is as normal as the distance
     between the two optima is, and squared again: the penalty itself has a floor at 0.
     """
@@ -74,6 +85,8 @@ def _penalty(
     ends = source.width, target.width
     if source.log2_lr is None or target.log2_lr is None or target.loss is None:
         return Penalty(*ends, None, None, f"width {ends[source.log2_lr is not None]} has no optimum")
+    if beyond := [optimum.width for optimum in (source, target) if optimum.at_edge]:
+        return Penalty(*ends, None, None, f"the optimum of width {beyond[0]} is at the edge of its lr grid")
     if source is target:
         return Penalty(*ends, 0.0, 0.0, "", 0.0, 0.0)
     loss = loss_at(target.curve, source.log2_lr)
@@ -85,13 +98,24 @@ def _penalty(
     root = _signed_root(np.array([nats]), np.array([source.log2_lr - target.log2_lr]))[0]
     at_source = interpolate(target_draws.x, target_draws.losses, source_draws.minima)
     roots = _signed_root(at_source - target_draws.lowest, source_draws.minima - target_draws.minima)
-    low, high = interval(root, roots, n_seeds=n_seeds, rounding=0.0, confidence=confidence)
+    floor = _root_floor(source, target)
+    low, high = interval(root, roots, n_seeds=n_seeds, rounding=0.0, confidence=confidence, floor=floor)
     percent = 100 * nats / target.loss
     if low is None or high is None:
         reason = "one seed" if n_seeds < 2 else f"width {target.width} diverges close to it"
         return Penalty(*ends, nats, percent, f"no interval: {reason}")
     least = 0.0 if low <= 0 <= high else min(low**2, high**2)
     return Penalty(*ends, nats, percent, "", least, max(low**2, high**2))
+
+
+def _root_floor(source: Optimum, target: Optimum) -> float:
+    """Return the root of what it costs the target to be off by as much as the grid leaves open of both optima."""
+    if target.log2_lr is None or target.loss is None:
+        return 0.0
+    octaves = float(np.hypot(grid_floor(source.curve), grid_floor(target.curve)))
+    losses = (loss_at(target.curve, target.log2_lr + sign * octaves) for sign in (-1, 1))
+    rises = [loss - target.loss for loss in losses if loss is not None]
+    return max(0.0, *rises, 0.0) ** 0.5
 
 
 def _signed_root(nats: Floats, octaves: Floats) -> Floats:

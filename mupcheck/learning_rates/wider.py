@@ -139,7 +139,8 @@ def _judge(comparisons: tuple[Comparison, ...]) -> WiderIsBetter:
     if not compared:
         return WiderIsBetter("cannot tell", None, "no lr at which two widths finished; add lrs they share", comparisons)
     better, tenths = sum(sum(c.better) for c in compared), sum(len(c.better) for c in compared)
-    told = f"better beyond the noise in {better} of {tenths} tenths of training, worse in none"
+    parts = "tenths" if all(len(c.better) == TENTHS for c in compared) else "parts"  # of few steps there are fewer
+    told = f"better beyond the noise in {better} of {tenths} {parts} of training, worse in none"
     if 2 * better > tenths:
         return WiderIsBetter("holds", share, told, comparisons)
     return WiderIsBetter("cannot tell", share, f"{told}; add seeds", comparisons)

@@ -13,10 +13,7 @@ from torch import Tensor
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
 from mupcheck.spec.run import RunSpec
-from mupcheck.theory.parametrization import MULTIPLIER_SITES, Factors, Role, factors
-
-# Weight decay pulls matrices towards 0; gains, filters and gate scalars have no reason to be there.
-DECAYED = frozenset({Role.EMBEDDING, Role.READOUT, Role.HIDDEN, Role.GATE})
+from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, Role, factors
 
 
 @dataclass(frozen=True)

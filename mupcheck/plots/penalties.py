@@ -89,7 +89,12 @@ def _draw_cell(panel: Axes, penalty: Penalty, scale: mpl.colors.Normalize, x: in
 
 def _shortly(reason: str) -> str:
     """Return a reason that fits a cell."""
-    for word, short in (("diverges", "diverges"), ("outside", "not in its grid"), ("no optimum", "no optimum")):
+    for word, short in (
+        ("diverges", "diverges"),
+        ("outside", "not in its grid"),
+        ("no optimum", "no optimum"),
+        ("edge", "edge of grid"),
+    ):
         if word in reason:
             return short
     return ""

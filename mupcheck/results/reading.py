@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # a run that records every step, has some 2,000 rows a step.
 MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
 MAX_BYTES = 2**30
+SAME_COMMAND = "run the same command again"
+TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,19 @@ def n_missing(results: Results, sweep: str) -> int:
     """Return how many runs a sweep asked for that are not there, of whatever parametrization."""
     there = results.runs.loc[results.runs["sweep"] == sweep, "run_id"]
     return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
+
+
+def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
+    """Say how many of a sweep's runs are missing and what completes it, "" where all are there.
+
+    Args:
+        command: the one that trains what is missing, where it is known.
+    """
+    lacking, planned = n_missing(results, sweep), len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
+    if not lacking:
+        return ""
+    are = "is" if lacking == 1 else "are"
+    return f"{lacking} of {planned} runs of {sweep} {are} missing{TO_COMPLETE}{command or SAME_COMMAND}"
 
 
 def finished_runs(folder: str | Path) -> set[str]:

@@ -1,16 +1,40 @@
-"""What a person sees of a judgement on transfer: optima, what each costs the other widths, the verdict and the rest."""
+"""What a person sees of a judgement on transfer: how it was measured, optima, their costs, the verdict and the rest."""
 
 from collections.abc import Iterator
 
 from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.penalty import Penalty
+from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
 
 
 def print_transfer(answer: Transfer) -> None:
-    """Print one parametrization's optimum per width, what each optimum costs the other widths, verdict and the rest."""
+    """Print one parametrization: title, optimum per width, what each costs the other widths, verdict and the rest."""
     out = console()
-    table = table_of("width", "best lr", "log2 lr", "interval", "loss", "lr sensitivity", "diverges from", "flags")
+    out.print(answer.how_measured, soft_wrap=True)
+    _print_optima(answer)
+    if len(answer.optima) > 1:
+        _print_costs(answer)
+    out.print(f"{answer.title}:", styled(answer.verdict), soft_wrap=True)
+    lines = [answer.reason, answer.drift_text]
+    if answer.reason.startswith("drift"):
+        lines = [answer.reason]
+    # of one width there is nothing more to say, and what is said while runs are missing changes with them
+    beside = () if len(answer.optima) == 1 or answer.missing else _beside_the_verdict(answer)
+    for line in dict.fromkeys(filter(None, lines)):
+        out.print(f"  {line}", soft_wrap=True)
+    if answer.next_step:
+        out.print(f"  next: {answer.next_step}", soft_wrap=True)
+    for line in (*beside, *answer.notes):
+        out.print(f"  {line}", soft_wrap=True)
+
+
+def _print_optima(answer: Transfer) -> None:
+    level = f"{answer.measured['confidence']:.0%} interval"
+    columns = ("width", "best lr", "log2 lr", level, "fitted loss", "lowest measured", "lr sensitivity", "diverges")
+    table = table_of(*columns, "flags")
+    table.padding = (0, 1, 0, 0)  # nine columns in the width of a pipe
     by_width = zip(
         answer.optima, answer.lr_sensitivity, answer.lr_sensitivity_ci, answer.divergence.log2_lr, strict=True
     )
@@ -22,11 +46,23 @@ def print_transfer(answer: Transfer) -> None:
             number(optimum.log2_lr, "+.2f"),
             interval_text(optimum.ci_low, optimum.ci_high, "+.2f"),
             number(optimum.loss, ".4f"),
+            _lowest(optimum),
             number(sensitivity, ".3f") + " " + interval_text(*sensitivity_ci, ".3f"),
             f"> 2^{highest:.4g}" if threshold is None else f"2^{threshold:.4g}",
             ", ".join(optimum.flags),
         )
-    out.print(table)
+    console().print(table)
+
+
+def _lowest(optimum: Optimum) -> str:
+    """Write the lowest mean loss that was measured, and at which lr."""
+    point = optimum.lowest
+    return "?" if point is None else f"{number(point.loss, '.4f')} at 2^{point.log2_lr:.4g}"
+
+
+def _print_costs(answer: Transfer) -> None:
+    """Print what each width's best lr costs every width, and why where that is not known."""
+    out = console()
     widths = [optimum.width for optimum in answer.optima]
     costs = table_of("nats lost at", *(f"the best lr of {width}" for width in widths))
     unknown: dict[str, None] = {}
@@ -37,19 +73,11 @@ def print_transfer(answer: Transfer) -> None:
     out.print(costs)
     for reason in unknown:
         out.print(f"?: {reason}", soft_wrap=True)
-    out.print(f"{answer.title}:", styled(answer.verdict), soft_wrap=True)
-    drift = answer.drift
-    interval = interval_text(drift.ci_low, drift.ci_high, "+.2f")
-    measured = f"drift {number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
-    if answer.reason.startswith("drift"):
-        measured = answer.reason
-    for line in dict.fromkeys((measured, answer.reason, *_beside_the_verdict(answer), *answer.notes)):
-        out.print(f"  {line}", soft_wrap=True)
 
 
 def _beside_the_verdict(answer: Transfer) -> Iterator[str]:
     """Yield a line for each of what does not enter the verdict on transfer."""
-    divergence, fast, wider = answer.divergence, answer.fast_transfer, answer.wider_is_better
+    divergence, fast = answer.divergence, answer.fast_transfer
     if divergence.slope is None:
         yield f"drift of divergence: cannot tell, {divergence.reason}"
     else:
@@ -72,8 +100,19 @@ def _beside_the_verdict(answer: Transfer) -> Iterator[str]:
         if each.value is not None
     ]
     yield f"fast transfer: {names[fast.useful]}, {'; '.join([*exponents, fast.reason])}"
-    share = "" if wider.share is None else f" (lower at {wider.share:.0%} of steps)"
-    yield f"wider is better: {wider.verdict}{share}, {wider.reason}"
+    yield _wider(answer)
+
+
+def _wider(answer: Transfer) -> str:
+    """Say whether wider is better, and over what its shares and tenths are counted."""
+    wider = answer.wider_is_better
+    compared = [each for each in wider.comparisons if each.share is not None]
+    if wider.share is None or not compared:
+        return f"wider is better: {wider.verdict}, {wider.reason}"
+    n_pairs, n_parts = len({(each.narrow, each.wide) for each in compared}), max(len(each.nats) for each in compared)
+    over = f"{len(compared)} comparisons at one lr each, of {n_pairs} pair{'s' * (n_pairs > 1)} of widths"
+    over += f", in {n_parts} {'tenths' if n_parts == TENTHS else 'parts'} of training"
+    return f"wider is better: {wider.verdict} (lower at {wider.share:.0%} of steps; {over}), {wider.reason}"
 
 
 def _cost(penalty: Penalty, *, among: int) -> str:

@@ -27,6 +27,8 @@ class Role(StrEnum):
     GATE_SCALAR = "gate_scalar"
 
 
+# Weight decay pulls matrices towards 0; gains, filters and gate scalars have no reason to be there.
+DECAYED = frozenset({Role.EMBEDDING, Role.READOUT, Role.HIDDEN, Role.GATE})
 MODES = ("head-dim", "heads")
 OPTIMIZERS = ("adamw", "sgd")
 MULTIPLIER_SITES = ("logits", "o_raw", "mixer_out")
@@ -218,6 +220,12 @@ def factors(table: Table, role: Role, *, optimizer: str, mode: str, m: float, de
     rule = table.rule(role, optimizer=optimizer, mode=mode)
     decay = m**-rule.lr if decay_mode == "independent" else 1.0
     return Factors(m**rule.init, m**rule.lr, m**rule.eps, m**rule.multiplier, decay)
+
+
+def decay_exponents(table: Table, *, optimizer: str, mode: str) -> dict[Role, float]:
+    """Return by which power of width lr * weight_decay grows with coupled decay, of the roles where it is not 0."""
+    rules = {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role if role in DECAYED}
+    return {role: rule.lr for role, rule in rules.items() if rule.lr}
 
 
 def rules_hash(table: Table, *, optimizer: str, mode: str) -> str:

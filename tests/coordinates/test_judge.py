@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from planted_slopes import EFFECTIVE, FREE, RESIDUAL, judge_one, make_coords, make_runs, results
 
-from mupcheck.coordinates.judge import find_rules, judge, seeds_needed
+from mupcheck.coordinates.judge import judge, seeds_needed
 from mupcheck.coordinates.slopes import fit_slopes
+from mupcheck.results.comparable import find_rules
 from mupcheck.theory.parametrization import TABLES, rules_hash, table_to_json
 from mupcheck.theory.rules_file import parse_table
 

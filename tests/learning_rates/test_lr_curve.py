@@ -7,8 +7,10 @@ from planted_curves import curve_of
 from mupcheck.learning_rates.lr_curve import (
     FIT_OCTAVES,
     Point,
+    copied_seeds,
     draw_seeds,
     fit_minimum,
+    grid_floor,
     grid_rounding,
     interpolate,
     interval,
@@ -134,3 +136,24 @@ def test_an_interval_needs_numbers_from_nearly_all_resamples():
     assert interval(0.5, values, n_seeds=3, rounding=0, confidence=0.9)[0] is not None
     few = np.where(np.arange(100) < 6, np.nan, values)
     assert interval(0.5, few, n_seeds=3, rounding=0, confidence=0.9) == (None, None)
+
+
+def test_the_floor_of_an_interval_grows_with_the_spacing_that_a_parabola_spans():
+    def floor(spacing):
+        x = np.arange(-8, -4 + spacing / 2, spacing)
+        return grid_floor(curve_of(x, [(x + 6) ** 2, (x + 6) ** 2 + 1]))
+
+    assert [floor(1.0), floor(2.0)] == pytest.approx([0.1, 0.4])
+    assert [floor(0.25), floor(0.5)] == pytest.approx([0.1, 0.1], abs=0.03)  # as far to either side, however fine
+    x = np.arange(3.0)
+    assert grid_floor(curve_of(x, [[2, 1, np.inf]])) == grid_floor(curve_of(x, [[1, 2, 3]])) == 0  # `grid_rounding`
+    assert grid_floor(curve_of(x, [[2, 1, 2], [2, 1, 2]])) == 0.5
+
+
+def test_copies_of_seeds_are_found_and_dead_ones_are_none():
+    x, inf = np.arange(3.0), np.inf
+    assert copied_seeds(curve_of(x, [[2, 1, 2], [2, 1, 2], [3, 1, 2]])) == (0, 1)
+    assert copied_seeds(curve_of(x, [[2, 1, inf], [2, 1, inf]])) == (0, 1)
+    assert copied_seeds(curve_of(x, [[inf, inf, inf], [inf, inf, inf]])) == ()
+    assert copied_seeds(curve_of(x, [[2, 1, np.nan], [np.nan, np.nan, 2]])) == ()
+    assert copied_seeds(curve_of(x, [[2, 1, 2]])) == ()

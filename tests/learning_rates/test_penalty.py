@@ -113,3 +113,14 @@ def test_agreement_is_over_lrs_that_both_widths_finished():
     (none,) = find_agreements([parabolas(0.0)[0], optimum_of(64, X + 0.5, wide[None])], confidence=0.9)
     assert (none.rms, none.ci_high, none.n_lrs) == (None, None, 0)
     assert f"{MIN_SHARED_LRS} are needed" in none.reason
+
+
+def test_costs_at_the_edge_of_a_grid_are_not_known():
+    """The best lr of such a width lies beyond the grid, at a cost that nobody measured."""
+    inside, *_ = parabolas(0.0, noise=0.1)
+    edge = optimum_of(64, X, 2 + 0.1 * (X + 10.2) ** 2 + np.zeros((4, 1)), flags=("low edge",))
+    for source, target in ((64, 64), (64, 32), (32, 64)):
+        found = penalty_of([inside, edge], source, target)
+        assert (found.nats, found.percent, found.ci_low, found.ci_high) == (None,) * 4
+        assert found.reason == "the optimum of width 64 is at the edge of its lr grid"
+    assert penalty_of([inside, edge], 32, 32).nats == 0

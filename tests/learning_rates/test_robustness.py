@@ -101,3 +101,13 @@ def test_a_threshold_beyond_the_grid_is_said_and_not_made_up():
     assert "lowest lr diverges at width 128" in dead.reason
     one = fit_divergence(optima_with_cliffs(-1.0, n_seeds=1), confidence=0.9)
     assert (one.slope, one.ci_low, one.reason) == (-1, None, "one seed; add seeds")
+
+
+def test_a_sensitivity_is_never_below_nothing():
+    """Two seeds that disagree give a wide interval, but a mean of rises has no place below 0."""
+    apart = np.stack([2 + 0.02 * (X + 9) ** 2, 2 + 0.02 * (X + 3) ** 2])
+    low, high = sensitivity_interval(curve_of(X, apart), 9.0, X.tolist(), confidence=0.9)
+    assert low == 0 < high
+    # losses above where training began count as that, at the minimum too
+    blown = curve_of([-2, -1], [[5.0, 9.0], [9.0, 9.0]])
+    assert lr_sensitivity(blown, initial_loss=5.5) == pytest.approx((0 + 0.25) / 2)

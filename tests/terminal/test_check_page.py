@@ -301,7 +301,12 @@ def test_lr_sweeps_are_judged_too(tmp_path, monkeypatch):
     """Transfers, drifts and cannot tell are answers; a file that expects one of them makes another a failure."""
     part = plant(kind="lr", expect="transfers")
     runs = [
-        part.runs.assign(lr=2.0**e, log2_lr=e, train_loss=1 + (e + 8) ** 2 / 9, run_id=part.runs["run_id"] + str(e))
+        part.runs.assign(
+            lr=2.0**e,
+            log2_lr=e,
+            train_loss=1 + (e + 8) ** 2 / 9 + part.runs["seed"] / 100,  # seeds that agree, and are no copies
+            run_id=part.runs["run_id"] + str(e),
+        )
         for e in (-10.0, -9.0, -8.0, -7.0, -6.0)
     ]
     lr = replace(part, runs=pd.concat(runs), coords=part.coords.iloc[:0])
