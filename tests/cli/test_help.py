@@ -47,7 +47,7 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     if command == "plot":
         assert example == ["plot", "results/"]
-        monkeypatch.setattr("mupcheck.plots.plot_results", lambda path: [path])
+        monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
     if command == "gates":
         assert example == ["gates", "results/coord"]
         monkeypatch.chdir(made)
