@@ -12,7 +12,7 @@ from mupcheck.terminal.console import print_json, say
 
 def plot(
     path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
-    out: Annotated[Path | None, option("--out", "Folder for the figures. (default: figures/ in each sweep's folder)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures. (default: figures/ in each sweep's folder)", show_default=False)] = None,
     only: Annotated[str | None, option("--only", "Figures by name or pattern, such as loss_vs_lr,coords_*. (default: the few that answer)")] = None,
     every: Annotated[bool, typer.Option("--all", help="Draw every figure there is, not only the few that answer.")] = False,
     json: Json = False,

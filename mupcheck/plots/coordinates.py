@@ -35,6 +35,7 @@ from mupcheck.plots.panels import (
 )
 
 MOST_ROWS = 6  # of sites on a page with several parametrizations
+ZERO, NOT_FINITE = "1", "x"  # marks at a panel's edge
 STEEP = -50.0  # drawn for the lower end of "at most"
 MEANING = {
     "activation": "size of activations",
@@ -174,19 +175,19 @@ def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats) -> l
     entries.append(Line2D([], [], color=canvas.INK, linestyle=canvas.DASHED, linewidth=0.9, label="required"))
     entries.append(Patch(color=canvas.FAINT, label="± tolerance"))
     if not np.isfinite(values[2]).all():
-        entries.append(canvas.handle("zero", color=canvas.GREY, marker="v"))
-        entries.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker="^"))
+        entries.append(canvas.handle("zero", color=canvas.GREY, marker=ZERO))
+        entries.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker=NOT_FINITE))
     return entries
 
 
 def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], color: canvas.Color, mark: str) -> None:
     """Draw one step [2, point] of all panels: seeds as points, means as lines, at the edge what has no logarithm."""
-    marks: dict[str, list[Floats]] = {".": [], "v": [], "^": []}
+    marks: dict[str, list[Floats]] = {".": [], ZERO: [], NOT_FINITE: []}
     lines = []
     for panel, (x, y) in zip(panels, shown, strict=True):
         at = np.stack([panel.x(x), panel.y(y)])  # [2, point]
         finite, zero = np.isfinite(y), y == -inf
-        for marker, chosen in ((".", finite), ("v", zero), ("^", ~finite & ~zero)):
+        for marker, chosen in ((".", finite), (ZERO, zero), (NOT_FINITE, ~finite & ~zero)):
             marks[marker].append(at[:, chosen])
         widths = np.unique(x[finite])
         means = np.array([y[finite & (x == width)].mean() for width in widths])
@@ -194,8 +195,8 @@ def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], col
     for (marker, parts), size, label in zip(marks.items(), (4, 3.5, 3.5), ("seeds", "zero", "not finite"), strict=True):
         x, y = np.concatenate(parts, axis=1)
         if len(x):
-            alpha = 0.6 if marker == "." else 1
-            page.plot(x, y, marker, color=color, alpha=alpha, markersize=size, markeredgewidth=0, label=label)
+            alpha, edge = (0.6, 0) if marker == "." else (1, 0.8)
+            page.plot(x, y, marker, color=color, alpha=alpha, markersize=size, markeredgewidth=edge, label=label)
     canvas.draw_segments(page, lines, color=color, linewidth=1.1, zorder=2, label="means")
     page.plot(*np.concatenate(lines).T, mark, color=color, markersize=2.8, markeredgewidth=0, label="mean")
 

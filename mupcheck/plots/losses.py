@@ -12,7 +12,7 @@ from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.lr_curve import Point
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.plots import canvas
-from mupcheck.plots.frame import Caption, cut, frame
+from mupcheck.plots.frame import Caption, cut, frame, text_inches
 from mupcheck.plots.optima import describe_drift, draw_optimum
 
 MIN_NATS = 0.5  # of a loss axis, so that flat looks flat
@@ -53,6 +53,8 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
             panel = pair[shifted]
             panel.set_xlim(xlim)
             _set_limits(panel, limits, upward=not shifted)
+            if not losses:
+                _say_none(panel)
             for optimum in answer.optima:
                 look, line = looks[optimum.width], lines[optimum.width]
                 _draw_curve(panel, optimum, *look, shifted=shifted)
@@ -78,8 +80,9 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
 def _handles(looks: Mapping[int, tuple[canvas.Color, str]], points: Sequence[Point], *, flagged: bool) -> list[Line2D]:
     """Return the legend entries for what is drawn."""
     entries = [canvas.handle(f"width {w}", color=color, marker=mark, line=True) for w, (color, mark) in looks.items()]
-    entries.append(canvas.handle("one seed", color=canvas.GREY, marker="."))
-    entries.append(canvas.handle("optimum, interval", color=canvas.GREY, marker="D"))
+    if any(point.n_diverged < len(point.seed_losses) for point in points):
+        entries.append(canvas.handle("one seed", color=canvas.GREY, marker="."))
+        entries.append(canvas.handle("optimum, interval", color=canvas.GREY, marker="D"))
     if flagged:
         entries.append(canvas.handle("with a flag", color=canvas.GREY, marker="D", hollow=True))
     found = {point.n_diverged == len(point.seed_losses) for point in points if point.n_diverged}
@@ -107,6 +110,13 @@ def _place_panels(n_answers: int, *, above: float, below: float) -> tuple[Figure
         upper = canvas.add_panel(figure, left, bottom + heights[1] + GAP_Y, width, heights[0])
         panels.append((upper, canvas.add_panel(figure, left, bottom, width, heights[1])))
     return figure, panels
+
+
+def _say_none(panel: Axes) -> None:
+    """Say in a panel without losses that there are none, in place of numbers on its axis."""
+    panel.set_yticks([])
+    style: dict[str, Any] = {"transform": panel.transAxes, "color": canvas.GREY, "ha": "center", "va": "center"}
+    panel.text(0.5, 0.5, "no loss to show", **style)
 
 
 def _name_lines(panel: Axes, at: Mapping[int, float], looks: Mapping[int, tuple[canvas.Color, str]]) -> None:
@@ -137,8 +147,10 @@ def _write_head(panel: Axes, answer: Transfer) -> None:
     canvas.write_above(panel, name, up=0.37, fontweight="bold", fontsize=canvas.NORMAL + 1)
     text, color = canvas.verdict_text(answer.verdict), canvas.MARKS[answer.verdict].color
     canvas.write_above(panel, text, up=0.22, color=color)
-    said = f"drift {describe_drift(answer)} octaves per doubling"
-    canvas.write_above(panel, cut(said, canvas.place(panel)[2], points=canvas.SMALL), up=0.08, fontsize=canvas.SMALL)
+    said, room = describe_drift(answer, unit=" octaves per doubling"), canvas.place(panel)[2]
+    if text_inches(said, points=canvas.SMALL) > room:
+        said = describe_drift(answer)
+    canvas.write_above(panel, cut(said, room, points=canvas.SMALL), up=0.08, fontsize=canvas.SMALL)
 
 
 def _seed_losses(optimum: Optimum, shifted: bool) -> list[tuple[float, float]]:

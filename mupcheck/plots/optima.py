@@ -117,9 +117,11 @@ def draw_optimum(
     panel.plot(x, y, marker, color=color, markerfacecolor="white" if optimum.flags else color, **style)
 
 
-def describe_drift(answer: Transfer) -> str:
-    """Return the drift with its interval, octaves per doubling of width."""
-    return canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)
+def describe_drift(answer: Transfer, *, unit: str = "") -> str:
+    """Return "drift −0.89 [−1.15, −0.63]", octaves per doubling of width."""
+    if answer.drift.slope is None:
+        return "no drift: fewer than two optima"
+    return f"drift {canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)}{unit}"
 
 
 def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -149,6 +151,7 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
         x = float(np.log2(optimum.width)) + aside
         if threshold is not None:
             panel.plot(x, threshold, "_", color=color, markersize=9, markeredgewidth=1.4, label="diverges")
+            panel.plot(x, threshold, marker, color=color, markersize=2.5, label="whose")
         if optimum.log2_lr is None:
             edge = panel.get_xaxis_transform()
             panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
@@ -160,10 +163,13 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
 
 def _notes(answer: Transfer) -> list[str]:
     """Return the lines that stand beside the panel for a parametrization: name, verdict, drift, and why in doubt."""
-    flags = "; ".join(f"{optimum.width}: {', '.join(optimum.flags)}" for optimum in answer.optima if optimum.flags)
-    said = [f"drift {describe_drift(answer)} octaves per doubling"]
-    if flags:
-        said.append(f"open at {flags}")
+    flagged: dict[str, list[str]] = {}
+    for optimum in answer.optima:
+        for flag in optimum.flags:
+            flagged.setdefault(flag, []).append(str(optimum.width))
+    said = [describe_drift(answer, unit=" octaves per doubling")]
+    if flagged:
+        said.append("flags: " + "; ".join(f"{flag} at {', '.join(widths)}" for flag, widths in flagged.items()))
     elif answer.reason.startswith("drift"):
         said = [re.sub(r"-(?=\d)", "−", answer.reason.replace("+-", "±"))]
     else:
