@@ -138,9 +138,10 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
         end = "" if stat == "rms" else f"_{stat}"
         title, name = f"{kind}{', ' + stat if end else ''}: {MEANING[kind]}", f"coords_{kind}{end}"
         answers = (kind, stat) in ANSWERS
-        yield Sketch(sweep, name, name, answers, partial(draw_coordinates, of_sizes, of_slopes, _caption(title, runs)))
+        least = shared_octaves(of_sizes)
+        draw = partial(draw_coordinates, of_sizes, of_slopes, _caption(title, runs), least=least)
+        yield Sketch(sweep, name, name, answers, draw)
         if many:  # with all of their sites
-            least = shared_octaves(of_sizes)
             for table, each in of_slopes.groupby("parametrization", sort=False):
                 stem = f"coords_{_as_file(str(table))}_{kind}{end}"
                 caption = _caption(f"{canvas.shorten(str(table), 28)} · {title}", runs)

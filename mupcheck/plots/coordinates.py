@@ -38,11 +38,11 @@ MOST_ROWS = 6  # of sites on a page with several parametrizations
 ZERO, NOT_FINITE = "1", "x"  # marks at a panel's edge
 STEEP = -50.0  # drawn for the lower end of "at most"
 MEANING = {
-    "activation": "size of activations",
-    "activation_update": "change of activations since step 0",
-    "activation_grad": "size of gradients at activations",
-    "effective_update": "what each weight's change does to its input",
-    "weight_update": "change of weights since step 0",
+    "activation": "size at each site, against width",
+    "activation_update": "change at each site since step 0, against width",
+    "activation_grad": "size of the loss gradient at each site, against width",
+    "effective_update": "what each weight's change does to its input, against width",
+    "weight_update": "change of each weight since step 0, against width",
 }
 
 

@@ -75,8 +75,8 @@ def place_panels(points: Sequence[Sequence[Floats]], *, least: float = MIN_OCTAV
 
 
 def shared_octaves(sizes: pd.DataFrame) -> float:
-    """Return the span that the panels of several figures of one kind share, whatever their parametrization."""
-    groups = sizes.groupby(["parametrization", "site", "layer"])["value"]
+    """Return the span that the panels of all figures of one kind share, whatever their parametrization."""
+    groups = sizes.groupby(["site", "layer"])["value"]
     return _shared([log2(values) for _, values in groups], least=MIN_OCTAVES)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from planted_figures import T, clashes, planted_coords, points, results, sizes_of, slopes_of, texts
+from planted_gates import plant
 
 from mupcheck.plots import canvas
 from mupcheck.plots.catalog import PAGES, sketches
@@ -76,8 +77,8 @@ def test_the_band_of_what_is_tolerated_is_drawn_and_in_the_legend():
 
 def test_all_figures_of_a_kind_span_the_same():
     runs, coords = grown(("sp", "gdn-mup"), (2.5, 0.0))
-    pages = [s for s in sketches(results(runs, coords=coords)) if s.name == PAGES and s.stem.endswith("_activation")]
-    assert len(pages) == 2
+    pages = [sketch for sketch in sketches(results(runs, coords=coords)) if sketch.stem.endswith("_activation")]
+    assert [page.stem for page in pages if page.name == PAGES] == ["coords_sp_activation", "coords_gdn-mup_activation"]
     (least,) = {page.draw.keywords["least"] for page in pages}
     flat = [[np.array([[1.0, 1.0], [5.0, 6.0], [0.0, 0.0]])]]
     for given in (MIN_OCTAVES, least):
@@ -99,3 +100,15 @@ def test_pages_of_many_parametrizations_are_legible():
         for n in range(1, 5):
             figure = draw_coordinates(*sizes_of(*planted_coords(0.3, names=names[:n], steps=(0, 1, 2, 4, 8, 9))), T)
             assert clashes(figure) == []
+
+
+def test_gates_are_drawn_only_where_they_say_something():
+    def drawn(optimizer, slope, noise):
+        runs, _ = planted_coords()
+        coords = plant(runs, slope, noise=noise)
+        found = sketches(results(runs.assign(optimizer=optimizer), coords=coords))
+        return [sketch.stem for sketch in found if sketch.name == "gates"]
+
+    assert drawn("adamw", -0.5, 0.1) == drawn("sgd", -0.5, 0.1) == ["gates_gdn-mup"]
+    assert drawn("adamw", -0.5, 9.0) == [], "no reading speaks for any rule"
+    assert drawn("sgd", -0.5, 9.0) == ["gates_gdn-mup"]
