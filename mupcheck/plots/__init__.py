@@ -120,7 +120,8 @@ def plot_results(
     if tell is not None and only is None and len(chosen) < len(found):
         kinds = sorted({sketch.name for sketch in found} - {sketch.name for sketch in chosen})
         more = f": {', '.join(kinds)}" if kinds else ""
-        tell(f"{len(found) - len(chosen)} more figures with --all{more}")
+        n = len(found) - len(chosen)
+        tell(f"{n} more figure{'s' if n > 1 else ''} with --all{more}")
     return written
 
 

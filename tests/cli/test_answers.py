@@ -86,7 +86,7 @@ def test_plot_prints_the_files_it_wrote(copied):
     before = set(tree(copied))
     answer = mupcheck("plot", copied / "results")
     assert answer.code == exits.OK
-    assert "more figures with --all: " in answer.err and answer.err.count("\n") == 1
+    assert " with --all: " in answer.err and answer.err.count("\n") == 1
     written = {str(Path(line).relative_to(copied)) for line in answer.out.splitlines()}
     assert {path for path in set(tree(copied)) - before if "." in path} == written
     assert {Path(path).suffix for path in written} == {".png", ".svg"}

@@ -58,7 +58,7 @@ def test_only_takes_names_and_patterns_and_an_unknown_one_lists_the_known(found)
 def test_what_was_not_drawn_is_told(both, tmp_path):
     told = []
     plot_results(results(planted_lrs()), tmp_path, tell=told.append)
-    assert told == ["1 more figures with --all: penalty"]
+    assert told == ["1 more figure with --all: penalty"]
     plot_results(results(planted_lrs()), tmp_path, every=True, tell=told.append)
     plot_results(results(planted_lrs()), tmp_path, only="loss_vs_lr", tell=told.append)
     assert len(told) == 1
