@@ -106,7 +106,7 @@ def draw_coordinates(
         caption,
         remarks=[_counts(slopes), *_not_shown(left_out)],
         hint=_hint(names),
-        handles=_handles(looks, values),
+        handles=_handles(looks, values, required=any(not np.isnan(row["required_high"]) for row in rows)),
     )
     return figure
 
@@ -167,13 +167,14 @@ def _not_shown(left_out: Sequence[Mapping]) -> list[str]:
     return [f"not shown: {'; '.join(said)}"] if said else []
 
 
-def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats) -> list[Artist]:
+def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats, *, required: bool) -> list[Artist]:
     """Return the legend entries for what is drawn."""
     entries: list[Artist] = [
         canvas.handle(f"step {step}", color=color, marker=marker, line=True) for step, (color, marker) in looks.items()
     ]
-    entries.append(Line2D([], [], color=canvas.INK, linestyle=canvas.DASHED, linewidth=0.9, label="required"))
-    entries.append(Patch(color=canvas.FAINT, label="± tolerance"))
+    if required:
+        entries.append(Line2D([], [], color=canvas.INK, linestyle=canvas.DASHED, linewidth=0.9, label="required"))
+        entries.append(Patch(color=canvas.FAINT, label="± tolerance"))
     if not np.isfinite(values[2]).all():
         entries.append(canvas.handle("zero", color=canvas.GREY, marker=ZERO))
         entries.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker=NOT_FINITE))

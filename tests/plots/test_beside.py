@@ -73,6 +73,8 @@ def test_the_band_of_what_is_tolerated_is_drawn_and_in_the_legend():
     assert len(reach(narrow)) == 4
     assert all(b > a > 0 for a, b in zip(reach(narrow), reach(wide), strict=True))
     assert {"required", "± tolerance"} <= set(texts(narrow))
+    free = draw_coordinates(sizes, slopes.assign(required_low=np.nan, required_high=np.nan), T)
+    assert not {"required", "± tolerance"} & set(texts(free))
 
 
 def test_all_figures_of_a_kind_span_the_same():
