@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mupcheck.learning_rates.drift import find_optima, fit_drift, transfer
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
+    from mupcheck.plots import figures
     from mupcheck.results.reading import load_results
     from mupcheck.spec.model import ModelSpec
     from mupcheck.spec.reading import load_sweep, make_sweep
@@ -50,6 +51,7 @@ _HOMES = {
     "build_model": "model",
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
+    "figures": "plots",
     "fit_slopes": "coordinates.slopes",
     "load_results": "results.reading",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "RunSpec",
     "SweepSpec",
     "build_model",
+    "figures",
     "find_optima",
     "find_table",
     "fit_drift",

@@ -5,9 +5,11 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from mupcheck.coordinates.slopes import fit_slopes
+from mupcheck.coordinates.slopes import fit_slopes, pool
+from mupcheck.plots import Caption
 from mupcheck.results.reading import Results
 
+T = Caption("t", "a sweep · adamw · head-dim", "3 seeds · 60 steps")
 WIDTHS = (32, 64, 128)
 SEEDS = 3
 SPEC = {
@@ -87,8 +89,13 @@ def results(*runs, coords=None, steps=None):
 def sizes_of(runs, coords, kind="activation", stat="rms"):
     """Sizes and slopes of one kind, as `draw_coordinates` takes them."""
     slopes = fit_slopes(runs, coords)
-    sizes = coords.merge(runs[["run_id", "width", "seed"]], on="run_id")
+    sizes = coords.merge(runs[["run_id", "parametrization", "width", "seed"]], on="run_id")
     return tuple(table[(table["kind"] == kind) & (table["stat"] == stat)] for table in (sizes, slopes))
+
+
+def slopes_of(runs, coords):
+    """Slopes of single layers and steps, and pooled ones, as `draw_slopes` takes them."""
+    return fit_slopes(runs, coords), fit_slopes(runs, pool(coords))
 
 
 def points(axes, label):

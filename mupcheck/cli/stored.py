@@ -6,21 +6,26 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
-from mupcheck.cli.options import Json, Strict
-from mupcheck.terminal.console import print_json
+from mupcheck.cli.options import Json, Strict, option
+from mupcheck.terminal.console import print_json, say
 
 
 def plot(
     path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures. (default: figures/ in each sweep's folder)", show_default=False)] = None,
+    only: Annotated[str | None, option("--only", "Figures by name or pattern, such as loss_vs_lr,coords_*. (default: the few that answer)")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Draw every figure there is, not only the few that answer.")] = False,
     json: Json = False,
-) -> None:
-    """Draw the figures (PNG and SVG) of everything found under PATH, and print the files written.
+) -> None:  # fmt: skip
+    """Draw figures (PNG and SVG) of what is found under PATH, and print the files written.
+
+    Without options the few that answer: slopes and sizes against width, loss against lr, the best lr against width.
 
     Example: mupcheck plot results/
     """
     from mupcheck.plots import plot_results
 
-    written = plot_results(path)
+    written = plot_results(path, out, only=only, every=every, tell=say)
     if json:
         print_json([str(file) for file in written])
     else:

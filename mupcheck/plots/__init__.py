@@ -1,46 +1,46 @@
-"""Figures from the answers of `slopes` and `transfer`; nothing is computed here but where ink goes.
+"""Figures from the answers of `judge` and `transfer`; nothing is computed here but where ink goes.
 
-Every figure is written as PNG and SVG under these names, in `figures/` of the sweep's folder:
+`figures` returns them, `plot_results` writes each as PNG and SVG, under these names, in `figures/` of the sweep's
+folder. The few that answer a sweep's question are marked with *, and are all that is drawn where no more is asked for:
 
-    coords_<parametrization>_<kind>            coordinate size (rms) against width, a panel for each site
-    coords_<parametrization>_<kind>_spectral   the same of spectral norms
-    gates_<parametrization>                    slopes of the gates' gradients, and the rules they speak for
-    slopes_<parametrization>                   every slope with its interval against what is required
-    loss_vs_lr                                 loss against lr by width, parametrizations side by side
-    optimum_vs_width                           the best lr at each width, its drift, and from where it diverges
-    penalty                                    what each width's best lr costs every other width
-    wider_is_better                            loss of each width less the next narrower one's, by lr and step
+    slopes_<parametrization> *            every slope with its interval against what is required
+    coords_effective_update *             what each weight's change does to its input, against width: parametrizations
+    coords_activation *                   side by side, a row for each site; and the same of activations
+    coords_<kind>[_spectral]              the same of every other kind of size
+    coords_<parametrization>_<kind>       the same of one parametrization alone, with all its sites
+    gates_<parametrization>               slopes of the gates' gradients and the rules they speak for, where they do
+    loss_vs_lr *                          loss against lr by width, parametrizations side by side
+    optimum_vs_width *                    the best lr at each width, its drift, and from where it diverges
+    penalty *                             what each width's best lr costs every other width; * where it costs something
+    wider_is_better                       loss of each width less the next narrower one's, by lr and step
 
 A name gets `_<optimizer>_<mode>` at its end where one sweep has several of them. What a file name cannot hold of a
 parametrization's name is written as %XX. The same results give the same bytes.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from mupcheck.coordinates.gates import fit_gates, has_gates
-from mupcheck.coordinates.judge import judge
-from mupcheck.learning_rates.drift import transfer
+import mupcheck.plots.backend  # noqa: F401  first: it sees to it that matplotlib can be imported
 from mupcheck.plots import canvas
+from mupcheck.plots.catalog import choose, sketches
 from mupcheck.plots.coordinates import draw_coordinates
+from mupcheck.plots.frame import Caption
 from mupcheck.plots.gates import draw_gates
 from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
-from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
+from mupcheck.plots.overview import draw_slopes
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
 from mupcheck.results.files import StoreError, check_writable
 from mupcheck.results.reading import Results, load_results
-from mupcheck.theory.parametrization import TABLES
 
-# (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
-COORDINATES = [OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[:3]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
+    "Caption",
     "draw_coordinates",
     "draw_gates",
     "draw_losses",
@@ -48,38 +48,91 @@ __all__ = [
     "draw_penalties",
     "draw_slopes",
     "draw_wider",
+    "figures",
     "plot_results",
 ]
 
 
-def plot_results(results: Results | str | Path, out: str | Path | None = None) -> list[Path]:
-    """Draw every figure that the results have the runs for, and return the files written.
+def figures(
+    results: Results | str | Path, only: str | Sequence[str] | None = None, *, every: bool = False
+) -> "dict[str, Figure]":
+    """Draw figures of results and return them by name, as matplotlib figures; nothing is written.
+
+    In a notebook a figure shows itself. The user's matplotlib settings do not enter, and pyplot is not touched.
+
+    Args:
+        results: a results folder, one sweep's folder, or what `load_results` returned.
+        only: names of figures, or patterns such as "coords_*" (default: the few that answer).
+        every: all that there are.
+
+    Returns:
+        Figures by their files' names without the ending; with the sweep's name in front where there are several.
+
+    Raises:
+        ValueError: if there is nothing to draw, `only` names no figure of these results, or runs do not compare.
+    """
+    loaded = _load(results)
+    several = loaded.runs["sweep"].nunique() > 1
+    with canvas.drawing_style():
+        chosen = choose(sketches(loaded), only, every=every)
+        drawn = {f"{sketch.sweep}/{sketch.stem}" if several else sketch.stem: sketch.draw() for sketch in chosen}
+    return drawn or _nothing(loaded)
+
+
+def plot_results(
+    results: Results | str | Path,
+    out: str | Path | None = None,
+    *,
+    only: str | Sequence[str] | None = None,
+    every: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Draw figures of results into files, one figure at a time, and return the files written.
 
     Args:
         results: a results folder, one sweep's folder, or what `load_results` returned.
         out: folder for the figures, with a folder for each sweep where there are several (default: `figures/` in each
             sweep's own folder, which only a path can tell).
+        only: names of figures, or patterns such as "coords_*" (default: the few that answer).
+        every: all that there are.
+        tell: is called with a line on what was not drawn, where something was not and no names were given.
 
     Raises:
-        ValueError: if there is nothing to draw, the folder cannot be written to, or runs do not compare.
+        ValueError: as `figures`, or if the folder cannot be written to.
         StoreError: if a file cannot be written after all.
     """
-    path = None
-    if not isinstance(results, Results):
-        path = Path(results)
-        results = load_results(path, tables=("runs", "steps", "coords"))
-    folders = _folders(list(results.runs["sweep"].unique()), path, None if out is None else Path(out))
+    path = None if isinstance(results, Results) else Path(results)
+    loaded = _load(results)
+    folders = _folders(list(loaded.runs["sweep"].unique()), path, None if out is None else Path(out))
     for folder in folders.values():
-        check_writable(folder)
+        try:
+            check_writable(folder)
+        except ValueError as error:
+            raise ValueError(f"{error} with --out" if out is None else str(error)) from error
     written = []
-    for sweep, folder in folders.items():
-        runs = results.runs[results.runs["sweep"] == sweep]
-        with canvas.drawing_style():
-            for stem, figure in _figures(replace(results, runs=runs)):
-                written += _save(figure, folder, stem)
+    with canvas.drawing_style():
+        found = sketches(loaded)
+        chosen = choose(found, only, every=every)
+        for sketch in chosen:
+            written += _save(sketch.draw(), folders[sketch.sweep], sketch.stem)
     if not written:
-        raise ValueError(f"nothing to draw: none of the {len(results.runs)} runs finished with something measured")
+        _nothing(loaded)
+    if tell is not None and only is None and len(chosen) < len(found):
+        kinds = sorted({sketch.name for sketch in found} - {sketch.name for sketch in chosen})
+        more = f": {', '.join(kinds)}" if kinds else ""
+        n = len(found) - len(chosen)
+        tell(f"{n} more figure{'s' if n > 1 else ''} with --all{more}")
     return written
+
+
+def _load(results: Results | str | Path) -> Results:
+    if isinstance(results, Results):
+        return results
+    return load_results(Path(results), tables=("runs", "steps", "coords"))
+
+
+def _nothing(results: Results) -> "dict[str, Figure]":
+    raise ValueError(f"nothing to draw: none of the {len(results.runs)} runs finished with something measured")
 
 
 def _folders(sweeps: list[str], path: Path | None, out: Path | None) -> dict[str, Path]:
@@ -91,55 +144,7 @@ def _folders(sweeps: list[str], path: Path | None, out: Path | None) -> dict[str
     return {sweep: (path if (path / "runs").is_dir() else path / sweep) / "figures" for sweep in sweeps}
 
 
-def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
-    """Yield the file name, without its ending, and the figure of everything there is to draw of one sweep's runs."""
-    groups = list(results.runs.groupby(["optimizer", "mode"]))
-    coords = results.coords[results.coords["run_id"].isin(results.runs["run_id"])]
-    for (optimizer, mode), group in groups:
-        tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
-        setting = f"{optimizer} · {mode}"
-        for stem, figure in _coordinate_figures(replace(results, runs=group, coords=coords), setting):
-            yield stem + tag, figure
-        if answers := sorted(transfer(replace(results, runs=group)), key=lambda answer: _order(answer.parametrization)):
-            yield f"loss_vs_lr{tag}", draw_losses(answers, title=f"Loss against lr · {setting}")
-            yield f"optimum_vs_width{tag}", draw_optima(answers, title=f"Optimum against width · {setting}")
-            yield f"penalty{tag}", draw_penalties(answers, title=f"Cost of another width's best lr · {setting}")
-            if any(answer.wider_is_better.comparisons for answer in answers):
-                yield f"wider_is_better{tag}", draw_wider(answers, title=f"Wider is better · {setting}")
-
-
-def _coordinate_figures(results: Results, setting: str) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures of the coordinate checks among the runs of one optimizer and mode."""
-    runs, coords = results.runs, results.coords
-    gates = fit_gates(runs, coords) if has_gates(runs, coords) else []
-    finished = runs.loc[(runs["kind"] == "coord") & (runs["status"] != "failed")]
-    sizes = coords.merge(finished[["run_id", "parametrization", "width", "seed"]], on="run_id")
-    for judgement in sorted(judge(results), key=lambda judgement: _order(judgement.parametrization)):
-        name, judged = judgement.parametrization, judgement.slopes
-        if judged.empty:
-            continue
-        of_name = sizes[sizes["parametrization"] == name]
-        head, file_name = canvas.shorten(name, 28), quote(name, safe="")
-        for kind, stat in COORDINATES:
-            rows = of_name[(of_name["kind"] == kind) & (of_name["stat"] == stat)]
-            if not rows.empty:
-                of_kind = judged[(judged["kind"] == kind) & (judged["stat"] == stat)]
-                stem = f"coords_{file_name}_{kind}" + ("" if stat == "rms" else f"_{stat}")
-                title = f"{head} · {setting}: {kind}" + ("" if stat == "rms" else f", {stat}")
-                yield stem, draw_coordinates(rows, of_kind, title=title)
-        verdict = canvas.verdict_text(judgement.verdict)
-        yield f"slopes_{file_name}", draw_slopes(judged, title=f"{head} · {setting}: slopes  {verdict}")
-        if of_gates := [gate for gate in gates if gate.parametrization == name]:
-            yield f"gates_{file_name}", draw_gates(of_gates, title=f"{head} · {setting}: gate gradients")
-
-
-def _order(parametrization: str) -> tuple[int, str]:
-    """Sort the shipped tables as they are listed, then custom ones by name."""
-    shipped = list(TABLES)
-    return (shipped.index(parametrization) if parametrization in TABLES else len(shipped)), parametrization
-
-
-def _save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+def _save(figure: "Figure", folder: Path, stem: str) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return canvas.save(figure, folder, stem)

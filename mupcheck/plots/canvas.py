@@ -4,15 +4,16 @@ Figures are `matplotlib.figure.Figure` objects, never pyplot's, so drawing one l
 in inches, which keeps text from ever meeting other text and costs no layout pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -24,9 +25,10 @@ PNG_DPI = 150
 PNG_COMPRESSION = 3  # of zlib's 9: higher levels take longer than the drawing
 MARGIN = 0.14  # inches
 DIGIT_INCHES = 0.06  # width of a digit of a tick label
-SMALL, NORMAL, LARGE = 6.5, 7.5, 10.0  # points; a full page of panels is 8 inches wide
+SMALL, NORMAL, LARGE = 6.5, 7.5, 10.5  # points; a full page of panels is 8 inches wide
 INK, GREY, FAINT, GRID, SHADE = "#222222", "#6b6b6b", "#d9d9d9", "#ececec", "#f6f6f6"
 DASHED = (0, (4, 2))
+MARKERS = "os^vP*p<"  # for what has an order, beside its colours, which grey does not show
 Color = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
 
@@ -84,6 +86,16 @@ MARKS = {
 MARKS |= {"transfers": MARKS["pass"], "drifts": MARKS["fail"]}
 
 
+class Drawing(Figure):
+    """A figure that shows itself in a notebook without pyplot, and looks there as it does in a file."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        with drawing_style():
+            self.savefig(file, dpi=PNG_DPI)
+        return file.getvalue()
+
+
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Draw in STYLE whatever the user's matplotlibrc says, and put their settings back."""
@@ -134,14 +146,6 @@ def draw_segments(panel: Axes, lines: Sequence[ArrayLike], **style: Any) -> None
     panel.add_collection(LineCollection([np.asarray(line) for line in lines], **style), autolim=False)
 
 
-def write_title(figure: Figure, title: str, below: str, *, at_right: str = "") -> None:
-    """Write a figure's title, a line below it, and a remark at the right end of the title's line."""
-    width, height = figure.get_size_inches()
-    figure.text(MARGIN / width, 1 - 0.11 / height, title, va="top", fontsize=LARGE, fontweight="bold")
-    figure.text(MARGIN / width, 1 - 0.34 / height, below, va="top", color=GREY)
-    figure.text(1 - MARGIN / width, 1 - 0.13 / height, at_right, va="top", ha="right")
-
-
 def place(panel: Axes) -> tuple[float, float, float, float]:
     """Return left, bottom, width and height of a panel's axes in inches."""
     figure = panel.get_figure()
@@ -156,29 +160,24 @@ def write_above(panel: Axes, text: str, *, up: float, **style: Any) -> None:
     panel.text(0, 1 + up / place(panel)[3], text, transform=panel.transAxes, **style)
 
 
-def legend(figure: Figure, handles: Sequence[Artist], *, columns: int) -> None:
-    """Put a legend below the title, in `columns` columns; `legend_inches` says how high it is."""
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=list(handles), loc="upper left", bbox_to_anchor=(MARGIN / width, 1 - 0.58 / height), ncols=columns,
-        handlelength=1.5, columnspacing=1.4, handletextpad=0.5, labelspacing=0.35,
-    )  # fmt: skip
-
-
-def legend_inches(n_handles: int, columns: int) -> float:
-    """Return the height of a legend."""
-    return 0.145 * -(-n_handles // columns)
-
-
-def handle(label: str, *, color: str | Color, marker: str, line: bool = False) -> Line2D:
+def handle(label: str, *, color: str | Color, marker: str = "", line: bool = False, hollow: bool = False) -> Line2D:
     """Return a legend entry for a marker, with a line through it or without."""
-    return Line2D([], [], color=color, marker=marker, markersize=3.5, linestyle="-" if line else "", label=label)
+    entry = Line2D([], [], color=color, marker=marker, markersize=4, linestyle="-" if line else "", label=label)
+    entry.set_markerfacecolor("white" if hollow else color)
+    return entry
+
+
+def ordered_looks(values: Iterable[int]) -> dict[int, tuple[Color, str]]:
+    """Return colour and marker of each of the values, which have an order."""
+    distinct = sorted(set(values))
+    return dict(zip(distinct, zip(ordered_colors(len(distinct)), cycle(MARKERS), strict=False), strict=False))
 
 
 def verdict_handle(verdict: str) -> Line2D:
     """Return the legend entry of a verdict."""
     mark = MARKS[verdict]
-    entry = Line2D([], [], linestyle="", marker=mark.marker, color=mark.color, markersize=4.5, label=verdict)
+    entry = Line2D([], [], linestyle="", marker=mark.marker, color=mark.color, markersize=4.5)
+    entry.set_label(verdict_name(verdict))
     entry.set_markerfacecolor(mark.fill)
     return entry
 
@@ -262,9 +261,14 @@ def estimate(value: float | None, low: float | None, high: float | None) -> str:
     return f"{signed(value)} [{signed(low)}, {signed(high)}]"
 
 
+def verdict_name(verdict: str) -> str:
+    """Return a verdict as a reader takes it: nothing is required of what is "info"."""
+    return "not judged" if verdict == "info" else verdict
+
+
 def verdict_text(verdict: str) -> str:
     """Return a verdict with its symbol, such as "✓ pass"."""
-    return f"{MARKS[verdict].symbol} {verdict}"
+    return f"{MARKS[verdict].symbol} {verdict_name(verdict)}"
 
 
 def shorten(text: str, most: int) -> str:

@@ -1,149 +1,194 @@
-"""Figure of a coordinate check: every coordinate size against width, a small panel for each site."""
+"""Figure of a coordinate check: coordinate size against width, parametrizations side by side, a row for each site."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Floats
-from mupcheck.plots.overview import count_verdicts, worst_by_site
+from mupcheck.plots.frame import Caption, cut, frame, text_inches
+from mupcheck.plots.overview import SEVERITY, count_verdicts, in_order
+from mupcheck.plots.panels import (
+    COLUMNS,
+    GAP_X,
+    HEAD,
+    HEIGHT,
+    INNER,
+    LEFT,
+    MIN_OCTAVES,
+    OVER_LABELS,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Panel,
+    draw_frames,
+    log2,
+    place_panels,
+)
 
-COLUMNS, LEGEND_COLUMNS = 4, 8
-WIDTH, HEIGHT, GAP_X, GAP_Y = 1.52, 1.05, 0.5, 0.56  # of a panel, inches
-LEFT, RIGHT, BOTTOM, TOP = 0.52, 0.14, 0.42, 1.0  # margins of the page, the legend not counted, inches
-OVER_LABELS = 0.28  # inches left of a panel: its head begins over the tick labels
-
-MIN_OCTAVES = 4.0  # of a panel's y axis, so that flat looks flat
-MAX_SHARED_OCTAVES = 10.0  # panels share their span up to here, so that one wild site does not flatten the others
-EDGE = 0.05  # inches from a panel's edge: marks of values that have no logarithm
+MOST_ROWS = 6  # of sites on a page with several parametrizations
+ZERO, NOT_FINITE = "1", "x"  # marks at a panel's edge
 STEEP = -50.0  # drawn for the lower end of "at most"
+MEANING = {
+    "activation": "size at each site, against width",
+    "activation_update": "change at each site since step 0, against width",
+    "activation_grad": "size of the loss gradient at each site, against width",
+    "effective_update": "what each weight's change does to its input, against width",
+    "weight_update": "change of each weight since step 0, against width",
+}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Where a panel lies on the page, in inches, and what log2 width and log2 size its edges stand for."""
+def draw_coordinates(
+    sizes: pd.DataFrame, slopes: pd.DataFrame, caption: Caption, *, least: float = MIN_OCTAVES
+) -> Figure:
+    """Draw coordinate size against width, log2 against log2: sites, failing ones first, and a colour for each step.
 
-    left: float
-    bottom: float
-    xlim: tuple[float, float]
-    ylim: tuple[float, float]
-
-    def x(self, log2_width: float | Floats) -> Floats:
-        """Return inches from the page's left edge."""
-        low, high = self.xlim
-        return self.left + (np.asarray(log2_width) - low) / (high - low) * WIDTH
-
-    def y(self, log2_size: float | Floats) -> Floats:
-        """Return inches from the page's lower edge: within the panel, values without a logarithm at its edges."""
-        low, high = self.ylim
-        inside = self.bottom + (np.asarray(log2_size) - low) / (high - low) * HEIGHT
-        at_top = np.where(np.isfinite(inside), inside, self.bottom + HEIGHT - EDGE)
-        return np.where(inside == -inf, self.bottom + EDGE, at_top)
-
-
-def draw_coordinates(sizes: pd.DataFrame, slopes: pd.DataFrame, *, title: str) -> Figure:
-    """Draw coordinate size against width, log2 against log2: a panel for each site, a colour for each step.
-
-    A panel shows one layer, that of the worst verdict (the last step, then the deepest layer among equals). Its dashed
-    line is the slope required there, through the mean of that step; a wedge where a range is required. The whole page
-    is one Axes in inches: an Axes for each of 26 panels takes three times as long.
+    Of each site one layer is shown, the same for all parametrizations, with the slope of one step: those judged worst
+    (of equals the last step, then the deepest layer). A dashed line is the slope required there, through the mean of
+    that step, a wedge where a range is required; around it, lighter, what is within the tolerance. Panels of a site
+    share their axes, and all panels their span. With several parametrizations no more than MOST_ROWS rows are drawn,
+    and a line names the sites left out. The whole page is one Axes in inches: an Axes for each panel takes three times
+    as long.
 
     Args:
-        sizes: of one parametrization, kind and stat: columns site, layer, step, width, seed, value.
-        slopes: the rows of `fit_slopes` for them.
-        title: of the figure.
+        sizes: of one kind and stat: columns parametrization, site, layer, step, width, seed, value.
+        slopes: the rows of `fit_slopes` for them; parametrizations are drawn in their order there.
+        caption: of the figure.
+        least: octaves that a panel's y axis spans at least.
     """
-    worst = worst_by_site(slopes)
-    points = np.stack([sizes["step"].to_numpy(dtype=float), _log2(sizes["width"]), _log2(sizes["value"])])
-    rows_of = sizes.groupby(["site", "layer"]).indices
-    shown = [points[:, rows_of[slope["site"], slope["layer"]]] for slope in worst]
-    steps = sorted(sizes["step"].unique())
-    colors = dict(zip(steps, canvas.ordered_colors(len(steps)), strict=True))
-    handles = [canvas.handle(f"step {step}", color=color, marker="o", line=True) for step, color in colors.items()]
-    handles.append(Line2D([], [], color=canvas.INK, linestyle=canvas.DASHED, linewidth=0.9, label="required"))
-    if not np.isfinite(points[2]).all():
-        handles.append(canvas.handle("zero", color=canvas.GREY, marker="v"))
-        handles.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker="^"))
+    names = list(dict.fromkeys(slopes["parametrization"]))
+    rows = shown_slopes(slopes)
+    room = len(rows) if len(names) == 1 else MOST_ROWS * COLUMNS.get(len(names), 1)
+    rows, left_out = rows[:room], rows[room:]
+    values = np.stack([sizes["step"].to_numpy(dtype=float), log2(sizes["width"]), log2(sizes["value"])])
+    at = sizes.groupby(["parametrization", "site", "layer"]).indices
+    none = np.array([], dtype=int)
+    points = [[values[:, at.get((name, *_place(row)), none)] for name in names] for row in rows]
+    steps = sorted({int(step) for step in sizes["step"]})
+    looks = canvas.ordered_looks(steps)
 
-    panels = place_panels(shown)
-    top = TOP + canvas.legend_inches(len(handles), LEGEND_COLUMNS)
-    figure = Figure(figsize=(LEFT + COLUMNS * (WIDTH + GAP_X) - GAP_X + RIGHT, panels[0].bottom + HEIGHT + top))
+    panels = place_panels(points, least=least)
+    n_columns = min(COLUMNS.get(len(names), 1), len(rows)) if len(names) > 1 else COLUMNS[1]
+    block = len(names) * (WIDTH + INNER) - INNER
+    top = panels[0][0].bottom + HEIGHT + TOP + (HEAD if len(names) > 1 else 0)
+    figure = canvas.Drawing(figsize=(LEFT + n_columns * (block + GAP_X) - GAP_X + RIGHT, top))
     page = canvas.add_page(figure)
-    widths = sorted(sizes["width"].unique())
-    _draw_frames(page, panels, widths)
-    for panel, slope, rows in zip(panels, worst, shown, strict=True):
-        _write_head(page, panel, slope)
-        _draw_required(page, panel, slope, rows[1:, rows[0] == slope["step"]])
-    for step, color in colors.items():
-        _draw_step(page, panels, [rows[1:, rows[0] == step] for rows in shown], color)
-    for panel in panels[::COLUMNS]:
-        page.text(0.1, panel.bottom + HEIGHT / 2, worst[0]["stat"], rotation=90, va="center")
+    draw_frames(page, panels, sorted(sizes["width"].unique()), n_columns)
+    judged = _by_place(slopes)
+    flat, flat_points = [panel for row in panels for panel in row], [each for row in points for each in row]
+    for row, of_row, points_of_row in zip(rows, panels, points, strict=True):
+        if len(names) > 1:
+            _write_site(page, of_row[0], row)
+        for name, panel, each in zip(names, of_row, points_of_row, strict=True):
+            slope = judged.get((name, *_place(row), row["step"]))
+            if slope is None:
+                continue
+            if len(names) > 1:
+                _write_beside(page, panel, slope, worst=_worst_of(judged, name, row["site"]))
+            else:
+                _write_head(page, panel, slope)
+            _draw_required(page, panel, slope, each[1:, each[0] == slope["step"]])
+    for step, look in looks.items():
+        _draw_step(page, flat, [each[1:, each[0] == step] for each in flat_points], *look)
+    for of_row in panels[::n_columns]:
+        page.text(0.1, of_row[0].bottom + HEIGHT / 2, slopes["stat"].iloc[0], rotation=90, va="center")
 
-    below = "points: seeds; lines: means; above a panel: the [layer] and step judged worst, slope [interval] → required"
-    canvas.write_title(figure, title, below, at_right=count_verdicts(slopes))
-    canvas.legend(figure, handles, columns=LEGEND_COLUMNS)
+    frame(
+        figure,
+        caption,
+        remarks=[_counts(slopes), *_not_shown(left_out)],
+        hint=_hint(names),
+        handles=_handles(looks, values, required=any(not np.isnan(row["required_high"]) for row in rows)),
+    )
     return figure
 
 
-def place_panels(shown: Sequence[Floats]) -> list[Panel]:
-    """Place a panel for each set of points, by rows; all of one y span where MAX_SHARED_OCTAVES allows.
+def shown_slopes(slopes: pd.DataFrame) -> list[dict]:
+    """Return for each site the slope whose layer and step are drawn, failing sites first, then in order of the model.
 
-    Args:
-        shown: (step, log2 width, log2 size) of the points of each panel, [3, point].
+    It is the layer and step with the worst verdict; with several parametrizations, at which most of them are bad, and
+    sites at which more of them are come first.
     """
-    needed = [np.diff(canvas.span(y, least=MIN_OCTAVES)).item() for _, _, y in shown]
-    shared = min(max(needed), MAX_SHARED_OCTAVES)
-    xlim = canvas.width_limits(np.concatenate([x for _, x, _ in shown]))
-    last_row = (len(shown) - 1) // COLUMNS
-    return [
-        Panel(
-            left=LEFT + i % COLUMNS * (WIDTH + GAP_X),
-            bottom=BOTTOM + (last_row - i // COLUMNS) * (HEIGHT + GAP_Y),
-            xlim=xlim,
-            ylim=canvas.span(y, least=shared),
-        )
-        for i, (_, _, y) in enumerate(shown)
+    key = ["site", "layer", "step"]
+    table = slopes.assign(severity=slopes["verdict"].map(SEVERITY.index))
+    grouped = table.groupby(key)["severity"]
+    table = table.assign(worst=grouped.transform("max"), together=grouped.transform("sum"))
+    ranked = table.sort_values(["worst", "together", "step", "layer", "severity"], kind="stable")
+    chosen = ranked.drop_duplicates("site", keep="last").set_index("site", drop=False).to_dict("index")
+    order = {site: (-row["worst"], -row["together"]) for site, row in chosen.items()}
+    return [chosen[site] for site in sorted(in_order(chosen), key=order.__getitem__)]
+
+
+def _place(row: Mapping) -> tuple[str, int]:
+    return row["site"], row["layer"]
+
+
+def _by_place(slopes: pd.DataFrame) -> dict[tuple, dict]:
+    """Return the rows of `fit_slopes` by (parametrization, site, layer, step)."""
+    return {(row["parametrization"], *_place(row), row["step"]): row for row in slopes.to_dict("records")}
+
+
+def _worst_of(judged: Mapping[tuple, dict], name: str, site: str) -> dict:
+    """Return the slope of a site that is judged worst under one parametrization."""
+    rows = [row for (of, at, _, _), row in judged.items() if (of, at) == (name, site)]
+    return max(rows, key=lambda row: SEVERITY.index(row["verdict"]))
+
+
+def _counts(slopes: pd.DataFrame) -> str:
+    """Return how many slopes have which verdict, by parametrization."""
+    of, groups = "slopes of single layers and steps", list(slopes.groupby("parametrization", sort=False))
+    if len(groups) == 1:
+        return count_verdicts(slopes, of)
+    return f"{of}: " + "; ".join(count_verdicts(rows, canvas.shorten(str(name), 28)) for name, rows in groups)
+
+
+def _hint(names: Sequence[str]) -> str:
+    said = (
+        "points: seeds; lines: means; above a panel: slope [interval] → required, of the [layer] and step judged worst"
+    )
+    return said + ("; (✗ [0]): another layer or step of it is judged worse, and which layer" if len(names) > 1 else "")
+
+
+def _not_shown(left_out: Sequence[Mapping]) -> list[str]:
+    """Name the sites that there is no room for."""
+    said = []
+    for verdict in reversed(SEVERITY):
+        sites = [row["site"] for row in left_out if row["verdict"] == verdict]
+        if sites:
+            said.append(f"{', '.join(sites)} ({canvas.verdict_name(verdict)})")
+    return [f"not shown: {'; '.join(said)}"] if said else []
+
+
+def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats, *, required: bool) -> list[Artist]:
+    """Return the legend entries for what is drawn."""
+    entries: list[Artist] = [
+        canvas.handle(f"step {step}", color=color, marker=marker, line=True) for step, (color, marker) in looks.items()
     ]
+    if required:
+        entries.append(Line2D([], [], color=canvas.INK, linestyle=canvas.DASHED, linewidth=0.9, label="required"))
+        entries.append(Patch(color=canvas.FAINT, label="± tolerance"))
+    if not np.isfinite(values[2]).all():
+        entries.append(canvas.handle("zero", color=canvas.GREY, marker=ZERO))
+        entries.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker=NOT_FINITE))
+    return entries
 
 
-def _draw_frames(page: Axes, panels: Sequence[Panel], widths: Sequence[int]) -> None:
-    """Draw axes, grid and tick labels of every panel; widths are written below the lowest panel of each column."""
-    grid, spines = [], []
-    small: dict[str, Any] = {"fontsize": canvas.SMALL, "color": canvas.GREY}
-    labels = canvas.width_labels(widths, limits=panels[0].xlim, inches=WIDTH)
-    for i, panel in enumerate(panels):
-        (left, right), (low, high) = panel.x(np.array(panel.xlim)), (panel.bottom, panel.bottom + HEIGHT)
-        spines.append([(left, high), (left, low), (right, low)])
-        # not so high that the label runs into the panel's head
-        powers = canvas.whole_powers((panel.ylim[0], panel.ylim[1] - 0.05 * np.ptp(panel.ylim)), most=4)
-        for power, y in zip(powers, panel.y(np.array(powers)), strict=True):
-            grid.append([(left, y), (right, y)])
-            page.text(left - 0.05, y, canvas.power_of_two(power), ha="right", va="center_baseline", **small)
-        ticks = panel.x(np.log2(widths))
-        grid += [[(x, low), (x, high)] for x in ticks]
-        if i + COLUMNS >= len(panels):
-            for x, label in zip(ticks, labels, strict=True):
-                page.text(x, low - 0.05, label, ha="center", va="top", **small)
-            page.text((left + right) / 2, low - 0.2, "width", ha="center", va="top")
-    canvas.draw_segments(page, grid, color=canvas.GRID, linewidth=0.5, zorder=0)
-    canvas.draw_segments(page, spines, color=canvas.GREY, linewidth=0.6, zorder=1)
-
-
-def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], color: canvas.Color) -> None:
+def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], color: canvas.Color, mark: str) -> None:
     """Draw one step [2, point] of all panels: seeds as points, means as lines, at the edge what has no logarithm."""
-    marks: dict[str, list[Floats]] = {".": [], "v": [], "^": []}
+    marks: dict[str, list[Floats]] = {".": [], ZERO: [], NOT_FINITE: []}
     lines = []
     for panel, (x, y) in zip(panels, shown, strict=True):
         at = np.stack([panel.x(x), panel.y(y)])  # [2, point]
         finite, zero = np.isfinite(y), y == -inf
-        for marker, chosen in ((".", finite), ("v", zero), ("^", ~finite & ~zero)):
+        for marker, chosen in ((".", finite), (ZERO, zero), (NOT_FINITE, ~finite & ~zero)):
             marks[marker].append(at[:, chosen])
         widths = np.unique(x[finite])
         means = np.array([y[finite & (x == width)].mean() for width in widths])
@@ -151,9 +196,10 @@ def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], col
     for (marker, parts), size, label in zip(marks.items(), (4, 3.5, 3.5), ("seeds", "zero", "not finite"), strict=True):
         x, y = np.concatenate(parts, axis=1)
         if len(x):
-            alpha = 0.6 if marker == "." else 1
-            page.plot(x, y, marker, color=color, alpha=alpha, markersize=size, markeredgewidth=0, label=label)
+            alpha, edge = (0.6, 0) if marker == "." else (1, 0.8)
+            page.plot(x, y, marker, color=color, alpha=alpha, markersize=size, markeredgewidth=edge, label=label)
     canvas.draw_segments(page, lines, color=color, linewidth=1.1, zorder=2, label="means")
+    page.plot(*np.concatenate(lines).T, mark, color=color, markersize=2.8, markeredgewidth=0, label="mean")
 
 
 def _draw_required(page: Axes, panel: Panel, slope: Mapping, judged: Floats) -> None:
@@ -169,9 +215,10 @@ def _draw_required(page: Axes, panel: Panel, slope: Mapping, judged: Floats) -> 
     for edge in edges[1:] if low in (high, -inf) else edges:
         inside = (panel.ylim[0] <= edge) & (edge <= panel.ylim[1])
         page.plot(panel.x(x[inside])[[0, -1]], panel.y(edge[inside])[[0, -1]], label="required", **style)
-    if low < high:
-        lower, upper = (panel.y(np.clip(edge, *panel.ylim)) for edge in edges)
-        page.fill_between(panel.x(x), lower, upper, color=canvas.FAINT, alpha=0.6, linewidth=0, zorder=1)
+    within = [middle_y + p * (x - middle_x) for p in (max(low - slope["tolerance"], STEEP), high + slope["tolerance"])]
+    for (lower, upper), shade in ((within, 0.45), (edges, 0.6)):
+        low_y, high_y = (panel.y(np.clip(edge, *panel.ylim)) for edge in (lower, upper))
+        page.fill_between(panel.x(x), low_y, high_y, color=canvas.FAINT, alpha=shade, linewidth=0, zorder=1)
 
 
 def _write_head(page: Axes, panel: Panel, slope: Mapping) -> None:
@@ -185,6 +232,28 @@ def _write_head(page: Axes, panel: Panel, slope: Mapping) -> None:
     page.text(left, top + 0.055, f"step {slope['step']}: {measured}{_requirement(slope)}", fontsize=canvas.SMALL)
 
 
+def _write_site(page: Axes, panel: Panel, slope: Mapping) -> None:
+    """Write over the panels of a site its name[layer], and behind it the step and what is required."""
+    layer = f"[{slope['layer']}]" if slope["layer"] >= 0 else ""
+    left, up, name = panel.left - OVER_LABELS, panel.bottom + HEIGHT + 0.33, slope["site"] + layer
+    page.text(left, up, name, fontweight="bold")
+    after = left + text_inches(name, bold=True) + 0.1
+    page.text(after, up, f"step {slope['step']}{_requirement(slope)}", fontsize=canvas.SMALL, color=canvas.GREY)
+
+
+def _write_beside(page: Axes, panel: Panel, slope: Mapping, *, worst: Mapping) -> None:
+    """Write over one of a site's panels whose it is and the verdict, and below them the slope [interval]."""
+    up, verdict = panel.bottom + HEIGHT, canvas.verdict_text(slope["verdict"])
+    if SEVERITY.index(worst["verdict"]) > SEVERITY.index(slope["verdict"]):
+        verdict += f" ({canvas.MARKS[worst['verdict']].symbol} [{worst['layer']}])"
+    room = WIDTH - text_inches(verdict) - 0.08
+    page.text(panel.left, up + 0.175, cut(slope["parametrization"], room))
+    color = canvas.MARKS[slope["verdict"]].color
+    page.text(panel.left + WIDTH, up + 0.175, verdict, ha="right", color=color)
+    measured = canvas.estimate(slope["slope"], slope["ci_low"], slope["ci_high"])
+    page.text(panel.left, up + 0.055, measured, fontsize=canvas.SMALL)
+
+
 def _requirement(slope: Mapping) -> str:
     """Return " → 0", " → −½…0" or " → ≤0"; nothing where theory requires nothing."""
     low, high = slope["required_low"], slope["required_high"]
@@ -194,9 +263,3 @@ def _requirement(slope: Mapping) -> str:
     if low == -inf:
         return f" → ≤{ends[1]}"
     return f" → {ends[1]}" if low == high else f" → {ends[0]}…{ends[1]}"
-
-
-def _log2(values: pd.Series) -> Floats:
-    """Return log2; -inf for zero, NaN for what is negative or no number."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log2(values.to_numpy(dtype=float))

@@ -4,22 +4,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from mupcheck.coordinates.gates import ALIGNMENTS, SIZE, GateSlope, rules_for
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Color
+from mupcheck.plots.frame import MIN_WIDTH, Caption, frame
 from mupcheck.theory.required import ACTIVATIONS, TOLERANCES
 
 WIDTH, HEIGHT, GAP = 2.9, 2.5, 0.22  # of a panel, and between them, inches
-LEFT, RIGHT, BOTTOM, TOP = 0.62, 1.32, 0.45, 0.9  # margins, the legend not counted, inches
+LEFT, RIGHT, BOTTOM, TOP = 0.62, 1.32, 0.45, 0.26  # margins, inches
 DODGE = 0.6  # of a step's place, over which its layers are spread
 MOST_OUTSIDE = 1.0  # an interval is cut off with an arrowhead this far beyond the rules' bands
-LEGEND_COLUMNS = 8
 
 
-def draw_gates(gates: Sequence[GateSlope], *, title: str) -> Figure:
+def says_something(gates: Sequence[GateSlope]) -> bool:
+    """Say whether the gates' gradients tell something of a rule: under SGD, or where any reading speaks for one."""
+    return any(gate.optimizer == "sgd" or len(gate.near) == 1 for gate in gates)
+
+
+def draw_gates(gates: Sequence[GateSlope], caption: Caption) -> Figure:
     """Draw what `fit_gates` returned of one parametrization: a panel for each gate, a place for each step.
 
     Dashed lines are the exponents that the rules assume, shaded bands what is near each. The interval of a filled mark
@@ -28,19 +36,23 @@ def draw_gates(gates: Sequence[GateSlope], *, title: str) -> Figure:
 
     Args:
         gates: slopes of one parametrization, optimizer and mode.
-        title: of the figure.
+        caption: of the figure.
     """
     sites = list(dict.fromkeys(gate.site for gate in gates))
     steps = sorted({gate.step for gate in gates})
     layers = sorted({gate.layer for gate in gates})
-    colors = dict(zip(layers, canvas.ordered_colors(len(layers)), strict=True))
-    handles = [canvas.handle(f"layer {layer}", color=color, marker="o", line=True) for layer, color in colors.items()]
-    handles.append(canvas.handle("cannot tell", color=canvas.GREY, marker="o"))
-    handles[-1].set_markerfacecolor("white")
+    looks = canvas.ordered_looks(layers)
+    handles: list[Artist] = [
+        canvas.handle(f"layer {layer}", color=color, marker=marker, line=True)
+        for layer, (color, marker) in looks.items()
+    ]
+    handles.append(canvas.handle("cannot tell", color=canvas.GREY, marker="o", hollow=True))
     handles.append(canvas.handle("gradient as it is", color=canvas.GREY, marker="_"))
+    handles.append(Line2D([], [], color=canvas.GREY, linestyle=canvas.DASHED, linewidth=0.8, label="a rule"))
+    handles.append(Patch(color=canvas.GRID, label="near it"))
 
-    height = BOTTOM + HEIGHT + TOP + canvas.legend_inches(len(handles), LEGEND_COLUMNS)
-    figure = Figure(figsize=(LEFT + len(sites) * (WIDTH + GAP) - GAP + RIGHT, height))
+    width = max(LEFT + len(sites) * (WIDTH + GAP) - GAP + RIGHT, MIN_WIDTH)
+    figure = canvas.Drawing(figsize=(width, BOTTOM + HEIGHT + TOP))
     limits = _limits(gates)
     for i, site in enumerate(sites):
         panel = canvas.add_panel(figure, LEFT + i * (WIDTH + GAP), BOTTOM, WIDTH, HEIGHT)
@@ -48,12 +60,11 @@ def draw_gates(gates: Sequence[GateSlope], *, title: str) -> Figure:
         panel.set_title(f"{site}: {ACTIVATIONS[site]}", fontsize=canvas.NORMAL, fontweight="bold", loc="left", pad=5)
         for gate in (gate for gate in gates if gate.site == site):
             offset = DODGE * ((layers.index(gate.layer) + 0.5) / len(layers) - 0.5)
-            _draw_gate(panel, steps.index(gate.step) + offset, gate, colors[gate.layer])
+            _draw_gate(panel, steps.index(gate.step) + offset, gate, *looks[gate.layer])
         if i == len(sites) - 1:
             _name_rules(panel, gates[0].mode)
     below = "slope p of rms(dL/dz) ~ width^p with its interval; the gradient entering the mixer is taken to have −1"
-    canvas.write_title(figure, title, below)
-    canvas.legend(figure, handles, columns=LEGEND_COLUMNS)
+    frame(figure, caption, hint=below, handles=handles)
     return figure
 
 
@@ -87,7 +98,7 @@ def _draw_frame(panel: Axes, steps: Sequence[int], limits: tuple[float, float], 
         )
 
 
-def _draw_gate(panel: Axes, x: float, gate: GateSlope, color: Color) -> None:
+def _draw_gate(panel: Axes, x: float, gate: GateSlope, color: Color, marker: str) -> None:
     """Draw one slope with its interval, and the gradient's slope as it is."""
     if not np.isfinite(gate.slope):
         y = panel.get_ylim()[0]
@@ -97,7 +108,7 @@ def _draw_gate(panel: Axes, x: float, gate: GateSlope, color: Color) -> None:
     if np.isfinite([gate.ci_low, gate.ci_high]).all():
         canvas.draw_interval(panel, x, gate.ci_low, gate.ci_high, along="y", color=color)
     face = color if len(gate.near) == 1 else "white"
-    panel.plot(x, gate.slope, "o", color=color, markerfacecolor=face, markersize=4, zorder=3, label="slope")
+    panel.plot(x, gate.slope, marker, color=color, markerfacecolor=face, markersize=4, zorder=3, label="slope")
     panel.plot(x, gate.gradient_slope, "_", color=canvas.GREY, markersize=5, zorder=2, label="gradient as it is")
 
 

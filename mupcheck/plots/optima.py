@@ -3,21 +3,25 @@
 import re
 from collections.abc import Sequence
 from itertools import cycle
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.plots import canvas
+from mupcheck.plots.frame import Caption, cut, frame, wrap
 
 MIN_OCTAVES = 4.0  # of the axis of optima, so that flat looks flat
-LEFT, BOTTOM, TOP = 0.55, 0.42, 0.62  # margins, inches
+SAME_START_OCTAVES = 0.5  # drift lines that start no further apart share a cone
+LEFT, BOTTOM, TOP = 0.62, 0.42, 0.06  # margins, inches
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.6  # inches; higher where the notes need it
-LINE_INCHES, NOTES_INCHES, NOTES_CHARACTERS = 0.15, 3.0, 46  # of the notes: height of a line, width of the column
+LINE_INCHES, NOTES_INCHES = 0.15, 3.0  # of the notes: height of a line, width of the column
+NOTES_ROOM = NOTES_INCHES - 0.5  # for text
 
 # Okabe-Ito colours with markers; a shipped table looks the same in every figure, custom ones take what is left.
 CATEGORIES = {
@@ -30,29 +34,32 @@ CATEGORIES = {
 }
 
 
-def draw_optima(answers: Sequence[Transfer], *, title: str) -> Figure:
-    """Draw the optimum's log2 lr against width with its interval, and the line of its drift, for each parametrization.
+def draw_optima(answers: Sequence[Transfer], caption: Caption) -> Figure:
+    """Draw the optimum's lr against width with its interval, and the line of its drift, for each parametrization.
 
-    An open marker has a flag, named beside the panel; a width without an optimum is a cross at the lower edge. A bar is
-    the lr from which a width diverges, where the grid reached it.
+    The shaded cone is what still transfers: a drift of at most the tolerance from where a line starts. An open marker
+    has a flag, named beside the panel; a width without an optimum is a cross at the lower edge. A bar is the lr from
+    which a width diverges, where the grid reached it.
 
     Args:
         answers: of one sweep, optimizer and mode.
-        title: of the figure.
+        caption: of the figure.
     """
     notes = [_notes(answer) for answer in answers]
     lines = sum(map(len, notes)) + len(answers) - 1
     height = max(PANEL_HEIGHT, lines * LINE_INCHES)
-    figure = Figure(figsize=(LEFT + PANEL_WIDTH + NOTES_INCHES, TOP + height + BOTTOM))
+    figure = canvas.Drawing(figsize=(LEFT + PANEL_WIDTH + NOTES_INCHES, TOP + height + BOTTOM))
     panel = canvas.add_panel(figure, LEFT, BOTTOM, PANEL_WIDTH, height)
     widths = sorted({optimum.width for answer in answers for optimum in answer.optima})
     panel.set_xlim(canvas.width_limits(np.log2(widths), pad=0.12))
     panel.set_xticks(np.log2(widths), canvas.width_labels(widths, limits=panel.get_xlim(), inches=PANEL_WIDTH))
     panel.set_ylim(canvas.span([x for answer in answers for x in _reach(answer)], least=MIN_OCTAVES))
-    panel.set_yticks(canvas.round_ticks(panel.get_ylim(), most=8, integer=True))
+    powers = canvas.whole_powers(panel.get_ylim(), most=8)
+    panel.set_yticks(powers, [canvas.power_of_two(power) for power in powers])
     panel.set_xlabel("width")
-    panel.set_ylabel("log2 lr of the optimum")
+    panel.set_ylabel("best lr")
     marks = _marks([answer.parametrization for answer in answers])
+    handles = _draw_cones(panel, answers, widths)
     # beside one another, so that equal optima do not hide each other
     step = min(0.06, 0.2 / len(answers)) * np.diff(np.log2(widths)).min(initial=1.0)
     line = 0
@@ -61,8 +68,45 @@ def draw_optima(answers: Sequence[Transfer], *, title: str) -> Figure:
         _draw_drift(panel, answer, color, marker, aside=step * (i - (len(answers) - 1) / 2))
         _write_notes(panel, note, color, marker, line=line)
         line += len(note) + 1
-    canvas.write_title(figure, title, "whiskers: intervals; lines: drift; open: flagged; ×: no optimum; bars: diverges")
+    frame(figure, caption, handles=_handles(answers) + handles)
     return figure
+
+
+def _handles(answers: Sequence[Transfer]) -> list[Artist]:
+    """Return the legend entries for what is drawn."""
+    optima = [optimum for answer in answers for optimum in answer.optima]
+    found = [optimum for optimum in optima if optimum.log2_lr is not None]
+    grey = canvas.GREY
+    entries = {
+        canvas.handle("optimum, interval", color=grey, marker="o"): any(not optimum.flags for optimum in found),
+        canvas.handle("with a flag", color=grey, marker="o", hollow=True): any(optimum.flags for optimum in found),
+        canvas.handle("no optimum", color=grey, marker="x"): len(found) < len(optima),
+        canvas.handle("drift", color=grey, line=True): any(answer.drift.slope is not None for answer in answers),
+        canvas.handle("diverges from here", color=grey, marker="_"): any(
+            lr is not None for answer in answers for lr in answer.divergence.log2_lr
+        ),
+    }
+    return [entry for entry, drawn in entries.items() if drawn]
+
+
+def _draw_cones(panel: Axes, answers: Sequence[Transfer], widths: Sequence[int]) -> list[Artist]:
+    """Shade what still transfers, from where each drift line starts; return the legend entry."""
+    low, high = np.log2(widths[0]), panel.get_xlim()[1]
+    starts: list[float] = []
+    for answer in answers:
+        drift = answer.drift
+        if drift.slope is None or drift.intercept is None:
+            continue
+        start = drift.intercept + drift.slope * low
+        if all(abs(start - other) > SAME_START_OCTAVES for other in starts):
+            starts.append(start)
+    tolerance = max(answer.tolerance for answer in answers)
+    style: dict[str, Any] = {"facecolor": canvas.FAINT, "alpha": 0.55, "linewidth": 0}
+    for start in starts:
+        reach = tolerance * (high - low)
+        panel.fill([low, high, high], [start, start + reach, start - reach], label="cone", zorder=0.5, **style)
+        panel.plot([low, high], [start, start], color=canvas.GREY, linestyle=":", linewidth=0.8, zorder=1)
+    return [Patch(label=f"transfers: ±{tolerance:g} octaves per doubling", **style)] if starts else []
 
 
 def draw_optimum(
@@ -73,9 +117,11 @@ def draw_optimum(
     panel.plot(x, y, marker, color=color, markerfacecolor="white" if optimum.flags else color, **style)
 
 
-def describe_drift(answer: Transfer) -> str:
-    """Return the drift with its interval, octaves per doubling of width."""
-    return canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)
+def describe_drift(answer: Transfer, *, unit: str = "") -> str:
+    """Return "drift −0.89 [−1.15, −0.63]", octaves per doubling of width."""
+    if answer.drift.slope is None:
+        return "no drift: fewer than two optima"
+    return f"drift {canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)}{unit}"
 
 
 def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -105,6 +151,7 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
         x = float(np.log2(optimum.width)) + aside
         if threshold is not None:
             panel.plot(x, threshold, "_", color=color, markersize=9, markeredgewidth=1.4, label="diverges")
+            panel.plot(x, threshold, marker, color=color, markersize=2.5, label="whose")
         if optimum.log2_lr is None:
             edge = panel.get_xaxis_transform()
             panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
@@ -116,10 +163,13 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
 
 def _notes(answer: Transfer) -> list[str]:
     """Return the lines that stand beside the panel for a parametrization: name, verdict, drift, and why in doubt."""
-    flags = "; ".join(f"{optimum.width}: {', '.join(optimum.flags)}" for optimum in answer.optima if optimum.flags)
-    said = [f"drift {describe_drift(answer)} octaves per doubling"]
-    if flags:
-        said.append(f"open at {flags}")
+    flagged: dict[str, list[str]] = {}
+    for optimum in answer.optima:
+        for flag in optimum.flags:
+            flagged.setdefault(flag, []).append(str(optimum.width))
+    said = [describe_drift(answer, unit=" octaves per doubling")]
+    if flagged:
+        said.append("flags: " + "; ".join(f"{flag} at {', '.join(widths)}" for flag, widths in flagged.items()))
     elif answer.reason.startswith("drift"):
         said = [re.sub(r"-(?=\d)", "−", answer.reason.replace("+-", "±"))]
     else:
@@ -127,14 +177,16 @@ def _notes(answer: Transfer) -> list[str]:
     divergence = answer.divergence
     if divergence.slope is not None:
         said.append(f"divergence {canvas.estimate(divergence.slope, divergence.ci_low, divergence.ci_high)}")
-    lines = [line for text in said for line in wrap(text, NOTES_CHARACTERS)]
-    return [canvas.shorten(answer.parametrization, 32), canvas.verdict_text(answer.verdict), *lines]
+    lines = [line for text in said for line in wrap(text, NOTES_ROOM, points=canvas.SMALL)]
+    return [cut(answer.parametrization, NOTES_ROOM, bold=True), canvas.verdict_text(answer.verdict), *lines]
 
 
 def _write_notes(panel: Axes, lines: Sequence[str], color: str, marker: str, *, line: int) -> None:
     """Write lines beside a panel, `line` lines below its upper edge, the first one with its marker."""
     _, _, width, height = canvas.place(panel)
-    styles: list[dict[str, Any]] = [{"fontweight": "bold"}, {}, *({"fontsize": canvas.SMALL} for _ in lines[2:])]
+    verdict = next(mark.color for mark in canvas.MARKS.values() if lines[1].startswith(mark.symbol))
+    small = ({"fontsize": canvas.SMALL} for _ in lines[2:])
+    styles: list[dict[str, Any]] = [{"fontweight": "bold"}, {"color": verdict}, *small]
     for i, (text, style) in enumerate(zip(lines, styles, strict=True)):
         x, y = 1 + 0.36 / width, 1 - (line + i + 0.5) * LINE_INCHES / height
         panel.text(x, y, text, transform=panel.transAxes, va="center", **style)

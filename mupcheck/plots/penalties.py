@@ -11,15 +11,25 @@ from matplotlib.patches import Rectangle
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.plots import canvas
+from mupcheck.plots.frame import MIN_WIDTH, Caption, cut, frame
 from mupcheck.plots.losses import MAX_COLUMNS
 
 MIN_NATS = 0.1  # of the colour scale, so that a small cost looks small
 CELL_WIDTH, CELL_HEIGHT = 0.86, 0.36  # inches
-MIN_WIDTH, MIN_PANEL_WIDTH = 4.4, 2.2  # inches: of the figure, for its title; of a panel, for the verdict above it
-LEFT, RIGHT, BOTTOM, TITLE, HEAD, GAP_X = 0.62, 0.14, 0.42, 0.62, 0.42, 0.3  # inches around panels
+MIN_PANEL_WIDTH = 2.2  # inches: for the verdict above it
+LEFT, RIGHT, BOTTOM, HEAD, GAP_X = 0.62, 0.14, 0.42, 0.42, 0.36  # inches around panels
+WORTH_NATS = 0.01  # a cost below it says nothing that the verdict does not
 
 
-def draw_penalties(answers: Sequence[Transfer], *, title: str) -> Figure:
+def says_something(answers: Sequence[Transfer]) -> bool:
+    """Say whether any other width's best lr costs something beyond the noise, or makes a width diverge."""
+    costs = [p for answer in answers for p in answer.penalty if p.source != p.target]
+    known = [(p.nats, p.ci_low) for p in costs if p.nats is not None]
+    beyond = any(nats >= WORTH_NATS and (low is None or low > 0) for nats, low in known)
+    return beyond or any("diverges" in p.reason for p in costs if p.nats is None)
+
+
+def draw_penalties(answers: Sequence[Transfer], caption: Caption) -> Figure:
     """Draw the penalty matrix of each parametrization: a row for the width trained, a column for the width tuned.
 
     A cell holds nats with the interval below it, and the percent of the loss; a cell without a number says why. All
@@ -27,7 +37,7 @@ def draw_penalties(answers: Sequence[Transfer], *, title: str) -> Figure:
 
     Args:
         answers: of one sweep, optimizer and mode.
-        title: of the figure.
+        caption: of the figure.
     """
     most = max((p.nats for answer in answers for p in answer.penalty if p.nats is not None), default=0.0)
     scale = mpl.colors.PowerNorm(0.5, 0.0, max(most, MIN_NATS))  # a cost grows as the square of the distance
@@ -36,20 +46,23 @@ def draw_penalties(answers: Sequence[Transfer], *, title: str) -> Figure:
     width = max(MIN_PANEL_WIDTH, CELL_WIDTH * n_widths)
     height, n_blocks = CELL_HEIGHT * n_widths, -(-len(answers) // n_columns)
     block = HEAD + height + BOTTOM
-    size = max(LEFT + n_columns * (width + GAP_X) - GAP_X + RIGHT, MIN_WIDTH), TITLE + n_blocks * block
-    figure = Figure(figsize=size)
+    size = max(LEFT + n_columns * (width + GAP_X) - GAP_X + RIGHT, MIN_WIDTH), n_blocks * block
+    figure = canvas.Drawing(figsize=size)
     for i, answer in enumerate(answers):
         left = LEFT + i % n_columns * (width + GAP_X)
-        bottom = size[1] - TITLE - (i // n_columns + 1) * block + BOTTOM
+        bottom = size[1] - (i // n_columns + 1) * block + BOTTOM
         n_own = len(answer.optima)
         panel = canvas.add_panel(
             figure, left, bottom + height - CELL_HEIGHT * n_own, CELL_WIDTH * n_own, CELL_HEIGHT * n_own
         )
         _draw_matrix(panel, answer, scale, labelled=i % n_columns == 0)
-        canvas.write_above(panel, canvas.shorten(answer.parametrization, 26), up=0.22, fontweight="bold")
+        canvas.write_above(panel, cut(answer.parametrization, width, bold=True), up=0.22, fontweight="bold")
         color = canvas.MARKS[answer.verdict].color
         canvas.write_above(panel, canvas.verdict_text(answer.verdict), up=0.08, color=color)
-    canvas.write_title(figure, title, "nats lost at another width's best lr; intervals; percent of the loss")
+    hint = (
+        "in a cell: nats per token lost, percent of the loss, and the interval of the nats; hatched: not known, and why"
+    )
+    frame(figure, caption, hint=hint)
     return figure
 
 
@@ -71,7 +84,7 @@ def _draw_cell(panel: Axes, penalty: Penalty, scale: mpl.colors.Normalize, x: in
     """Draw one cell, its text dark on light and light on dark."""
     if penalty.nats is None:
         panel.add_patch(Rectangle((x, y), 1, 1, facecolor=canvas.SHADE, edgecolor="white", hatch="////", linewidth=1))
-        lines, color = ["?", _shortly(penalty.reason)], canvas.INK
+        lines, color = ["?", cut(_shortly(penalty.reason), 0.95 * CELL_WIDTH, points=canvas.SMALL - 0.5)], canvas.INK
     else:
         face = mpl.colormaps["YlOrBr"](0.85 * float(scale(penalty.nats)))
         panel.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="white", linewidth=1, label="penalty"))
@@ -89,12 +102,5 @@ def _draw_cell(panel: Axes, penalty: Penalty, scale: mpl.colors.Normalize, x: in
 
 def _shortly(reason: str) -> str:
     """Return a reason that fits a cell."""
-    for word, short in (
-        ("diverges", "diverges"),
-        ("outside", "not in its grid"),
-        ("no optimum", "no optimum"),
-        ("edge", "edge of grid"),
-    ):
-        if word in reason:
-            return short
-    return ""
+    known = {"diverge": "diverges", "outside": "not in its grid", "no optimum": "no optimum", "edge": "edge of grid"}
+    return next((short for word, short in known.items() if word in reason), reason)

@@ -12,34 +12,36 @@ from matplotlib.figure import Figure
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.wider import Comparison
 from mupcheck.plots import canvas
+from mupcheck.plots.frame import MIN_WIDTH, Caption, frame
 
 MIN_NATS = 0.05  # of the colour scale, so that noise looks like noise
 LARGE_SHARE = 90  # percentile of the differences at which the colours end: one lr that blows up hides the rest else
 WIDTH, LINE, GAP_X = 1.9, 0.14, 0.26  # of a panel, height of an lr's row and between panels, inches
-LEFT, RIGHT, BOTTOM, TITLE, HEAD = 0.74, 0.8, 0.44, 0.5, 0.62  # inches around panels
+LEFT, RIGHT, BOTTOM, HEAD = 0.74, 0.8, 0.44, 0.56  # inches around panels
 DARK = 1.4  # sum of red, green and blue below which a mark is white
+MARKS = {"wider is worse beyond the noise": "x", "better beyond it": "."}
 COLORS = "PuOr"  # orange is worse, purple better; told apart in grey by the marks
 
 
-def draw_wider(answers: Sequence[Transfer], *, title: str) -> Figure:
+def draw_wider(answers: Sequence[Transfer], caption: Caption) -> Figure:
     """Draw the loss of each width less that of the next narrower one: a row for each lr, a column for each tenth.
 
     A cross is worse beyond the noise, a dot better beyond it. An lr at which a run diverged is said as such.
 
     Args:
         answers: of one sweep, optimizer and mode; those without comparisons are left out.
-        title: of the figure.
+        caption: of the figure.
     """
     shown = [answer for answer in answers if answer.wider_is_better.comparisons]
     rows = [_by_pair(answer) for answer in shown]
     heights = [LINE * len(_lrs(answer)) for answer in shown]
     n_columns = max(map(len, rows), default=1)
-    total = TITLE + sum(heights) + len(shown) * (HEAD + BOTTOM)
-    figure = Figure(figsize=(max(LEFT + n_columns * (WIDTH + GAP_X) - GAP_X + RIGHT, 4.6), total))
+    total = sum(heights) + len(shown) * (HEAD + BOTTOM)
+    figure = canvas.Drawing(figsize=(max(LEFT + n_columns * (WIDTH + GAP_X) - GAP_X + RIGHT, MIN_WIDTH), total))
     sizes = np.abs([nats for a in shown for c in a.wider_is_better.comparisons for nats in c.nats])
     reach = max(MIN_NATS, float(np.percentile(sizes, LARGE_SHARE)) if len(sizes) else 0.0)
     colors = ScalarMappable(mpl.colors.Normalize(-reach, reach), mpl.colormaps[COLORS].reversed())
-    bottom = total - TITLE
+    bottom = total
     for answer, pairs, height in zip(shown, rows, heights, strict=True):
         bottom -= HEAD + height
         for i, ((narrow, wide), comparisons) in enumerate(pairs.items()):
@@ -50,7 +52,11 @@ def draw_wider(answers: Sequence[Transfer], *, title: str) -> Figure:
                 _write_head(panel, answer)
         bottom -= BOTTOM
     _draw_scale(figure, colors, reach)
-    canvas.write_title(figure, title, "×: the wider model is worse beyond the noise; ·: better beyond it")
+    hint = (
+        "loss of the wider model less that of the narrower one, by lr and tenth of the steps; no mark: within the noise"
+    )
+    handles = [canvas.handle(name, color=canvas.INK, marker=marker) for name, marker in MARKS.items()]
+    frame(figure, caption, hint=hint, handles=handles)
     return figure
 
 
@@ -110,8 +116,8 @@ def _write_head(panel: Axes, answer: Transfer) -> None:
 def _draw_scale(figure: Figure, colors: ScalarMappable, reach: float) -> None:
     """Draw what the colours mean at the right edge."""
     width, height = figure.get_size_inches()
-    length = min(1.3, height - TITLE - HEAD - BOTTOM)
-    axes = canvas.add_panel(figure, width - RIGHT + 0.16, height - TITLE - HEAD - length, 0.1, length)
+    length = min(1.3, height - HEAD - BOTTOM)
+    axes = canvas.add_panel(figure, width - RIGHT + 0.16, height - HEAD - length, 0.1, length)
     bar = figure.colorbar(colors, cax=axes, extend="both", extendfrac=0.06)
     bar.set_ticks([-reach, 0, reach], labels=[canvas.signed(-reach), "0", canvas.signed(reach)])
     bar.set_label("nats", labelpad=-4)

@@ -85,7 +85,8 @@ def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, arguments):
 def test_plot_prints_the_files_it_wrote(copied):
     before = set(tree(copied))
     answer = mupcheck("plot", copied / "results")
-    assert (answer.code, answer.err) == (exits.OK, "")
+    assert answer.code == exits.OK
+    assert " with --all: " in answer.err and answer.err.count("\n") == 1
     written = {str(Path(line).relative_to(copied)) for line in answer.out.splitlines()}
     assert {path for path in set(tree(copied)) - before if "." in path} == written
     assert {Path(path).suffix for path in written} == {".png", ".svg"}
@@ -93,6 +94,19 @@ def test_plot_prints_the_files_it_wrote(copied):
     one = mupcheck("plot", copied / "results" / "lr", "--json")
     assert [Path(path).parent.parent.name for path in one.json] == ["lr"] * len(one.json)
     assert {str(Path(path).relative_to(copied)) for path in one.json} <= written
+
+
+def test_plot_writes_what_is_asked_for_where_it_is_asked_for(copied, monkeypatch):
+    before = tree(copied / "results")
+    monkeypatch.setenv("MUPCHECK_OUT", str(copied / "results"))  # of sweeps, not of figures
+    answer = mupcheck("plot", copied / "results" / "lr", "--out", copied / "elsewhere", "--only", "loss_vs_lr")
+    names = [str(copied / "elsewhere" / f"loss_vs_lr.{end}") for end in ("png", "svg")]
+    assert (answer.code, answer.err, answer.out.split()) == (exits.OK, "", names)
+    assert tree(copied / "results") == before
+    everything = mupcheck("plot", copied / "results" / "lr", "--out", copied / "elsewhere", "--all")
+    assert (everything.code, everything.err) == (exits.OK, "") and len(everything.out.split()) > 4
+    wrong = mupcheck("plot", copied / "results" / "lr", "--out", copied / "elsewhere", "--only", "loss")
+    assert wrong.code == exits.USAGE and wrong.err.count("\n") == 1 and "known: loss_vs_lr" in wrong.err
 
 
 def test_rules_prints_every_table_with_its_sources():

@@ -241,7 +241,9 @@ def test_figures_that_cannot_be_written_are_refused(copied):
     before = tree(copied)
     answer = mupcheck("plot", copied / "results" / "lr")
     assert (answer.code, answer.out, answer.err.count("\n")) == (exits.USAGE, "", 1)
-    assert "cannot write to" in answer.err and tree(copied) == before
+    assert "cannot write to" in answer.err and "with --out" in answer.err and tree(copied) == before
+    answer = mupcheck("plot", copied / "results" / "lr", "--out", copied / "results" / "lr" / "figures" / "x")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (exits.USAGE, "", 1)
 
 
 @pytest.mark.usefixtures("_no_training")

@@ -47,7 +47,7 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     if command == "plot":
         assert example == ["plot", "results/"]
-        monkeypatch.setattr("mupcheck.plots.plot_results", lambda path: [path])
+        monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
     if command == "gates":
         assert example == ["gates", "results/coord"]
         monkeypatch.chdir(made)
@@ -83,7 +83,9 @@ def test_every_option_says_what_it_is_and_what_it_is_without(command):
         assert text, option.opts
         if option.opts[0] not in without_default:
             assert re.search(r"\(default: .+\)$", text), option.opts
-        if option.opts[0] not in without_default - {"--config"}:
+        if (command, option.opts[0]) == ("plot", "--out"):
+            assert option.envvar is None, "MUPCHECK_OUT names the folder of results"
+        elif option.opts[0] not in without_default - {"--config"}:
             assert option.envvar == "MUPCHECK_" + option.opts[0][2:].replace("-", "_").upper()
 
 

@@ -9,7 +9,7 @@ from planted_gates import LAYERS, STEPS, plant, planted
 
 from mupcheck.coordinates.gates import ALIGNMENTS, fit_gates, has_gates, near_alignments, read_interval, rules_for
 from mupcheck.coordinates.slopes import fit_slopes
-from mupcheck.plots import canvas, draw_gates, plot_results
+from mupcheck.plots import Caption, canvas, draw_gates, plot_results
 from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import TABLES, Role
 
@@ -152,7 +152,9 @@ def test_runs_that_do_not_compare_are_refused():
 @pytest.fixture
 def figure():
     with canvas.drawing_style():
-        yield draw_gates(fit_gates(*planted(-0.5, noise=0.2)), title="a table · sgd · head-dim: gate gradients")
+        yield draw_gates(
+            fit_gates(*planted(-0.5, noise=0.2)), Caption("a table: gradients of the gates", "check · sgd · head-dim")
+        )
 
 
 def test_the_figure_shows_every_slope_and_rule(figure):
@@ -177,7 +179,7 @@ def test_slopes_that_do_not_exist_and_wild_ones_are_drawn():
     runs, coords = planted(-0.5, noise=3.0)
     dead = coords.assign(value=coords["value"].where(coords["step"] != 4, np.nan))
     with canvas.drawing_style():
-        figure = draw_gates(fit_gates(runs, dead), title="t")
+        figure = draw_gates(fit_gates(runs, dead), Caption("t"))
     assert texts(figure).count(" no slope") == 4
     assert clashes(figure) == []
 
@@ -185,7 +187,9 @@ def test_slopes_that_do_not_exist_and_wild_ones_are_drawn():
 def test_the_figure_is_among_those_of_a_folder(tmp_path):
     runs, _ = planted_coords()
     coords = plant(runs, -0.5, noise=0.1)
-    files = plot_results(Results(runs, pd.DataFrame(), coords, {}), tmp_path)
+    files = plot_results(Results(runs, pd.DataFrame(), coords, {}), tmp_path, every=True)
     assert {"gates_gdn-mup.png", "gates_gdn-mup.svg"} <= {file.name for file in files}
-    without = plot_results(Results(runs, pd.DataFrame(), coords[coords["site"] == "mixer_out"], {}), tmp_path / "b")
+    without = plot_results(
+        Results(runs, pd.DataFrame(), coords[coords["site"] == "mixer_out"], {}), tmp_path / "b", every=True
+    )
     assert not any(file.name.startswith("gates") for file in without)

@@ -9,15 +9,17 @@ from planted_figures import (
     planted_lrs,
     planted_steps,
     sizes_of,
+    slopes_of,
 )
 
-from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.learning_rates.drift import transfer
 from mupcheck.plots import canvas
-from mupcheck.plots.coordinates import HEIGHT, WIDTH, Panel, draw_coordinates
+from mupcheck.plots.coordinates import draw_coordinates
+from mupcheck.plots.frame import Caption
 from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import draw_slopes
+from mupcheck.plots.panels import HEIGHT, WIDTH, Panel
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
 
@@ -27,38 +29,41 @@ from mupcheck.plots.wider import draw_wider
 NAMES = ("sp", "a-custom-table-with-a-name-that-is-very-long", "gdn-mup")
 
 
-TITLE = f"{canvas.shorten(NAMES[1], 28)} · adamw · head-dim: weight_update, spectral"
+SETTING = "a-sweep-with-a-name-of-some-forty-characters · adamw · head-dim"
+FOOTER = (
+    "16 seeds · 500 steps · data text:/a/path/to/some/where.txt · base width 32 · lr 2⁻¹⁰ to 2⁻⁴ (7) · 90% intervals"
+)
+TITLE = Caption(f"{canvas.shorten(NAMES[1], 28)} · weight_update, spectral: change of weights", SETTING, FOOTER)
 
 
-COST = "Cost of another width's best lr · adamw · head-dim"
+COST = Caption("Cost of another width's best lr", SETTING, FOOTER)
 
 
 SIX_WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
 FIGURES = {
-    "coordinates": lambda: draw_coordinates(*sizes_of(*planted_coords(0.3, steps=(0, 1, 2, 4, 8))), title=TITLE),
+    "coordinates": lambda: draw_coordinates(*sizes_of(*planted_coords(0.3, steps=(0, 1, 2, 4, 8))), TITLE),
     "coordinates, many": lambda: draw_coordinates(
-        *sizes_of(*planted_coords(1.2, widths=(64, 96, 128, 192, 1024, 1536), steps=range(20))), title=TITLE
+        *sizes_of(*planted_coords(1.2, widths=(64, 96, 128, 192, 1024, 1536), steps=range(20))), TITLE
     ),
-    "slopes": lambda: draw_slopes(fit_slopes(*planted_coords()), title=TITLE),
-    "losses, one": lambda: draw_losses(transfer(planted_lrs(widths=SIX_WIDTHS)), title="t"),
-    "losses, three": lambda: draw_losses(transfer(planted_lrs(names=NAMES)), title="t"),
-    "losses, four": lambda: draw_losses(transfer(planted_lrs(names=(*NAMES, "mup"))), title="t"),
-    "penalty": lambda: draw_penalties(transfer(planted_lrs(-1.0, names=(*NAMES, "mup"))), title=COST),
-    "penalty, two widths": lambda: draw_penalties(transfer(planted_lrs(-1.0, widths=(32, 64), seeds=1)), title=COST),
-    "penalty, six widths": lambda: draw_penalties(transfer(planted_lrs(-0.5, widths=SIX_WIDTHS)), title=COST),
-    "wider": lambda: draw_wider(transfer(planted_lrs(names=NAMES), planted_steps(planted_lrs(names=NAMES))), title="t"),
+    "slopes": lambda: draw_slopes(*slopes_of(*planted_coords()), TITLE),
+    "losses, one": lambda: draw_losses(transfer(planted_lrs(widths=SIX_WIDTHS)), TITLE),
+    "losses, three": lambda: draw_losses(transfer(planted_lrs(names=NAMES)), TITLE),
+    "losses, four": lambda: draw_losses(transfer(planted_lrs(names=(*NAMES, "mup"))), TITLE),
+    "penalty": lambda: draw_penalties(transfer(planted_lrs(-1.0, names=(*NAMES, "mup"))), COST),
+    "penalty, two widths": lambda: draw_penalties(transfer(planted_lrs(-1.0, widths=(32, 64), seeds=1)), COST),
+    "penalty, six widths": lambda: draw_penalties(transfer(planted_lrs(-0.5, widths=SIX_WIDTHS)), COST),
+    "wider": lambda: draw_wider(transfer(planted_lrs(names=NAMES), planted_steps(planted_lrs(names=NAMES))), TITLE),
     "wider, two widths": lambda: draw_wider(
-        transfer(planted_lrs(widths=(32, 64)), planted_steps(planted_lrs(widths=(32, 64)))), title="t"
+        transfer(planted_lrs(widths=(32, 64)), planted_steps(planted_lrs(widths=(32, 64)))), TITLE
     ),
     "wider, refined": lambda: draw_wider(
-        transfer(refined := planted_lrs().assign(log2_lr=lambda r: r["log2_lr"] - 0.25), planted_steps(refined)),
-        title="t",
+        transfer(refined := planted_lrs().assign(log2_lr=lambda r: r["log2_lr"] - 0.25), planted_steps(refined)), TITLE
     ),
-    "optima": lambda: draw_optima(transfer(planted_lrs(names=NAMES)), title="t"),
+    "optima": lambda: draw_optima(transfer(planted_lrs(names=NAMES)), TITLE),
     "optima, in doubt": lambda: draw_optima(
-        transfer(planted_lrs(-1, names=(*NAMES, "mup", "x", "y", "z"), seeds=1, low=-7)), title="t"
+        transfer(planted_lrs(-1, names=(*NAMES, "mup", "x", "y", "z"), seeds=1, low=-7)), TITLE
     ),
 }
 

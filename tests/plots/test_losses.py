@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from planted_figures import (
     WIDTHS,
+    T,
     planted_lrs,
     planted_steps,
     points,
@@ -31,7 +32,7 @@ def diverge(runs, where):
 def test_losses_are_all_inside_and_panels_share_axes(n):
     names = [f"rules{i}" for i in range(n)]
     runs = planted_lrs(-0.5, names=names)
-    figure = draw_losses(transfer(runs), title="t")
+    figure = draw_losses(transfer(runs), T)
     upper, lower = figure.axes[::2], figure.axes[1::2]
     assert len(upper) == len(lower) == n
     assert len({round(axes.get_position().x0, 6) for axes in upper}) <= MAX_COLUMNS
@@ -50,8 +51,10 @@ def test_losses_are_all_inside_and_panels_share_axes(n):
 def test_a_diverged_run_is_a_cross_and_breaks_the_line():
     runs = planted_lrs()
     gone = (runs["width"] == 64) & (runs["log2_lr"] == -3) & (runs["seed"] > 0)
-    clean, hit = (draw_losses(transfer(r), title="t").axes[0] for r in (runs, diverge(runs, gone)))
-    assert (len(points(clean, "diverged")), len(points(hit, "diverged"))) == (0, gone.sum())
+    clean, hit = (draw_losses(transfer(r), T).axes[0] for r in (runs, diverge(runs, gone)))
+    assert (len(points(clean, "diverged")), points(hit, "diverged")[:, 0].tolist()) == (0, [-3.0])
+    assert "2/3" in {text.get_text() for text in hit.texts}
+    assert "2/3" not in {text.get_text() for text in clean.texts}
     assert len(points(hit, "seeds")) == len(runs) - gone.sum()
     assert np.isnan(points(hit, "mean")).any()
     assert not np.isnan(points(clean, "mean")).any()
@@ -59,7 +62,7 @@ def test_a_diverged_run_is_a_cross_and_breaks_the_line():
 
 def test_shifted_curves_are_those_less_the_loss_at_the_optimum():
     answers = transfer(planted_lrs())
-    upper, lower = draw_losses(answers, title="t").axes
+    upper, lower = draw_losses(answers, T).axes
     means = [points(axes, "mean")[:, 1].reshape(len(WIDTHS), -1) for axes in (upper, lower)]
     at_optimum = np.array([[optimum.loss] for optimum in answers[0].optima])
     assert means[1] == pytest.approx(means[0] - at_optimum)
@@ -68,17 +71,17 @@ def test_shifted_curves_are_those_less_the_loss_at_the_optimum():
 
 def test_flat_losses_and_equal_optima_look_flat():
     answers = transfer(planted_lrs(bend=0.001))
-    upper = draw_losses(answers, title="t").axes[0]
+    upper = draw_losses(answers, T).axes[0]
     assert np.ptp(upper.get_ylim()) >= MIN_NATS
-    optima = draw_optima(transfer(planted_lrs()), title="t").axes[0]
+    optima = draw_optima(transfer(planted_lrs()), T).axes[0]
     assert np.ptp(optima.get_ylim()) == pytest.approx(MIN_OCTAVES_OF_LR)
-    steep = draw_optima(transfer(planted_lrs(-2.0, low=-20)), title="t").axes[0]
+    steep = draw_optima(transfer(planted_lrs(-2.0, low=-20)), T).axes[0]
     assert np.ptp(steep.get_ylim()) > MIN_OCTAVES_OF_LR
 
 
 def test_a_flagged_optimum_is_open_and_a_missing_one_a_cross():
     def fills(runs):
-        axes = draw_optima(transfer(runs), title="t").axes[0]
+        axes = draw_optima(transfer(runs), T).axes[0]
         marks = [line for line in axes.lines if line.get_label() == "optimum"]
         missing = sum(line.get_label() == "no optimum" for line in axes.lines)
         return [to_hex(line.get_markerfacecolor()) == "#ffffff" for line in marks], missing
@@ -90,7 +93,7 @@ def test_a_flagged_optimum_is_open_and_a_missing_one_a_cross():
 
 
 def test_drift_and_verdict_are_said_beside_the_optima():
-    held, drifting = (texts(draw_optima(transfer(planted_lrs(d)), title="t")) for d in (0.0, -1.0))
+    held, drifting = (texts(draw_optima(transfer(planted_lrs(d)), T)) for d in (0.0, -1.0))
     assert "✓ transfers" in held
     assert "✗ drifts" in drifting
     assert any(text.startswith("drift −1.0") for text in drifting)
@@ -99,7 +102,7 @@ def test_drift_and_verdict_are_said_beside_the_optima():
 def test_divergence_is_a_bar_and_its_drift_is_said():
     runs = planted_lrs(names=("sp",))
     gone = runs["log2_lr"] > -4 - np.log2(runs["width"] / WIDTHS[0])
-    clean, hit = (draw_optima(transfer(r), title="t") for r in (runs, diverge(runs, gone)))
+    clean, hit = (draw_optima(transfer(r), T) for r in (runs, diverge(runs, gone)))
     assert len(points(clean.axes[0], "diverges")) == 0
     assert points(hit.axes[0], "diverges")[:, 1].tolist() == [-3, -4, -5]
     low, high = hit.axes[0].get_ylim()
@@ -111,7 +114,7 @@ def test_divergence_is_a_bar_and_its_drift_is_said():
 def test_every_cost_is_written_in_its_cell_and_darker_where_higher():
     runs = planted_lrs(-1.0)
     answers = transfer(runs)
-    figure = draw_penalties(answers, title="t")
+    figure = draw_penalties(answers, T)
     cells = [patch for patch in figure.axes[0].patches if patch.get_label() == "penalty"]
     assert len(cells) == len(WIDTHS) ** 2
     grey = {p.get_xy(): np.dot(p.get_facecolor()[:3], [0.299, 0.587, 0.114]) for p in cells}
@@ -122,9 +125,9 @@ def test_every_cost_is_written_in_its_cell_and_darker_where_higher():
             assert f"{penalty.nats:.3f} ({penalty.percent:.1f}%)" in shown
             assert f"[{penalty.ci_low:.3f}, {penalty.ci_high:.3f}]" in shown
     assert shown.count("0") == len(WIDTHS)
-    dead = draw_penalties(transfer(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] > -7.5))), title="t")
+    dead = draw_penalties(transfer(diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] > -7.5))), T)
     assert texts(dead).count("diverges") == 2
-    one_seed = texts(draw_penalties(transfer(planted_lrs(-1.0, seeds=1)), title="t"))
+    one_seed = texts(draw_penalties(transfer(planted_lrs(-1.0, seeds=1)), T))
     assert one_seed.count("no interval") == 6
 
 
@@ -132,7 +135,7 @@ def test_where_wider_is_worse_is_crossed_and_what_diverged_is_said():
     runs = planted_lrs()
 
     def drawn(runs, **options):
-        figure = draw_wider(transfer(runs, planted_steps(planted_lrs(), **options)), title="t")
+        figure = draw_wider(transfer(runs, planted_steps(planted_lrs(), **options)), T)
         marks = [c for axes in figure.axes for c in axes.collections if c.get_label() in ("worse", "better")]
         rows = {name: {float(y) for c in marks if c.get_label() == name for _, y in c.get_offsets()} for name in MARKED}
         return figure, rows
@@ -147,3 +150,33 @@ def test_where_wider_is_worse_is_crossed_and_what_diverged_is_said():
     assert "width 128 diverged" in texts(gone)
     elsewhere, _ = drawn(runs[(runs["width"] > 32) | (runs["log2_lr"] < -4)])
     assert texts(elsewhere).count("not run at both widths") == 2
+
+
+def test_a_diverged_run_is_marked_at_its_lr_on_the_line_of_its_width():
+    runs = planted_lrs()
+    some = (runs["log2_lr"] >= -4) & (runs["width"] >= 64) & ((runs["seed"] == 0) | (runs["log2_lr"] == -3))
+    axes = draw_losses(transfer(diverge(runs, some)), T).axes[0]
+    marks = points(axes, "diverged")
+    assert sorted(marks[:, 0]) == [-4, -4, -3, -3], "beside its lr a cross is at none that was run"
+    assert len(set(marks[:, 1])) == 2, "a line for each width"
+    kinds = {line.get_marker() for line in axes.lines if line.get_label() == "diverged" and len(line.get_xdata())}
+    assert kinds == {"X", "x"}, "all seeds, or some"
+    assert {"32", "64", "128"} <= {text.get_text() for text in axes.texts}
+
+
+def test_widths_are_told_apart_without_colour():
+    axes = draw_losses(transfer(planted_lrs()), T).axes[0]
+    assert len({line.get_marker() for line in axes.lines if line.get_label() == "mean"}) == len(WIDTHS)
+
+
+@pytest.mark.parametrize("drift", [0.0, -1.0])
+def test_the_cone_is_what_transfers(drift):
+    answers = transfer(planted_lrs(drift, names=("sp", "mup")))
+    figure = draw_optima(answers, T)
+    (cone,) = [patch for patch in figure.axes[0].patches if patch.get_label() == "cone"]
+    (x0, y0), (x1, high), (_, low) = cone.get_xy()[:3]
+    assert ((high - y0) / (x1 - x0), (low - y0) / (x1 - x0)) == pytest.approx((0.25, -0.25))
+    ends = np.concatenate([line.get_xydata()[-1:] for line in figure.axes[0].lines if line.get_label() == "drift"])
+    inside = np.abs(ends[:, 1] - y0) <= 0.25 * (ends[:, 0] - x0) + 0.05
+    assert inside.all() == (drift == 0.0)
+    assert "transfers: ±0.25 octaves per doubling" in texts(figure)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from planted_figures import (
+    T,
     planted_coords,
     planted_lrs,
     planted_steps,
@@ -28,17 +29,21 @@ def test_files_are_those_documented(tmp_path, monkeypatch):
         path.write_text("")
 
     monkeypatch.setattr(Figure, "savefig", savefig)
-    steps = planted_steps(planted_lrs())
-    files = plot_results(results(planted_coords()[0], planted_lrs(), steps=steps), tmp_path)
-    kinds = ("activation", "activation_update", "activation_grad", "effective_update", "weight_update")
-    stems = [*(f"check/coords_gdn-mup_{kind}" for kind in (*kinds, "weight_update_spectral")), "check/slopes_gdn-mup"]
+    steps = planted_steps(planted_lrs(-1.0))
+    both = results(planted_coords()[0], planted_lrs(-1.0), steps=steps)
+    files = plot_results(both, tmp_path, every=True)
+    kinds = ("effective_update", "activation", "activation_update", "activation_grad", "weight_update")
+    stems = ["check/slopes_gdn-mup", *(f"check/coords_{kind}" for kind in (*kinds, "weight_update_spectral"))]
     stems += ["lrs/loss_vs_lr", "lrs/optimum_vs_width", "lrs/penalty", "lrs/wider_is_better"]
     assert [str(file.relative_to(tmp_path)) for file in files] == [
         f"{s}.{end}" for s in stems for end in ("png", "svg")
     ]
     assert all(file.exists() for file in files)
-    names = {file.stem for file in plot_results(results(planted_lrs()), tmp_path)}
+    names = {file.stem for file in plot_results(results(planted_lrs()), tmp_path, every=True)}
     assert names == {"loss_vs_lr", "optimum_vs_width", "penalty"}, "without steps no width can be compared step by step"
+    runs, coords = planted_coords(names=("sp", "gdn-mup"))
+    two = plot_results(results(runs, coords=coords), tmp_path, every=True)
+    assert {"coords_activation", "coords_sp_activation", "coords_gdn-mup_activation"} <= {file.stem for file in two}
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
@@ -105,11 +110,12 @@ def test_the_users_settings_do_not_show_and_are_kept(tmp_path):
 def test_results_without_an_answer_are_drawn_as_such():
     runs, coords = planted_coords()
     dead = fit_slopes(runs, coords.assign(value=0.0))
-    assert "no slope" in texts(draw_slopes(dead, title="t"))
-    figure = draw_coordinates(*sizes_of(runs, coords.assign(value=0.0)), title="t")
+    assert "no slope" in texts(draw_slopes(dead, dead, T))
+    figure = draw_coordinates(*sizes_of(runs, coords.assign(value=0.0)), T)
     assert len(points(figure.axes[0], "zero")) == 4 * len(runs) * 3
-    one_width = draw_coordinates(*sizes_of(*planted_coords(widths=(64,))), title="t")
+    one_width = draw_coordinates(*sizes_of(*planted_coords(widths=(64,))), T)
     assert "? cannot tell" in texts(one_width)
     gone = planted_lrs().assign(status="diverged")
-    assert len(points(draw_losses(transfer(gone), title="t").axes[0], "diverged")) == len(gone)
-    assert "? cannot tell" in texts(draw_optima(transfer(gone), title="t"))
+    crosses = points(draw_losses(transfer(gone), T).axes[0], "diverged")
+    assert sorted(crosses[:, 0]) == sorted(gone.loc[gone["seed"] == 0, "log2_lr"])
+    assert "? cannot tell" in texts(draw_optima(transfer(gone), T))
