@@ -1,6 +1,6 @@
 """The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any
@@ -10,12 +10,14 @@ import pandas as pd
 
 from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
+from mupcheck.coordinates.followed import find_rules
 from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
-from mupcheck.results.reading import Results, n_missing
-from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json, write_exponent
+from mupcheck.results.printing import Answers, counted, in_html, lines_of, named
+from mupcheck.results.reading import Results, n_missing, need_results
+from mupcheck.theory.parametrization import Table, write_exponent
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
 FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
@@ -65,9 +67,36 @@ class Judgement:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in self.counts.items())
+        return f"<Judgement on {self.title} of {self.sweep}: {self.verdict}; slopes: {counts}>"
+
+    def __str__(self) -> str:
+        """Say the verdict in a few lines: how it was measured, why, likely causes, what to do, what else was found."""
+        widths, seeds, record = (self.measured[name] for name in ("widths", "seeds", "record"))
+        over = f"widths {named(widths)} (base {self.measured['base_width']}), {counted(len(seeds), 'seed')}"
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in self.counts.items() if verdict != "info")
+        found = [finding for finding in self.findings if finding.text not in self.reason]
+        lines = [
+            ("", f"{over}, steps {named(record)}"),
+            ("slopes", f"{counts}; {self.counts.get('info', 0)} are not judged"),
+            ("why", self.reason),
+            *((f"likely cause {i}", str(cause)) for i, cause in enumerate(self.causes, 1)),
+            *((finding.effect, str(finding)) for finding in found[:N_WORST]),
+            ("", f"... and {len(found) - N_WORST} more findings" if len(found) > N_WORST else ""),
+            ("next", self.next_step),
+        ]
+        return lines_of(f"{self.title} of {self.sweep}: {self.verdict}", [line for line in lines if line[1]])
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
 
 def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
     """Judge every coordinate check among the results; runs of other kinds are left out.
+
+    `print(judge(results))` prints the verdicts, `print(judgement)` one of them; `judgement.pooled` has the slopes that
+    decided, `judgement.slopes` those of each layer and step.
 
     The pooled slopes decide. A slope of one layer and step fails the group too, if it does among all of them (Holm): a
     fault of a single layer shows, the worst of many noisy ones does not.
@@ -77,12 +106,13 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         confidence: of the intervals, in (0, 1).
 
     Raises:
-        ValueError: as `fit_slopes`.
+        ValueError: as `fit_slopes`, or if no run is of a coordinate check.
     """
+    need_results(results, "judge()", kind="coord")
     chosen = results.runs[results.runs["kind"] == "coord"]
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
-    judgements = []
+    judgements: Answers[Judgement] = Answers()
     for key, runs in chosen.groupby(GROUP):
         resolved = results.sweeps.get(key[0], {})
         table = find_rules(runs, resolved.get("tables", {}))
@@ -98,16 +128,6 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
     return judgements
-
-
-def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
-    """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
-    run = runs.iloc[0]
-    name = run["parametrization"]
-    found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)
-    if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
-        return found
-    return None
 
 
 def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:

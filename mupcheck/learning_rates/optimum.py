@@ -4,6 +4,7 @@ Runs are compared only if they agree in everything but width (and what width cha
 Source: theory.md section 6.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from mupcheck.learning_rates.lr_curve import (
     mean_curve,
     resample_curves,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, title_of
+from mupcheck.results.reading import Results, need_results
 
 FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
 MIN_LRS = 3  # a parabola has three coefficients
@@ -69,6 +71,18 @@ class Optimum:
     n_lrs: int
     curve: tuple[Point, ...]  # by rising lr
 
+    def __repr__(self) -> str:
+        return f"<Optimum of {title_of(self)} of {self.sweep}, {self}>"
+
+    def __str__(self) -> str:
+        """Say width, best lr with its interval, loss and flags in a line."""
+        if self.log2_lr is None or self.loss is None:
+            best = "no best lr"
+        else:
+            ends = "" if self.ci_low is None or self.ci_high is None else f" [{self.ci_low:+.2f}, {self.ci_high:+.2f}]"
+            best = f"best lr {2**self.log2_lr:.3g} = 2^{self.log2_lr:.2f}{ends}, {self.loss_name} {self.loss:.4f}"
+        return f"width {self.width}: {best}" + (f" ({', '.join(self.flags)})" if self.flags else "")
+
 
 class Grid(NamedTuple):
     """What every width of a group should have: at least these lrs, and this many seeds at each lr it has."""
@@ -78,7 +92,10 @@ class Grid(NamedTuple):
 
 
 def find_optima(
-    runs: pd.DataFrame, *, grids: Mapping[str, Collection[float]] | None = None, confidence: float = CONFIDENCE
+    runs: pd.DataFrame | Results,
+    *,
+    grids: Mapping[str, Collection[float]] | None = None,
+    confidence: float = CONFIDENCE,
 ) -> list[Optimum]:
     """Find the best lr of every (sweep, parametrization, optimizer, mode, width) of the `lr` runs, sorted by these.
 
@@ -86,7 +103,8 @@ def find_optima(
     lr the optimum is known to half a grid step only, and its interval says so.
 
     Args:
-        runs: the runs table; runs of other kinds are left out.
+        runs: the runs table, where runs of other kinds are left out; or what `load_results` returned, which brings the
+            grids of its sweeps.
         grids: log2 lrs that every width of a sweep must have, by the sweep's name, where a refinement added others at
             some widths (default: those that any width of the parametrization has).
         confidence: of the intervals.
@@ -95,6 +113,9 @@ def find_optima(
             must share (SAME), or there are two runs of one parametrization, width, lr and seed.
     """
     check_confidence(confidence)
+    if not isinstance(runs, pd.DataFrame):
+        results = need_results(runs, "find_optima()", kind="lr")
+        runs, grids = results.runs, grids_of(results) if grids is None else grids
     for column in (*GROUP, *CELL, *RESULTS, *SAME, *(f for by in SAME_BY_MODE.values() for f in by)):
         if column not in runs:
             raise ValueError(f"runs has no column {column!r}; pass the runs table of load_results")
@@ -110,6 +131,12 @@ def find_optima(
             grid = Grid(frozenset(planned), group["seed"].nunique())
             optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
     return optima
+
+
+def grids_of(results: Results) -> dict[str, list[float]]:
+    """Return the log2 lrs that every width must have, by sweep, where its `sweep.json` says."""
+    specs = {name: resolved.get("spec", {}) for name, resolved in results.sweeps.items()}
+    return {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items() if "lrs" in spec}
 
 
 def distinct(column: pd.Series) -> list[object]:

@@ -98,9 +98,12 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
     for (optimizer, mode), group in groups:
         tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
         setting = f"{optimizer} · {mode}"
-        for stem, figure in _coordinate_figures(replace(results, runs=group, coords=coords), setting):
-            yield stem + tag, figure
-        if answers := sorted(transfer(replace(results, runs=group)), key=lambda answer: _order(answer.parametrization)):
+        of_group = replace(results, runs=group, coords=coords)
+        if "coord" in of_group.kinds:
+            for stem, figure in _coordinate_figures(of_group, setting):
+                yield stem + tag, figure
+        if "lr" in of_group.kinds:
+            answers = sorted(transfer(of_group), key=lambda answer: _order(answer.parametrization))
             yield f"loss_vs_lr{tag}", draw_losses(answers, title=f"Loss against lr · {setting}")
             yield f"optimum_vs_width{tag}", draw_optima(answers, title=f"Optimum against width · {setting}")
             yield f"penalty{tag}", draw_penalties(answers, title=f"Cost of another width's best lr · {setting}")
