@@ -2,15 +2,21 @@
 
 import math
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mupcheck.spec.described import set_help
 
 
 class Frozen(BaseModel):
     """Base of every spec: it cannot change, and takes no key, type or infinity that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        set_help(cls)
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
