@@ -1,9 +1,10 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.results.files import StoreError
+from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.version import version
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -48,18 +51,24 @@ def run_sweep(
 ) -> Results:
     """Train what is missing of a sweep, and return all its runs.
 
-    With jobs > 1 the calling script needs `if __name__ == "__main__":`, as everything that starts processes does.
+    In a script, a notebook or a prompt alike: processes that it starts do not run the script again, which so needs no
+    `if __name__ == "__main__":`.
 
     Args:
+        sweep: what to train, as `make_sweep` or `load_sweep` return it.
         out: results folder; the sweep goes into `out`/`sweep.name`.
         device: "auto", "cpu", "cuda" or "cuda:i".
         jobs: processes at a time (default: one per core on a CPU, one on a GPU).
         fresh: train finished runs again.
         on_progress: called with each Progress.
     Raises:
-        ValueError: if the sweep's data, device or folder cannot be used.
+        ValueError: if the sweep's data, device or folder cannot be used, or it is no sweep.
         StoreError: if a run could not be trained or written; the others are stored.
     """
+    if not isinstance(sweep, SweepSpec):
+        hint = f"; try run_sweep(load_sweep({str(sweep)!r}))" if isinstance(sweep, str | Path) else ""
+        hint = "; try run_sweep(make_sweep(...))" if isinstance(sweep, Mapping) else hint
+        raise ValueError(f"run_sweep() takes a SweepSpec, not {said(sweep)}{hint}")
     first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
     for plan in rounds(first, fresh=fresh):
         errors, finished = [], len(plan.runs) - plan.missing
@@ -191,7 +200,9 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
 
 
 def _cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use; 1 in a worker of a pool, which may start no processes."""
+    if multiprocessing.current_process().daemon:
+        return 1
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
@@ -205,5 +216,6 @@ def describe(plan: Plan) -> dict[str, Any]:
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
+        "mupcheck": version(),
         **provenance(),
     }
