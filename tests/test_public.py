@@ -8,18 +8,20 @@ import tomllib
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 from commands import mupcheck as command
 from planted_figures import planted_lrs
 from planted_slopes import EFFECTIVE, RESIDUAL, make_coords, make_runs
 from planted_slopes import results as as_results
+from small_results import refusal
 
 import mupcheck
 from mupcheck.coordinates.diagnosis import Cause
 from mupcheck.results.version import UNKNOWN, version
+from mupcheck.sweep import runner
 
 PACKAGE = Path(mupcheck.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "mupcheck.")]
@@ -53,8 +55,7 @@ def test_every_name_is_the_same_in_a_fresh_process_whatever_was_asked_for_before
 
 def test_every_name_is_the_same_after_any_module_was_imported():
     for module in MODULES:
-        if module != "mupcheck.__main__":
-            __import__(module)
+        __import__(module)
     exec(LOOK, {})
     # a module's import sets its name in its package; none of them may hide what is asked for
     assert set(vars(mupcheck)) & set(mupcheck.__all__) == set()
@@ -199,15 +200,13 @@ def test_slopes_of_results_are_those_of_their_tables(check):
     assert set(pooled["layer"]) == {-1}
 
 
+def test_a_table_shows_itself_in_a_line():
+    table = mupcheck.find_table("gdn-mup")
+    assert repr(table).startswith("<Table gdn-mup: muP for Gated DeltaNet") and len(repr(table)) < 200
+
+
 def test_optima_of_results_are_those_of_their_runs(lrs):
     assert mupcheck.find_optima(lrs) == mupcheck.find_optima(lrs.runs)
-
-
-def refusal(call, *given, **options):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        call(*given, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["judge", "fit_slopes", "transfer", "find_optima"])
@@ -235,44 +234,26 @@ def test_wrong_use_is_told_in_a_line(check):
         "not the string 'a.toml'; try run_sweep(load_sweep('a.toml'))"
     )
     assert refusal(mupcheck.run_sweep, {"kind": "lr"}).endswith("not a dict; try run_sweep(make_sweep(...))")
+    assert "not a str" in refusal(mupcheck.make_sweep, "lr")
+    assert "not a dict" in refusal(mupcheck.load_sweep, {"kind": "lr"})
+    assert refusal(mupcheck.find_table, Path("no.toml")) == refusal(mupcheck.find_table, "no.toml")
+    without = replace(check, runs=check.runs.assign(coords_sha256="ab"), coords=check.coords[:0])
+    for call in (mupcheck.judge, mupcheck.fit_slopes):
+        assert f"{call.__name__}() needs the table coords" in refusal(call, without)
 
 
-# --- a model in one line ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2"])
+def test_no_number_of_processes_is_refused(jobs, tmp_path):
+    sweep = mupcheck.make_sweep({"kind": "lr", "data": "synthetic", "widths": [16, 32]})
+    assert f"jobs={jobs!r} is no number" in refusal(mupcheck.run_sweep, sweep, out=tmp_path, device="cpu", jobs=jobs)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_spec_is_a_model_in_one_line():
-    spec = mupcheck.ModelSpec(width=32, base_width=16, vocab_size=32, readout_std=0.25)
-    model = mupcheck.build_model(spec, parametrization="gdn-mup", optimizer="adamw", seed=0)
-    assert isinstance(model, torch.nn.Module)
-    tokens = torch.arange(12).view(2, 6) % 32
-    logits = model(tokens[None])
-    assert logits.shape == (1, 12, 32) and logits.isfinite().all() and logits.std() > 0
-    message = "tokens have shape [2, 6], expected [R, B, T] with R = 1 replica; try tokens[None]"
-    assert refusal(model, tokens) == message
-
-
-def test_a_spec_gives_the_model_of_its_run(make_run):
-    shape = {"width": 32, "base_width": 16, "n_heads": 2, "vocab_size": 32, "readout_std": 0.25}
-    tokens = torch.arange(6).view(1, 1, 6)
-    for name in ("sp", "gdn-mup"):
-        spec = mupcheck.ModelSpec(**shape)
-        one = mupcheck.build_model(spec, parametrization=name, seed=3)(tokens)
-        two = mupcheck.build_model([make_run(name, width=32, seed=3)])(tokens)
-        assert torch.equal(one, two)
-        assert torch.equal(one, mupcheck.build_model(make_run(name, width=32, seed=3))(tokens))
-        assert not torch.equal(one, mupcheck.build_model(spec, parametrization=name, seed=4)(tokens))
-    assert not torch.equal(one, mupcheck.build_model(mupcheck.ModelSpec(**shape), parametrization="sp", seed=3)(tokens))
-
-
-def test_what_is_no_model_is_told_what_is(make_run):
-    build, spec = mupcheck.build_model, mupcheck.ModelSpec(width=32, base_width=16)
-    takes = "build_model() takes a ModelSpec, such as ModelSpec(width=128, base_width=64), or a list of RunSpec, not "
-    assert refusal(build, []) == f"{takes}an empty list"
-    assert refusal(build, None) == f"{takes}None"
-    assert refusal(build, [spec]) == f"{takes}a list"
-    assert refusal(build, [make_run()], seed=1) == "seed belongs to a ModelSpec; runs bring their own"
-    assert "unknown parametrization 'mu'" in refusal(build, spec, parametrization="mu")
-    assert refusal(build, spec, optimizer="adam").startswith("build_model(): optimizer = 'adam' is not allowed")
+def test_a_worker_of_a_pool_starts_no_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr("multiprocessing.current_process", lambda: SimpleNamespace(daemon=True))
+    assert runner._cores() == 1
+    sweep = mupcheck.make_sweep({"kind": "lr", "data": "synthetic", "widths": [16, 32]})
+    assert "give jobs=1" in refusal(mupcheck.run_sweep, sweep, out=tmp_path, device="cpu", jobs=2)
 
 
 # --- scripts ----------------------------------------------------------------------------------------------------------

@@ -88,6 +88,9 @@ def need_results(given: object, asked: str, *, kind: str) -> Results:
     if other is not None and kind not in given.kinds:
         what, where = OF_KIND.get(other, (f"runs of kind {other!r}", "nothing here"))
         raise ValueError(f"{asked} takes {OF_KIND[kind][0]}, and these results are {what}; {where} judges that")
+    vouched = given.runs.get("coords_sha256")
+    if kind == "coord" and given.coords.empty and vouched is not None and vouched.notna().any():
+        raise ValueError(f"{asked} needs the table coords, and these results were loaded without it; load all of them")
     return given
 
 

@@ -17,6 +17,8 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, *, 
     Raises:
         ValueError: if the file cannot be read, has an unknown key or a value that cannot work.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"load_sweep() takes the path of a sweep file, not a {type(path).__name__}; see make_sweep()")
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -43,6 +45,10 @@ def make_sweep(given: Mapping[str, Any], *, device: str = "cpu", where: str = ""
     Raises:
         ValueError: one line that names the key, what was given and what is allowed.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"make_sweep() takes a dict of settings, such as {{'kind': 'lr'}}, not a {type(given).__name__}"
+        )
     kind = given.get("kind")
     if kind not in ("coord", "lr"):
         raise ValueError(f"{where or 'sweep'}: kind = {kind!r}; a sweep is of kind 'coord' or 'lr'")

@@ -69,6 +69,10 @@ def run_sweep(
         hint = f"; try run_sweep(load_sweep({str(sweep)!r}))" if isinstance(sweep, str | Path) else ""
         hint = "; try run_sweep(make_sweep(...))" if isinstance(sweep, Mapping) else hint
         raise ValueError(f"run_sweep() takes a SweepSpec, not {said(sweep)}{hint}")
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise ValueError(f"jobs={jobs!r} is no number of processes; give 1 or more, or None for one per core")
+    if jobs is not None and jobs > 1 and multiprocessing.current_process().daemon:
+        raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
     first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
     for plan in rounds(first, fresh=fresh):
         errors, finished = [], len(plan.runs) - plan.missing
