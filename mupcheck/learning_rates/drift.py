@@ -15,7 +15,7 @@ import pandas as pd
 
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.learning_rates.lr_curve import grid_rounding, interval, resample_curves
-from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, Optimum, distinct, find_optima, grids_of
+from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, Optimum, distinct, find_optima
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.learning_rates.refine import next_lrs
 from mupcheck.learning_rates.robustness import (
@@ -28,7 +28,7 @@ from mupcheck.learning_rates.robustness import (
 )
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence, group_of, title_of
-from mupcheck.results.printing import Answers, in_html, lines_of, said
+from mupcheck.results.printing import Answers, Verdict, said
 from mupcheck.results.reading import Results, need_results
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
@@ -53,8 +53,8 @@ class Drift:
     n_seeds: int
 
 
-@dataclass(frozen=True)
-class Transfer:
+@dataclass(frozen=True, repr=False)
+class Transfer(Verdict):
     """The answer for one parametrization. What is a tuple by width is in the order of `optima`."""
 
     sweep: str
@@ -82,23 +82,6 @@ class Transfer:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
 
-    def __repr__(self) -> str:
-        return f"<Transfer of {self.title} of {self.sweep}: {self.verdict}; {self.reason}>"
-
-    def __str__(self) -> str:
-        """Say the verdict in a few lines: why, the best lr of each width, and what else to know."""
-        drift = f"{_measured(self.drift)}, of {self.loss_name}" if self.drift.slope is not None else ""
-        lines = [
-            ("why", self.reason),
-            ("", "" if drift.split(",")[0] in self.reason else drift),
-            *(("", str(optimum)) for optimum in self.optima),
-            *(("note", note) for note in self.notes),
-        ]
-        return lines_of(f"{self.title} of {self.sweep}: {self.verdict}", [line for line in lines if line[1]])
-
-    def _repr_html_(self) -> str:
-        return in_html(self)
-
 
 def transfer(
     runs: pd.DataFrame | Results,
@@ -124,16 +107,16 @@ def transfer(
     Raises:
         ValueError: as `find_optima`, if tolerance is not above 0, or if the results are of coordinate checks alone.
     """
+    if not isinstance(runs, pd.DataFrame):
+        need_results(runs, "transfer()", kind="lr")
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
     specs: dict[str, Mapping[str, Any]] = {}
-    grids: dict[str, list[float]] = {}
-    if not isinstance(runs, pd.DataFrame):
-        results = need_results(runs, "transfer()", kind="lr")
-        specs = {name: spec for name, resolved in results.sweeps.items() if "lrs" in (spec := resolved.get("spec", {}))}
-        grids = grids_of(results)
-        runs, steps = results.runs, results.steps if steps is None else steps
-    answers: Answers[Transfer] = Answers()
+    if isinstance(runs, Results):
+        specs = {name: spec for name, resolved in runs.sweeps.items() if "lrs" in (spec := resolved.get("spec", {}))}
+        runs, steps = runs.runs, runs.steps if steps is None else steps
+    grids = {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items()}
+    answers = []
     for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=group_of):
         optima = tuple(members)
         group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
@@ -161,7 +144,7 @@ def transfer(
             notes=(*_notes(group, optima), *_unbracketed(optima, specs.get(key[0], {}))),
         )
         answers.append(answer)
-    return answers
+    return Answers(answers)
 
 
 def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> Drift:
@@ -195,11 +178,6 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence)
     intercept = float(best.mean() - slope * log2_width.mean())
     return Drift(slope, low, high, intercept, confidence, len(found), n_seeds)
-
-
-def _measured(drift: Drift) -> str:
-    ends = "" if drift.ci_low is None or drift.ci_high is None else f" [{drift.ci_low:+.2f}, {drift.ci_high:+.2f}]"
-    return f"drift {drift.slope:+.2f}{ends} octaves per doubling of width"
 
 
 def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
@@ -251,7 +229,7 @@ def _judge(optima: Sequence[Optimum], drift: Drift, tolerance: float) -> tuple[s
         doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
     if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
         return "cannot tell", ". ".join(doubts)
-    measured = _measured(drift)
+    measured = f"drift {drift.slope:+.2f} [{drift.ci_low:+.2f}, {drift.ci_high:+.2f}] octaves per doubling of width"
     if -tolerance <= drift.ci_low and drift.ci_high <= tolerance:
         return "transfers", f"{measured}, within +-{tolerance:g}"
     if drift.ci_low > tolerance or drift.ci_high < -tolerance:

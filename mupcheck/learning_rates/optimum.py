@@ -23,7 +23,8 @@ from mupcheck.learning_rates.lr_curve import (
     mean_curve,
     resample_curves,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, title_of
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.printing import Best
 from mupcheck.results.reading import Results, need_results
 
 FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
@@ -52,8 +53,8 @@ GUARDS = {
 }
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Best):
     """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE."""
 
     sweep: str
@@ -70,18 +71,6 @@ class Optimum:
     n_seeds: int
     n_lrs: int
     curve: tuple[Point, ...]  # by rising lr
-
-    def __repr__(self) -> str:
-        return f"<Optimum of {title_of(self)} of {self.sweep}, {self}>"
-
-    def __str__(self) -> str:
-        """Say width, best lr with its interval, loss and flags in a line."""
-        if self.log2_lr is None or self.loss is None:
-            best = "no best lr"
-        else:
-            ends = "" if self.ci_low is None or self.ci_high is None else f" [{self.ci_low:+.2f}, {self.ci_high:+.2f}]"
-            best = f"best lr {2**self.log2_lr:.3g} = 2^{self.log2_lr:.2f}{ends}, {self.loss_name} {self.loss:.4f}"
-        return f"width {self.width}: {best}" + (f" ({', '.join(self.flags)})" if self.flags else "")
 
 
 class Grid(NamedTuple):

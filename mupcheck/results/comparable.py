@@ -1,6 +1,14 @@
 """Which runs belong together: the columns that make a group, and what the shapes of its widths still share."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIDENCE = 0.90  # of intervals, where none is asked for
 
@@ -18,6 +26,16 @@ def group_of(record: Any) -> Group:
 def title_of(record: Any) -> str:
     """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
     return f"{record.parametrization} ({record.optimizer}, {record.mode})"
+
+
+def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
+    """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
+    run = runs.iloc[0]
+    name = run["parametrization"]
+    found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)
+    if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
+        return found
+    return None
 
 
 def check_confidence(confidence: float) -> None:

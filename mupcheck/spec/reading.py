@@ -17,8 +17,6 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, *, 
     Raises:
         ValueError: if the file cannot be read, has an unknown key or a value that cannot work.
     """
-    if not isinstance(path, str | Path):
-        raise ValueError(f"load_sweep() takes the path of a sweep file, not a {type(path).__name__}; see make_sweep()")
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
