@@ -144,6 +144,16 @@ def test_a_verdict_on_the_learning_rate_prints_itself(lrs):
     assert all(len(repr(optimum)) < 200 for optimum in answers[0].optima)
 
 
+def test_an_optimum_shows_what_is_known_of_it(lrs):
+    optimum = mupcheck.find_optima(lrs)[0]
+    one_sided = replace(optimum, ci_low=None, ci_high=-5.5, flags=("low edge",))
+    assert str(one_sided).endswith(f"[?, -5.50], val_loss {optimum.loss:.4f} (low edge)")
+    assert str(replace(optimum, log2_lr=None, loss=None, flags=("no finite lr",))) == (
+        "width 32: no best lr (no finite lr)"
+    )
+    assert "[" not in str(replace(optimum, ci_low=None, ci_high=None))
+
+
 def test_results_say_what_they_hold(check, lrs):
     assert repr(check) == str(check)
     assert len(repr(check)) < 300
@@ -248,9 +258,12 @@ def test_no_number_of_processes_is_refused(jobs, tmp_path):
 
 
 def test_a_worker_of_a_pool_starts_no_processes(monkeypatch, tmp_path):
+    asked = []
     monkeypatch.setattr("multiprocessing.current_process", lambda: SimpleNamespace(daemon=True))
-    assert runner._cores() == 1
+    monkeypatch.setattr(runner, "execute", lambda plan, jobs: asked.append(jobs) or ())
     sweep = mupcheck.make_sweep({"kind": "lr", "data": "synthetic", "widths": [16, 32]})
+    assert "does not exist" in refusal(mupcheck.run_sweep, sweep, out=tmp_path, device="cpu")
+    assert asked == [1]
     assert "give jobs=1" in refusal(mupcheck.run_sweep, sweep, out=tmp_path, device="cpu", jobs=2)
 
 

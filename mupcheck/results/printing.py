@@ -81,7 +81,8 @@ class Best:
         log2_lr, low, high, loss = (getattr(self, name) for name in ("log2_lr", "ci_low", "ci_high", "loss"))
         best, flags = "no best lr", getattr(self, "flags", ())
         if log2_lr is not None and loss is not None:
-            ends = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
+            ends = ", ".join("?" if end is None else f"{end:+.2f}" for end in (low, high))
+            ends = "" if low is None and high is None else f" [{ends}]"
             best = f"best lr {2**log2_lr:.3g} = 2^{log2_lr:.2f}{ends}, {getattr(self, 'loss_name', 'loss')} {loss:.4f}"
         return f"width {getattr(self, 'width', '')}: {best}" + (f" ({', '.join(flags)})" if flags else "")
 

@@ -71,8 +71,10 @@ def run_sweep(
         raise ValueError(f"run_sweep() takes a SweepSpec, not {said(sweep)}{hint}")
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs={jobs!r} is no number of processes; give 1 or more, or None for one per core")
-    if jobs is not None and jobs > 1 and multiprocessing.current_process().daemon:
-        raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
+    if multiprocessing.current_process().daemon:
+        if jobs not in (None, 1):
+            raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
+        jobs = 1
     first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh)
     for plan in rounds(first, fresh=fresh):
         errors, finished = [], len(plan.runs) - plan.missing
@@ -204,9 +206,7 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
 
 
 def _cores() -> int:
-    """Return the number of cores that this process may use; 1 in a worker of a pool, which may start no processes."""
-    if multiprocessing.current_process().daemon:
-        return 1
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
