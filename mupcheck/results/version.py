@@ -1,4 +1,4 @@
-"""Which mupcheck this is, as `--version`, `doctor` and every sweep's file say it."""
+"""Which mupcheck this is, as the command line, `doctor` and every sweep's file say it."""
 
 from importlib import metadata
 
