@@ -91,7 +91,7 @@ def test_a_folder_that_nobody_installed_has_a_version_all_the_same(monkeypatch):
     assert mupcheck.__version__ == UNKNOWN
 
 
-# --- what a session shows ---------------------------------------------------------------------------------------------
+# --- what a prompt shows ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

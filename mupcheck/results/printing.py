@@ -1,4 +1,4 @@
-"""How answers show themselves in a session: lines of plain text that fit a screen, and the same in a notebook."""
+"""How answers show themselves at a prompt: lines of plain text that fit a screen, and the same in a notebook."""
 
 import html
 import textwrap
