@@ -26,18 +26,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mupcheck.coordinates.judge import Judgement, judge
     from mupcheck.coordinates.slopes import fit_slopes
-    from mupcheck.learning_rates.drift import find_optima, fit_drift, transfer
+    from mupcheck.learning_rates.drift import Transfer, find_optima, fit_drift, transfer
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
     from mupcheck.plots import figures
-    from mupcheck.results.reading import load_results
+    from mupcheck.results.reading import Results, load_results
     from mupcheck.spec.model import ModelSpec
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.spec.run import RunSpec
     from mupcheck.spec.sweep import SweepSpec
     from mupcheck.sweep.runner import run_sweep
     from mupcheck.theory.rules_file import find_table, rules
+
+    __version__: str
 
 # Nothing is imported until it is asked for: the judging half needs no torch, the measuring half no pandas. No name here
 # is that of a folder, as importing that would put the module in the name's place.
@@ -47,18 +50,22 @@ _HOMES = {
     "SweepSpec": "spec.sweep",
     **dict.fromkeys(("load_sweep", "make_sweep"), "spec.reading"),
     **dict.fromkeys(("find_table", "rules"), "theory.rules_file"),
-    **dict.fromkeys(("find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
+    **dict.fromkeys(("Judgement", "judge"), "coordinates.judge"),
+    "fit_slopes": "coordinates.slopes",
+    **dict.fromkeys(("Transfer", "find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "figures": "plots",
-    "fit_slopes": "coordinates.slopes",
-    "load_results": "results.reading",
+    **dict.fromkeys(("Results", "load_results"), "results.reading"),
 }
 __all__ = [
+    "Judgement",
     "ModelSpec",
+    "Results",
     "RunSpec",
     "SweepSpec",
+    "Transfer",
     "build_model",
     "figures",
     "find_optima",
@@ -66,6 +73,7 @@ __all__ = [
     "fit_drift",
     "fit_slopes",
     "gated_delta_rule",
+    "judge",
     "load_results",
     "load_sweep",
     "make_sweep",
@@ -76,10 +84,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("mupcheck.results.version").version()
     if name not in _HOMES:
         raise AttributeError(f"module 'mupcheck' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(f"mupcheck.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

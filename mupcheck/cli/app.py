@@ -5,7 +5,7 @@ Nothing heavy is imported here: a command imports what it runs, so that `--help`
 
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +19,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mupcheck.results.version import version
+
+        typer.echo(f"mupcheck {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Take what belongs to no command."""
+
+
 # in the order of the help
 for command in (
     sweeps.coord, sweeps.lr_sweep, sweeps.run, stored.plot, gate.check, theory.rules, machine.doctor,

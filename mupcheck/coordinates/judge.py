@@ -14,7 +14,8 @@ from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, title_of
-from mupcheck.results.reading import Results, n_missing
+from mupcheck.results.printing import Answers, Verdict
+from mupcheck.results.reading import Results, n_missing, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
@@ -28,8 +29,8 @@ FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at
 T_PASS, T_FAIL = 1.75, 4.0
 
 
-@dataclass(frozen=True)
-class Judgement:
+@dataclass(frozen=True, repr=False)
+class Judgement(Verdict):
     """The answer on one (sweep, parametrization, optimizer, mode).
 
     Attributes:
@@ -69,6 +70,9 @@ class Judgement:
 def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
     """Judge every coordinate check among the results; runs of other kinds are left out.
 
+    `print(judge(results))` prints the verdicts, `print(judgement)` one of them; `judgement.pooled` has the slopes that
+    decided, `judgement.slopes` those of each layer and step.
+
     The pooled slopes decide. A slope of one layer and step fails the group too, if it does among all of them (Holm): a
     fault of a single layer shows, the worst of many noisy ones does not.
 
@@ -77,8 +81,9 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         confidence: of the intervals, in (0, 1).
 
     Raises:
-        ValueError: as `fit_slopes`.
+        ValueError: as `fit_slopes`, or if no run is of a coordinate check.
     """
+    need_results(results, "judge()", kind="coord")
     chosen = results.runs[results.runs["kind"] == "coord"]
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
@@ -97,7 +102,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
-    return judgements
+    return Answers(judgements)
 
 
 def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:

@@ -16,6 +16,7 @@ isolate one rule, so that the many other slopes do not blunt them.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf, isnan, nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,8 @@ from mupcheck.coordinates.grid import (
     lay_out,
     need_columns,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules
+from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
 from mupcheck.theory.parametrization import TABLES, Table
@@ -53,21 +55,25 @@ VERDICTS = ("pass", "fail", "cannot tell", "info")
 
 
 def fit_slopes(
-    runs: pd.DataFrame,
-    coords: pd.DataFrame,
+    runs: pd.DataFrame | Results,
+    coords: pd.DataFrame | None = None,
     *,
+    pooled: bool = False,
     confidence: float = CONFIDENCE,
     level: float = FAMILY_LEVEL,
-    tables: Mapping[str, Table] = TABLES,
+    tables: Mapping[str, Table] | None = None,
 ) -> pd.DataFrame:
     """Fit the slope of every recorded quantity and judge it against what is required of it and what its table implies.
 
     Args:
-        runs: the `runs` table; rows of kind "coord" are used, those that failed only to know what is missing.
+        runs: the `runs` table; rows of kind "coord" are used, those that failed only to know what is missing. Or what
+            `load_results` returned, which brings its coords and the tables that its sweeps followed.
         coords: the `coords` table; diagnostics are left out (see `validity`).
+        pooled: fit over all layers, and over all steps after 0, instead of each by itself (see `pool`).
         confidence: of the intervals, in (0, 1).
         level: chance that any slope of a group fails by noise alone, at most.
-        tables: by the name in the column `parametrization`; of a name that is not there nothing is implied.
+        tables: by the name in the column `parametrization`; of a name that is not there nothing is implied (default:
+            the shipped ones).
 
     Returns:
         One row per GROUP and QUANTITY with COLUMNS. `required` is the required slope where it is a single value and NaN
@@ -79,20 +85,32 @@ def fit_slopes(
 
     Raises:
         ValueError: if runs that would be fitted together differ in more than width and seed (the message names the
-            field), if a width and seed occur twice, or if the tables lack a column.
+            field), if a width and seed occur twice, if the tables lack a column, or if anything else is given.
     """
     check_confidence(confidence)
+    sweeps: Mapping[str, Any] | None = None
+    if isinstance(runs, pd.DataFrame):
+        if coords is None:
+            raise ValueError("fit_slopes() of a runs table needs its coords table too; or give it the whole results")
+    else:
+        results = need_results(runs, "fit_slopes()", kind="coord")
+        runs, coords, sweeps = results.runs, results.coords if coords is None else coords, results.sweeps
     fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
-    rows_of = dict(list(joined(chosen, coords[coords["kind"] != "diagnostic"]).groupby(GROUP)))
+    coords = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
+    rows_of = dict(list(joined(chosen, coords).groupby(GROUP)))
     fitted = []
     for key, group in chosen.groupby(GROUP):
         check_comparable(group, key)
         if key in rows_of:
             run = group.iloc[0]
-            judged = _judge(lay_out(group, rows_of[key]), run, confidence, level, tables.get(run["parametrization"]))
+            if tables is None and sweeps is not None:
+                table = find_rules(group, sweeps.get(key[0], {}).get("tables", {}))
+            else:
+                table = (TABLES if tables is None else tables).get(run["parametrization"])
+            judged = _judge(lay_out(group, rows_of[key]), run, confidence, level, table)
             fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
     return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
 

@@ -129,7 +129,11 @@ def check_results(
     results: Results, *, baseline: Sequence[Stored] | None = None, expect: str | None = None, where: str = "baseline"
 ) -> Report:
     """Judge results that are in memory; arguments and errors as of `check`, `where` names the baseline's file."""
-    answers: list[Judgement | Transfer] = [*judge(results), *transfer(results)]
+    answers: list[Judgement | Transfer] = []
+    if "coord" in results.kinds:
+        answers += judge(results)
+    if "lr" in results.kinds:
+        answers += transfer(results)
     if not answers:
         raise ValueError("nothing to judge: no run of a coordinate check or learning-rate sweep has finished")
     known = list(dict.fromkeys(verdict for answer in answers for verdict in VERDICTS[_kind(answer)]))

@@ -91,6 +91,7 @@ def coord_check(
         **settings: Any,
     ) -> CoordCheck:
         from mupcheck.spec.reading import make_sweep
+        from mupcheck.theory.parametrization import table_to_json
 
         beside = request.path.parent / parametrization
         given = {
@@ -106,7 +107,7 @@ def coord_check(
             sweep = make_sweep(given, device="cpu" if device == "cpu" else "cuda")
         except ValueError as error:
             pytest.fail(f"coord_check: {error}", pytrace=False)
-        key = f"{device} {sweep.model_dump_json()} {sweep.tables}"
+        key = f"{device} {sweep.model_dump_json()} {[table_to_json(table) for table in sweep.tables]}"
         if key not in _coord_checks:
             _coord_checks[key] = _train(sweep, tmp_path_factory.mktemp("coord_check"), jobs=jobs, device=device)
         return _coord_checks[key]

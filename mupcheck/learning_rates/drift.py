@@ -38,7 +38,8 @@ from mupcheck.results.comparable import (
     group_of,
     title_of,
 )
-from mupcheck.results.reading import Results, n_missing, say_incomplete
+from mupcheck.results.printing import Answers, Verdict, said
+from mupcheck.results.reading import Results, n_missing, need_results, say_incomplete
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
 # is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
@@ -62,8 +63,8 @@ class Drift:
     ci_grid: float | None = None  # half-width that the spacing of the lrs alone gives the interval
 
 
-@dataclass(frozen=True)
-class Transfer:
+@dataclass(frozen=True, repr=False)
+class Transfer(Verdict):
     """The answer for one parametrization. What is a tuple by width is in the order of `optima`.
 
     Attributes:
@@ -98,7 +99,7 @@ class Transfer:
     missing: str
     missing_runs: int
     planned_runs: int
-    measured: dict[str, Any]
+    measured: dict
 
     @property
     def title(self) -> str:
@@ -165,6 +166,8 @@ def transfer(
 ) -> list[Transfer]:
     """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
 
+    `print(transfer(results))` prints the verdicts.
+
     `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
     tell`; also `cannot tell` while runs of it are missing, when a guard was hit, with fewer than 3 widths, with one
     seed, or where coupled weight decay changes with width. The other answers do not enter the verdict; what cannot be
@@ -177,8 +180,10 @@ def transfer(
         tolerance: octaves of lr per doubling of width.
         confidence: of every interval.
     Raises:
-        ValueError: as `find_optima`, or if tolerance is not above 0.
+        ValueError: as `find_optima`, if tolerance is not above 0, or if the results are of coordinate checks alone.
     """
+    if not isinstance(runs, pd.DataFrame):
+        need_results(runs, "transfer()", kind="lr")
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
     specs: dict[str, Mapping[str, Any]] = {}
@@ -227,7 +232,7 @@ def transfer(
             measured=_measured(group, grids.get(key[0], lrs), confidence),
         )
         answers.append(answer)
-    return answers
+    return Answers(answers)
 
 
 def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> Drift:
@@ -242,6 +247,8 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
             mode).
     """
     check_confidence(confidence)
+    if not isinstance(optima, Sequence) or not all(isinstance(optimum, Optimum) for optimum in optima):
+        raise ValueError(f"fit_drift() takes optima of one table, as find_optima() returns them, not {said(optima)}")
     groups = sorted({group_of(optimum) for optimum in optima})
     if len(groups) > 1:
         raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")

@@ -4,6 +4,7 @@ Runs are compared only if they agree in everything but width (and what width cha
 Source: theory.md section 6.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from mupcheck.learning_rates.lr_curve import (
     resample_curves,
 )
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.printing import Best
+from mupcheck.results.reading import Results, need_results
 
 FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
 MIN_LRS = 3  # a parabola has three coefficients
@@ -54,8 +57,8 @@ GUARDS = {
 }
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Best):
     """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE.
 
     An interval has no end on the side of the grid's edge that the optimum lies at.
@@ -96,7 +99,10 @@ class Grid(NamedTuple):
 
 
 def find_optima(
-    runs: pd.DataFrame, *, grids: Mapping[str, Collection[float]] | None = None, confidence: float = CONFIDENCE
+    runs: pd.DataFrame | Results,
+    *,
+    grids: Mapping[str, Collection[float]] | None = None,
+    confidence: float = CONFIDENCE,
 ) -> list[Optimum]:
     """Find the best lr of every (sweep, parametrization, optimizer, mode, width) of the `lr` runs, sorted by these.
 
@@ -104,7 +110,8 @@ def find_optima(
     lr the optimum is known to half a grid step only, and its interval says so.
 
     Args:
-        runs: the runs table; runs of other kinds are left out.
+        runs: the runs table, where runs of other kinds are left out; or what `load_results` returned, which brings the
+            grids of its sweeps.
         grids: log2 lrs that every width of a sweep must have, by the sweep's name, where a refinement added others at
             some widths (default: those that any width of the parametrization has).
         confidence: of the intervals.
@@ -113,6 +120,9 @@ def find_optima(
             must share (SAME), or there are two runs of one parametrization, width, lr and seed.
     """
     check_confidence(confidence)
+    if not isinstance(runs, pd.DataFrame):
+        results = need_results(runs, "find_optima()", kind="lr")
+        runs, grids = results.runs, grids_of(results) if grids is None else grids
     for column in (*GROUP, *CELL, *RESULTS, *SAME, *(f for by in SAME_BY_MODE.values() for f in by)):
         if column not in runs:
             raise ValueError(f"runs has no column {column!r}; pass the runs table of load_results")
@@ -128,6 +138,12 @@ def find_optima(
             grid = Grid(frozenset(planned), group["seed"].nunique())
             optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
     return optima
+
+
+def grids_of(results: Results) -> dict[str, list[float]]:
+    """Return the log2 lrs that every width must have, by sweep, where its `sweep.json` says."""
+    specs = {name: resolved.get("spec", {}) for name, resolved in results.sweeps.items()}
+    return {name: [math.log2(lr) for lr in spec["lrs"]] for name, spec in specs.items() if "lrs" in spec}
 
 
 def distinct(column: pd.Series) -> list[object]:

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
+from mupcheck.results.printing import said
+from mupcheck.spec.model import ModelSpec
+from mupcheck.spec.reading import explain
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, Role, factors
+from mupcheck.theory.rules_file import find_table
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,33 @@ class ParameterGroup:
     weight_decay: Tensor
 
 
-def build_model(runs: Sequence[RunSpec], device: str | torch.device = "cpu") -> LanguageModel:
-    """Build one model with a replica per run and set it up as each run's table says.
+def build_model(
+    runs: ModelSpec | RunSpec | Sequence[RunSpec],
+    device: str | torch.device = "cpu",
+    *,
+    parametrization: str | None = None,
+    optimizer: str | None = None,
+    seed: int | None = None,
+) -> LanguageModel:
+    """Build a model set up as its table says: initial values, and the multipliers of its forward pass.
 
-    Initial values depend on (seed, width, parameter) only: not on parametrization, the other replicas or the device.
+        model = build_model(ModelSpec(width=128, base_width=64), parametrization="gdn-mup", seed=0)
+        logits = model(tokens)  # [R, B, T] -> [R, B * T, vocab]; R = 1 here: tokens[None] of a batch [B, T]
+
+    R is the number of replicas, models that are computed side by side and never see each other: one for a ModelSpec,
+    one for each of several runs. Initial values depend on (seed, width, parameter) only: not on parametrization, the
+    other replicas or the device.
 
     Args:
-        runs: runs that agree in everything but parametrization, lr and seed.
+        runs: a model's spec; or runs that agree in everything but parametrization, lr and seed.
         device: "meta" gives the shapes without values.
+        parametrization: of a ModelSpec, the name of a table or a TOML file with one (default "gdn-mup").
+        optimizer: of a ModelSpec, "adamw" or "sgd", the one whose rules the table follows (default "adamw").
+        seed: of a ModelSpec (default 0).
     Raises:
-        ValueError: if the runs differ in more than that.
+        ValueError: if the runs differ in more than that, a name is unknown, or runs come with what they say themselves.
     """
+    runs = _as_runs(runs, parametrization=parametrization, optimizer=optimizer, seed=seed)
     first = runs[0]
     if any(run.group != first.group for run in runs):
         raise ValueError("replicas of one model may differ in parametrization, lr and seed only; group the runs first")
@@ -51,6 +72,29 @@ def build_model(runs: Sequence[RunSpec], device: str | torch.device = "cpu") -> 
     _initialise(model, runs)
     _set_multipliers(model, runs)
     return model
+
+
+def _as_runs(given: Any, **settings: Any) -> Sequence[RunSpec]:
+    """Return runs as they are, and a ModelSpec as one run with these settings."""
+    named = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(given, ModelSpec) and not isinstance(given, RunSpec):
+        fields: dict[str, Any] = {"parametrization": "gdn-mup", "optimizer": "adamw", "seed": 0} | named
+        table = find_table(fields.pop("parametrization"))
+        # the lr has no part in how a model starts
+        spec: dict[str, Any] = given.model_dump() | fields | {"parametrization": table.name, "table": table, "lr": 1.0}
+        try:
+            return [RunSpec(**spec)]
+        except ValidationError as error:
+            raise ValueError(f"build_model(): {explain(error, RunSpec.model_fields)}") from None
+    runs = [given] if isinstance(given, RunSpec) else given
+    if not isinstance(runs, Sequence) or not runs or not all(isinstance(run, RunSpec) for run in runs):
+        raise ValueError(
+            f"build_model() takes a ModelSpec, such as ModelSpec(width=128, base_width=64), or a list of RunSpec, "
+            f"not {'an empty list' if isinstance(runs, list) and not runs else said(given)}"
+        )
+    if named:
+        raise ValueError(f"{next(iter(named))} belongs to a ModelSpec; runs bring their own")
+    return runs
 
 
 def named_weights(model: torch.nn.Module) -> Iterator[tuple[str, int, Weight]]:

@@ -58,7 +58,16 @@ class LanguageModel(nn.Module):
         self.sites = nn.ModuleDict({name: Site() for name in ("embedding", "final_norm", "logits")})
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens [R, B, T] to logits [R, B * T, vocab]."""
+        """Map tokens [R, B, T] to logits [R, B * T, vocab].
+
+        Raises:
+            ValueError: if the tokens have another shape.
+        """
+        n_replicas = len(self.embedding.weight)
+        if tokens.dim() != 3 or len(tokens) != n_replicas:
+            hint = "; try tokens[None]" if tokens.dim() == 2 and n_replicas == 1 else ""
+            expected = f"[R, B, T] with R = {n_replicas} replica{'s' * (n_replicas > 1)}"
+            raise ValueError(f"tokens have shape {list(tokens.shape)}, expected {expected}{hint}")
         batch = tokens.shape[1]
         x = self.sites["embedding"](self.embedding(tokens.flatten(1)))
         for block in self.blocks:

@@ -99,6 +99,8 @@ def _of_sweep(results: Results) -> Iterator[Sketch]:
 
 def _of_lrs(results: Results) -> Iterator[Sketch]:
     """Yield what there is to draw of the learning-rate sweep among the runs of one optimizer and mode."""
+    if "lr" not in results.kinds:
+        return
     answers = sorted(transfer(results), key=lambda answer: _order(answer.parametrization))
     if not answers:
         return
@@ -120,6 +122,8 @@ def _of_lrs(results: Results) -> Iterator[Sketch]:
 
 def _of_checks(results: Results) -> Iterator[Sketch]:
     """Yield what there is to draw of the coordinate checks among the runs of one optimizer and mode."""
+    if "coord" not in results.kinds:
+        return
     runs, coords = results.runs[results.runs["kind"] == "coord"], results.coords
     judgements = sorted(judge(results), key=lambda judgement: _order(judgement.parametrization))
     judgements = [judgement for judgement in judgements if not judgement.slopes.empty]

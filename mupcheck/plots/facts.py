@@ -1,12 +1,11 @@
 """How the runs of a figure were measured, in one line for its foot: from the results alone, never from the clock."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 import numpy as np
 import pandas as pd
 
 from mupcheck.plots.canvas import power_of_two, shorten
 from mupcheck.results.comparable import CONFIDENCE
+from mupcheck.results.version import version
 
 NAME_CHARACTERS = 40  # of the data, whose name may be a path
 
@@ -32,7 +31,7 @@ def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
         f"data {shorten(str(runs['data'].iloc[0]), NAME_CHARACTERS)}",
         f"base width {_spread(runs['base_width'])}",
     ]
-    facts += [_lrs(runs["lr"]), f"{confidence:.0%} intervals", f"mupcheck {_version()}".strip()]
+    facts += [_lrs(runs["lr"]), f"{confidence:.0%} intervals", f"mupcheck {version()}"]
     if "started_at" in runs and runs["started_at"].notna().any():
         facts.append(f"{runs['started_at'].max():%Y-%m-%d}")
     return " · ".join(facts).replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", " · ")
@@ -53,10 +52,3 @@ def _lrs(lrs: pd.Series) -> str:
 def _lr(lr: float) -> str:
     power = np.log2(lr)
     return power_of_two(int(power)) if float(power).is_integer() else f"{lr:.3g}"
-
-
-def _version() -> str:
-    try:
-        return version("mupcheck")
-    except PackageNotFoundError:  # run from a checkout
-        return ""

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mupcheck.results.files import one_line
+from mupcheck.results.overview import overview_rows, overview_text
+from mupcheck.results.printing import counted, lines_of, said
 from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
 from mupcheck.results.writing import row_sha256_of
 
@@ -46,6 +48,52 @@ class Results:
     steps: pd.DataFrame
     coords: pd.DataFrame
     sweeps: dict[str, dict[str, Any]]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of the runs: "coord", "lr" or both."""
+        return tuple(sorted(set(self.runs["kind"]))) if "kind" in self.runs else ()
+
+    def __repr__(self) -> str:
+        """Say what is there: a line or two for each sweep."""
+        return lines_of(f"<Results: {self._size()}>", overview_text(self.runs, lambda sweep: n_missing(self, sweep)))
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        table = pd.DataFrame(overview_rows(self.runs))
+        table["missing"] = [n_missing(self, sweep) for sweep in table.get("sweep", ())]
+        return f"<p>Results: {self._size()}</p>\n{table.to_html(index=False)}"
+
+    def _size(self) -> str:
+        tables = {"run": self.runs, "step row": self.steps, "coord row": self.coords}
+        return ", ".join(counted(len(table), what) for what, table in tables.items())
+
+
+OF_KIND = {"coord": ("a coordinate check", "judge()"), "lr": ("a learning-rate sweep", "transfer()")}
+
+
+def need_results(given: object, asked: str, *, kind: str) -> Results:
+    """Return what was given, if it is results with runs of a kind.
+
+    Args:
+        asked: the function that needs them, as in messages: "judge()".
+        kind: "coord" or "lr".
+    Raises:
+        ValueError: if it is anything else; the message says what the function takes.
+    """
+    if not isinstance(given, Results):
+        name = asked.removesuffix("()")
+        hint = f"; try {name}(load_results({str(given)!r}))" if isinstance(given, str | Path) else ""
+        raise ValueError(f"{asked} takes what load_results() returns, not {said(given)}{hint}")
+    other = next((found for found in given.kinds if found != kind), None)
+    if other is not None and kind not in given.kinds:
+        what, where = OF_KIND.get(other, (f"runs of kind {other!r}", "nothing here"))
+        raise ValueError(f"{asked} takes {OF_KIND[kind][0]}, and these results are {what}; {where} judges that")
+    vouched = given.runs.get("coords_sha256")
+    if kind == "coord" and given.coords.empty and vouched is not None and vouched.notna().any():
+        raise ValueError(f"{asked} needs the table coords, and these results were loaded without it; load all of them")
+    return given
 
 
 def n_missing(results: Results, sweep: str) -> int:
@@ -113,6 +161,9 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
         ValueError: if there are no runs under path, a file is damaged, missing, foreign or from a newer mupcheck, or
             a run is there twice; the message names the file.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"load_results() takes the path of a folder, such as 'results/lr', not {said(path)}")
+    tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
     found: dict[str, dict[tuple[str, ...], pa.Table]] = {name: {} for name in SCHEMAS}

@@ -2,15 +2,21 @@
 
 import math
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mupcheck.spec.described import set_help
 
 
 class Frozen(BaseModel):
     """Base of every spec: it cannot change, and takes no key, type or infinity that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        set_help(cls)
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -23,23 +29,28 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 class Shape(Frozen):
     """What of a model does not change with width; head sizes and stds are those at the base width."""
 
-    mode: Literal["head-dim", "heads"] = Field("head-dim", description="what grows with width: K and V, or H")
-    n_layers: PositiveInt = Field(1, description="blocks")
-    n_heads: PositiveInt = Field(2, description="heads at the base width")
-    head_k_dim: PositiveInt | None = Field(None, description="K at the base width (default: 0.75 width / heads)")
-    head_v_dim: PositiveInt | None = Field(None, description="V at the base width (default: 2 K)")
-    mlp_ratio: PositiveInt = Field(4, description="MLP hidden size / width")
-    conv_size: PositiveInt = Field(4, description="taps of the short convolutions")
-    tied: bool = Field(False, description="readout shares the embedding's weight")
-    embedding_std: PositiveFloat | None = Field(None, description="embedding std (default: 1 untied, 0.5 tied)")
-    projection_std: PositiveFloat | None = Field(
-        None, description="std of projections and gates at the base width (default: projection_factor / sqrt(fan_in))"
+    mode: Literal["head-dim", "heads"] = Field(default="head-dim", description="what grows with width: K and V, or H")
+    n_layers: PositiveInt = Field(default=1, description="blocks")
+    n_heads: PositiveInt = Field(default=2, description="heads at the base width")
+    head_k_dim: PositiveInt | None = Field(
+        default=None, description="K at the base width (default: 0.75 width / heads)"
     )
-    projection_factor: PositiveFloat = Field(1.0, description="factor on the default std of projections and gates")
-    conv_std: PositiveFloat = Field(0.5, description="std of the short convolutions' taps")
-    readout_std: NonNegativeFloat = Field(0.0, description="std of an untied readout at the base width")
-    logit_scale: PositiveFloat = Field(1.0, description="constant factor on the logits")
-    norm_eps: NonNegativeFloat = Field(1e-6, description="eps of every RMSNorm")
+    head_v_dim: PositiveInt | None = Field(default=None, description="V at the base width (default: 2 K)")
+    mlp_ratio: PositiveInt = Field(default=4, description="MLP hidden size / width")
+    conv_size: PositiveInt = Field(default=4, description="taps of the short convolutions")
+    tied: bool = Field(default=False, description="readout shares the embedding's weight")
+    embedding_std: PositiveFloat | None = Field(default=None, description="embedding std (default: 1 untied, 0.5 tied)")
+    projection_std: PositiveFloat | None = Field(
+        default=None,
+        description="std of projections and gates at the base width (default: projection_factor / sqrt(fan_in))",
+    )
+    projection_factor: PositiveFloat = Field(
+        default=1.0, description="factor on the default std of projections and gates"
+    )
+    conv_std: PositiveFloat = Field(default=0.5, description="std of the short convolutions' taps")
+    readout_std: NonNegativeFloat = Field(default=0.0, description="std of an untied readout at the base width")
+    logit_scale: PositiveFloat = Field(default=1.0, description="constant factor on the logits")
+    norm_eps: NonNegativeFloat = Field(default=1e-6, description="eps of every RMSNorm")
 
 
 class ModelSpec(Shape):

@@ -43,6 +43,10 @@ def make_sweep(given: Mapping[str, Any], *, device: str = "cpu", where: str = ""
     Raises:
         ValueError: one line that names the key, what was given and what is allowed.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"make_sweep() takes a dict of settings, such as {{'kind': 'lr'}}, not a {type(given).__name__}"
+        )
     kind = given.get("kind")
     if kind not in ("coord", "lr"):
         raise ValueError(f"{where or 'sweep'}: kind = {kind!r}; a sweep is of kind 'coord' or 'lr'")

@@ -17,31 +17,36 @@ NUMERICS = 1
 class Training(Frozen):
     """How a run is trained; the same for all runs of a sweep."""
 
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is Nesterov momentum")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD's Nesterov momentum")
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="AdamW's decay of the mean")
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="AdamW's decay of the mean square")
-    eps: PositiveFloat = Field(1e-8, description="AdamW's eps at the base width")
-    weight_decay: NonNegativeFloat = Field(0.0, description="weight decay at the base width")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd is Nesterov momentum")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="SGD's Nesterov momentum")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="AdamW's decay of the mean")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.95, description="AdamW's decay of the mean square")
+    eps: PositiveFloat = Field(default=1e-8, description="AdamW's eps at the base width")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="weight decay at the base width")
     decay_mode: Literal["coupled", "independent"] = Field(
-        "coupled", description="coupled: torch's, fades as lr does; independent: lr * decay the same at every width"
+        default="coupled",
+        description="coupled: torch's, fades as lr does; independent: lr * decay the same at every width",
     )
-    clip: NonNegativeFloat = Field(0.0, description="largest global gradient norm (0: no clipping)")
-    schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="lr after warm-up")
-    warmup_steps: Natural = Field(0, description="steps of linear warm-up")
-    min_lr: NonNegativeFloat = Field(0.0, description="lr at the end of a cosine or linear schedule")
-    steps: PositiveInt = Field(100, description="optimizer steps")
-    batch_size: PositiveInt = Field(8, description="sequences a step")
-    seq_len: PositiveInt = Field(64, description="tokens a sequence")
-    accumulation: PositiveInt = Field(1, description="parts of a batch that go through the model one after another")
-    eval_tokens: Natural = Field(0, description="held-out tokens for val_loss (0: none)")
-    eval_every: Natural = Field(0, description="steps between evaluations (0: at the end only)")
-    data: str = Field("stdlib", description="stdlib, synthetic, text:PATH, tokens:GLOB or hf:NAME")
+    clip: NonNegativeFloat = Field(default=0.0, description="largest global gradient norm (0: no clipping)")
+    schedule: Literal["constant", "cosine", "linear"] = Field(default="constant", description="lr after warm-up")
+    warmup_steps: Natural = Field(default=0, description="steps of linear warm-up")
+    min_lr: NonNegativeFloat = Field(default=0.0, description="lr at the end of a cosine or linear schedule")
+    steps: PositiveInt = Field(default=100, description="optimizer steps")
+    batch_size: PositiveInt = Field(default=8, description="sequences a step")
+    seq_len: PositiveInt = Field(default=64, description="tokens a sequence")
+    accumulation: PositiveInt = Field(
+        default=1, description="parts of a batch that go through the model one after another"
+    )
+    eval_tokens: Natural = Field(default=0, description="held-out tokens for val_loss (0: none)")
+    eval_every: Natural = Field(default=0, description="steps between evaluations (0: at the end only)")
+    data: str = Field(default="stdlib", description="stdlib, synthetic, text:PATH, tokens:GLOB or hf:NAME")
     dtype: Literal["float32", "bfloat16", "float64"] = Field(
-        "float32", description="of activations; weights are float32"
+        default="float32", description="of activations; weights are float32"
     )
-    backend: Literal["auto", "reference", "chunk", "triton"] = Field("auto", description="of the gated delta rule")
-    probes: Literal["full", "activations", "none"] = Field("none", description="what recorded steps measure")
+    backend: Literal["auto", "reference", "chunk", "triton"] = Field(
+        default="auto", description="of the gated delta rule"
+    )
+    probes: Literal["full", "activations", "none"] = Field(default="none", description="what recorded steps measure")
 
     @model_validator(mode="after")
     def _steps_and_batches_fit(self) -> Self:

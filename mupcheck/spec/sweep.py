@@ -54,10 +54,12 @@ class SweepSpec(Shape, Training):
     """A grid of runs: widths x parametrizations x lrs x seeds."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    question: str = Field("", description="what the sweep answers")
+    question: str = Field(default="", description="what the sweep answers")
     kind: Literal["coord", "lr"]
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, description="model widths"), Listed]
-    base_width: PositiveInt | None = Field(None, description="width where all factors are 1 (default: smallest)")
+    base_width: PositiveInt | None = Field(
+        default=None, description="width where all factors are 1 (default: smallest)"
+    )
     parametrizations: Annotated[
         tuple[str, ...], Field(min_length=1, description="tables: names or .toml files"), Listed
     ]
@@ -67,16 +69,16 @@ class SweepSpec(Shape, Training):
     seeds: Annotated[
         tuple[Seed, ...], Field(min_length=1, description="seeds, or how many"), BeforeValidator(_as_seeds)
     ]
-    vocab_size: PositiveInt | None = Field(None, description="of tokens:GLOB data (bytes have 256)")
+    vocab_size: PositiveInt | None = Field(default=None, description="of tokens:GLOB data (bytes have 256)")
     expect: dict[str, Literal["pass", "fail", "transfers", "drifts"]] = Field(
         default_factory=dict, description="verdict each parametrization is expected to get"
     )
-    record: Annotated[tuple[Natural, ...], Listed] = Field((), description="steps to record")
-    refine: bool = Field(False, description="add lrs until each optimum is bracketed to `precision`")
-    precision: PositiveFloat = Field(0.25, description="octaves of lr on either side of a bracketed optimum")
+    record: Annotated[tuple[Natural, ...], Listed] = Field(default=(), description="steps to record")
+    refine: bool = Field(default=False, description="add lrs until each optimum is bracketed to `precision`")
+    precision: PositiveFloat = Field(default=0.25, description="octaves of lr on either side of a bracketed optimum")
 
-    top_up: bool = Field(False, description="add seeds, then widths, until every verdict is decided")
-    budget: PositiveFloat = Field(10.0, description="minutes after which no more is added")
+    top_up: bool = Field(default=False, description="add seeds, then widths, until every verdict is decided")
+    budget: PositiveFloat = Field(default=10.0, description="minutes after which no more is added")
 
     @model_validator(mode="after")
     def _grid_works(self) -> Self:

@@ -7,6 +7,7 @@ from importlib import metadata
 import torch
 
 from mupcheck.ops import BACKENDS, gated_delta_rule
+from mupcheck.results.version import version
 
 Finding = tuple[str, bool | None, str]  # name, whether it works (None: a fact), what was seen
 
@@ -17,6 +18,7 @@ SELF_TEST_TOLERANCE = 1e-5
 def examine() -> list[Finding]:
     """Return what was found, each backend tried on each device against the recurrence in float64."""
     findings: list[Finding] = [
+        ("mupcheck", None, version()),
         ("python", None, platform.python_version()),
         ("cores", None, f"{os.cpu_count()}"),
         *((name, *_package(name)) for name in ("torch", "triton", "datasets")),

@@ -1,7 +1,8 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.results.files import StoreError
+from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.version import version
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -50,9 +53,11 @@ def run_sweep(
 ) -> Results:
     """Train what is missing of a sweep, and return all its runs.
 
-    With jobs > 1 the calling script needs `if __name__ == "__main__":`, as everything that starts processes does.
+    In a script, a notebook or a prompt alike: processes that it starts do not run the script again, which so needs no
+    `if __name__ == "__main__":`.
 
     Args:
+        sweep: what to train, as `make_sweep` or `load_sweep` return it.
         out: results folder; the sweep goes into `out`/`sweep.name`.
         device: "auto", "cpu", "cuda" or "cuda:i".
         jobs: processes at a time (default: one per core on a CPU, one on a GPU).
@@ -60,9 +65,19 @@ def run_sweep(
         force: try where the estimate of memory says that it does not fit.
         on_progress: called with each Progress.
     Raises:
-        ValueError: if the sweep's data, device or folder cannot be used, or it does not fit into memory.
+        ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep.
         StoreError: if a run could not be trained or written; the others are stored.
     """
+    if not isinstance(sweep, SweepSpec):
+        hint = f"; try run_sweep(load_sweep({str(sweep)!r}))" if isinstance(sweep, str | Path) else ""
+        hint = "; try run_sweep(make_sweep(...))" if isinstance(sweep, Mapping) else hint
+        raise ValueError(f"run_sweep() takes a SweepSpec, not {said(sweep)}{hint}")
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise ValueError(f"jobs={jobs!r} is no number of processes; give 1 or more, or None for one per core")
+    if multiprocessing.current_process().daemon:
+        if jobs not in (None, 1):
+            raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
+        jobs = 1
     first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh, jobs=jobs)
     if not force:
         check_fits(first)
@@ -205,5 +220,6 @@ def describe(plan: Plan) -> dict[str, Any]:
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
+        "mupcheck": version(),
         **provenance(),
     }

@@ -86,6 +86,9 @@ class Table:
     multipliers: Mapping[str, Mapping[str, float]]
     summary: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Table {self.name}: {self.summary or 'custom'}; `mupcheck rules` and `mupcheck.rules` show its rows>"
+
     def rule(self, role: Role, *, optimizer: str, mode: str) -> Rule:
         """Return the exponents of `role` under `optimizer` ("adamw" or "sgd") in `mode` ("head-dim" or "heads")."""
         return self.rules[optimizer, mode][role]

@@ -21,12 +21,13 @@ def rules(name: str, *, optimizer: str, mode: str) -> dict[Role, Rule]:
     return {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role}
 
 
-def find_table(name: str) -> Table:
+def find_table(name: str | Path) -> Table:
     """Return a shipped table by name, or read a custom one from a TOML file.
 
     Raises:
         ValueError: if `name` is neither; the message lists the shipped names.
     """
+    name = str(name)
     if name in TABLES:
         return TABLES[name]
     if name.endswith(".toml"):

@@ -13,13 +13,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 SECONDS_BETWEEN_MESSAGES = 0.1
 OUT_OF_MEMORY = re.compile("out of memory|allocate memory", re.IGNORECASE)
+_MAIN = threading.Lock()  # held while sys.modules["__main__"] is not the script
 Group = tuple[Any, ...]
 Work = Callable[[Group], Iterator[int]]
 
@@ -42,7 +44,8 @@ def execute(groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence
 
     Args:
         groups: tuples of runs, the longest first.
-        work: a picklable generator function of a group that yields the number of steps done since the last yield.
+        work: a picklable generator function of a group that yields the number of steps done since the last yield; of a
+            module, as a child does not import the script that it was started from.
         jobs: processes at a time; 1 works in this process.
         preload: the modules that the fork server imports once, so that no child has to.
     """
@@ -61,7 +64,8 @@ def execute(groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence
                 receive, send = context.Pipe()
                 group = waiting.popleft()
                 process = context.Process(target=_child, args=(work, group, send), daemon=True)
-                process.start()
+                with _script_left_alone():
+                    process.start()
                 send.close()
                 running[receive] = (process, group)
             ready: Any = wait(list(running))
@@ -80,6 +84,22 @@ def execute(groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence
             process.terminate()
         for process, _ in running.values():
             process.join()
+
+
+@contextmanager
+def _script_left_alone() -> Iterator[None]:
+    """Start processes that do not run the script again that asked for them, guarded by `if __name__` or not.
+
+    A child imports what sys.modules calls __main__, if that came from a file. Ours need nothing of it, as all that they
+    do is in mupcheck's own modules: so for that moment it is a module without a file, as it is in a notebook.
+    """
+    with _MAIN:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _child(work: Work, group: Group, send: Connection) -> None:
