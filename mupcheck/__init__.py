@@ -26,6 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mupcheck.coordinates.judge import judge
     from mupcheck.coordinates.slopes import fit_slopes
     from mupcheck.learning_rates.drift import find_optima, fit_drift, transfer
     from mupcheck.model import build_model
@@ -51,6 +52,7 @@ _HOMES = {
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "fit_slopes": "coordinates.slopes",
+    "judge": "coordinates.judge",
     "load_results": "results.reading",
 }
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "fit_drift",
     "fit_slopes",
     "gated_delta_rule",
+    "judge",
     "load_results",
     "load_sweep",
     "make_sweep",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mupcheck.spec.sweep import SweepSpec
 
 # Decides for the shipped tables in some 5 s on one core; the defaults of `mupcheck coord` take four times as long.
-DEFAULTS = {"widths": (32, 64, 128, 256), "seeds": 8, "record": (0, 1, 3), "data": "synthetic"}
+DEFAULTS = {"widths": (32, 64, 128, 256), "seeds": 12, "n_layers": 1, "record": (0, 1, 3), "data": "synthetic"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
+from mupcheck.terminal.topic_page import pointer
 
 
 def print_transfer(answer: Transfer) -> None:
@@ -43,7 +44,9 @@ def print_transfer(answer: Transfer) -> None:
     measured = f"drift {number(drift.slope, '+.2f')} {interval} octaves per doubling of width, of {answer.loss_name}"
     if answer.reason.startswith("drift"):
         measured = answer.reason
-    for line in dict.fromkeys((measured, answer.reason, *_beside_the_verdict(answer), *answer.notes)):
+    for line in dict.fromkeys(
+        (measured, answer.reason, *_beside_the_verdict(answer), *answer.notes, *pointer(answer.verdict))
+    ):
         out.print(f"  {line}", soft_wrap=True)
 
 
