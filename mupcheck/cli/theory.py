@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.options import Json, Tied, list_of, optimizers_and_modes, option
+from mupcheck.terminal.console import say
 from mupcheck.terminal.rules_page import print_tables, print_values
 
 
@@ -66,6 +67,8 @@ def explain(
         print_words(as_json=json)
         return
     if site in TOPICS:
+        if tables or opt or mode:
+            say(f"{site} is a topic: -p, --opt and --mode change nothing of it")
         print_topic(load_topic(site), fill, as_json=json)
         return
     if site not in SITES:

@@ -171,6 +171,12 @@ def test_as_json():
     assert topic["name"] == "drift" and topic["blocks"] == [fill(block) for block in load_topic("drift").blocks]
 
 
+def test_options_of_a_site_do_nothing_to_a_topic_and_that_is_said():
+    answer = mupcheck("explain", "slopes", "--opt", "sgd")
+    assert answer.out == mupcheck("explain", "slopes").out
+    assert answer.err == "slopes is a topic: -p, --opt and --mode change nothing of it\n"
+
+
 @pytest.mark.parametrize(
     ("word", "near"), [("slope", "slopes"), ("Drift", "drift"), ("exit-code", "exit-codes"), ("mixer", "mixer_out")]
 )
