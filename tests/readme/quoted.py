@@ -100,5 +100,5 @@ def renewed(quote: Quote, output: str) -> list[str]:
 
 
 def _likeness(one: str, other: str) -> float:
-    words = (NUMBER.sub("#", line).split() for line in (one, other))
+    words = (re.sub("─+", "─", NUMBER.sub("#", line)).split() for line in (one, other))
     return SequenceMatcher(None, *words).ratio()

@@ -126,3 +126,4 @@ def test_lines_are_renewed_and_left_out_where_they_are_gone():
     quote = Quote("mupcheck x", 0, ("slope of a_proj is 0.5", LEFT_OUT, "drift of all +0.20", "no such words here"))
     output = "title\nslope of a_proj is 0.7\nbetween\ndrift of all -0.90 now\n"
     assert renewed(quote, output) == ["slope of a_proj is 0.7", LEFT_OUT, "drift of all -0.90 now"]
+    assert renewed(Quote("mupcheck x", 0, (" ────", LEFT_OUT)), "a b\n ───────\n1 2") == [" ───────", LEFT_OUT]

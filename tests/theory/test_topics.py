@@ -79,7 +79,6 @@ def test_a_command_that_is_shown_works(name, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verb = command.split()[1]
     if verb in ("coord", "lr-sweep"):
-        monkeypatch.setattr("mupcheck.sweep.plan._device_flops", lambda _device: 1e11)
         command = command.replace("--device cuda", "--device cpu").replace(" --dry-run", "")
         command += " --dry-run" if "--data" in command else " --data synthetic --dry-run"
     assert mupcheck(*shlex.split(command)[1:]).code == 0
@@ -132,6 +131,16 @@ def test_the_columns_of_files_are_those_on_disk():
     for schema in SCHEMAS.values():
         for column in schema.names:
             assert re.search(rf"^  {column} +\S", TEXTS["files"], re.MULTILINE), column
+
+
+def test_figures_that_are_named_are_drawn():
+    import mupcheck.plots
+
+    named = re.findall(r"^- (\w+):", "\n".join(load_topic("figures").blocks), re.MULTILINE)
+    assert len(named) > 5
+    for name in named:
+        name = name.replace("TABLE", "<parametrization>").replace("KIND", "<kind>")
+        assert re.search(rf"^    {re.escape(name)}[ \[]", mupcheck.plots.__doc__, re.MULTILINE), name
 
 
 def test_the_custom_table_is_one():
