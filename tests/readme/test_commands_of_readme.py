@@ -25,8 +25,14 @@ COMMANDS = typer.main.get_command(app.app).commands
 def test_the_readme_is_short_and_says_what_matters_first():
     lines = TEXT.splitlines()
     assert len(lines) <= 200
-    first_screen = "\n".join(lines[:26])
-    for said in ("our reference Gated DeltaNet model", "What it costs", "110 s on two CPU cores", f"({PICTURE.name})"):
+    first_screen = "\n".join(lines[:20])
+    for said in (
+        "our reference Gated DeltaNet model",
+        "What the answer is",
+        "What it costs",
+        "110 s on two CPU cores",
+        f"({PICTURE.name})",
+    ):
         assert said.replace(f"({PICTURE.name})", f"sweeps/{PICTURE.name}") in first_screen, said
     assert re.search(r"best learning rate of SP falls by [\d.]+ octaves; that of μP rises by [\d.]+", first_screen)
 
@@ -73,6 +79,10 @@ def test_the_text_says_what_the_picture_shows():
     fell, rose = map(float, re.search(r"SP falls by (\d+\.\d+) octaves; that of μP rises by (\d+\.\d+)", TEXT).groups())
     # over the two doublings of its widths
     assert sorted(2 * drift for drift in drifts) == pytest.approx([-fell, rose], abs=0.1)
+    said = re.search(
+        r"SP \*drifts\*, by (\S+) octaves of learning rate per doubling of width. μP moves by\s+(\S+),", TEXT
+    )
+    assert sorted(map(float, said.groups())) == sorted(drifts)
     names = [str(verdict) for verdict in re.findall(r"^\S+ \(adamw, head-dim\): (.*)$", page, re.MULTILINE)]
     assert sorted(names) == ["cannot tell", "drifts"]
     assert "its verdict there is *cannot tell*" in TEXT
@@ -85,6 +95,17 @@ def test_the_sweep_that_is_shown_is_that_of_make_demo():
     assert len(shown["widths"]) * len(shown["lrs"]) * len(shown["seeds"]) * 2 == int(
         re.search(r"`mupcheck lr-sweep --opt adamw`: (\d+) trainings", TEXT)[1]
     )
+
+
+def test_numbers_that_the_code_has_are_the_codes():
+    from mupcheck.cli import exits
+    from mupcheck.learning_rates.drift import DRIFT_TOLERANCE
+    from mupcheck.theory.parametrization import TABLES
+
+    assert f"the whole interval lies within\n  ±{DRIFT_TOLERANCE:g}." in TEXT
+    assert len(TABLES) == 6 and "or take one of six." in TEXT and "prints the six that are shipped" in TEXT
+    codes = (exits.OK, exits.FAILED, exits.USAGE, exits.CANNOT_TELL)
+    assert "Exit codes: {} as expected, {} a verdict failed, {} bad input, {} cannot tell.".format(*codes) in TEXT
 
 
 def test_commands_topics_and_files_that_are_named_exist():

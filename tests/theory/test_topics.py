@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import typer
@@ -37,6 +38,18 @@ def test_every_file_is_a_topic_of_one_group():
     there = {path.name.removesuffix(".txt") for path in files(FILES).iterdir() if path.name.endswith(".txt")}
     assert there == set(TOPICS)
     assert len(TOPICS) == len(set(TOPICS)) == sum(map(len, GROUPS.values()))
+
+
+def test_topics_are_part_of_the_package_that_is_installed():
+    import tomllib
+
+    import mupcheck as package
+
+    root = Path(package.__file__).parent
+    settings = tomllib.loads((root.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["mupcheck"]
+    shipped = {path for pattern in patterns for path in root.glob(pattern)}
+    assert {root / "theory" / "topics" / f"{name}.txt" for name in TOPICS} | {root / "py.typed"} <= shipped
 
 
 def test_a_word_is_a_topic_or_a_site_and_not_both():
