@@ -10,6 +10,7 @@ from quoted import ROOT, blocks
 
 from mupcheck.theory.rules_file import parse_table
 
+pytest_plugins = ["pytester"]
 TESTS, PYTHON = sorted(blocks("python"), key=lambda block: "import mupcheck" in block)
 
 
@@ -36,13 +37,12 @@ def test_the_custom_table_is_one():
     assert parse_table(tomllib.loads(block), "README").name == "gates-as-hidden"
 
 
-def test_the_test_file_passes_with_the_table_that_it_names(workplace, tmp_path):
-    (tmp_path / "test_mup.py").write_text(TESTS)
-    (tmp_path / "my_rules.toml").write_text((workplace.folder / "my_rules.toml").read_text())
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "mupcheck.gate.pytest_plugin", "-p", "no:cacheprovider"]
-    done = process([*command, "test_mup.py"], tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+def test_the_test_file_passes_with_the_table_that_it_names(workplace, pytester, monkeypatch):
+    # with the plugin alone: an installed one would be a second of its name
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_mup=TESTS)
+    (pytester.path / "my_rules.toml").write_text((workplace.folder / "my_rules.toml").read_text())
+    pytester.runpytest_inprocess("-p", "mupcheck.gate.pytest_plugin").assert_outcomes(passed=2)
 
 
 def test_the_workflow_runs_in_a_clean_folder(workplace, tmp_path):
