@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install demo test check regression gpu-check clean
+.PHONY: help install demo test check readme regression gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
 	@echo "make test       install, lint, type check, test, regression"
 	@echo "make check      lint and type check alone"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
+	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
 	@echo "make clean      remove the environment and caches"
 
@@ -43,6 +44,10 @@ check: install
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
 	$(MAKE) regression
+
+# the lines that the README shows below its commands, and the picture of the run that it quotes
+readme: install
+	$(BIN)/python tests/readme/refresh.py
 
 # Every shipped table, both optimizers, both modes, on the CPU. Verdicts are judged at the end, all at once.
 REGRESSION := $(RESULTS)/regression

@@ -308,7 +308,7 @@ version: str = mupcheck.__version__
 def test_a_script_type_checks_and_a_wrong_one_does_not(tmp_path):
     assert (PACKAGE / "py.typed").exists()
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["setuptools"]["package-data"]["mupcheck"] == ["py.typed"]
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["mupcheck"]
     (tmp_path / "right.py").write_text(TYPED)
     (tmp_path / "wrong.py").write_text("import mupcheck\nmupcheck.load_results(3)\nmupcheck.ModelSpec(width='a')\n")
     done = python("-m", "mypy", *(str(tmp_path / name) for name in ("right.py", "wrong.py")), cwd=PACKAGE.parent)

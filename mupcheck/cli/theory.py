@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.options import Json, Tied, list_of, optimizers_and_modes, option
+from mupcheck.terminal.console import say
 from mupcheck.terminal.rules_page import print_tables, print_values
 
 
@@ -45,20 +46,35 @@ def rules(
 
 
 def explain(
-    site: Annotated[str, typer.Argument(help="An activation or a parameter, such as z_beta, mixer_out or o_proj.")],
+    site: Annotated[str | None, typer.Argument(help="An activation or a parameter, such as z_beta or o_proj, or a topic, such as slopes; left out: the list of all.")] = None,
     tables: Annotated[str | None, option("--parametrization -p", "Tables whose rows are shown, by name or .toml file. (default: none)")] = None,
     opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
     mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Say what a quantity is, where it sits in the model, which slope is required of it and why, and what is wrong if not.
+    """Say what a quantity is, which slope is required of it and why, and what is wrong if not; or explain a topic.
 
     Example: mupcheck explain z_beta -p gdn-mup --opt sgd
     """
+    from mupcheck.cli.constants import fill
     from mupcheck.terminal.explain_page import print_explanations
-    from mupcheck.theory.explain import explain
+    from mupcheck.terminal.topic_page import print_topic, print_words
+    from mupcheck.theory.explain import SITES, explain
     from mupcheck.theory.rules_file import find_table
+    from mupcheck.theory.topics import TOPICS, load_topic, nearest
 
+    if site is None:
+        print_words(as_json=json)
+        return
+    if site in TOPICS:
+        if tables or opt or mode:
+            say(f"{site} is a topic: -p, --opt and --mode change nothing of it")
+        print_topic(load_topic(site), fill, as_json=json)
+        return
+    if site not in SITES:
+        near = nearest(site, SITES + TOPICS)
+        hint = f"nearest: {', '.join(near)}" if near else "`mupcheck explain` lists both"
+        raise ValueError(f"unknown site or topic {site!r}; {hint}")
     chosen = [find_table(name) for name in list_of("parametrizations", tables, str)] if tables else []
     optimizers, modes = optimizers_and_modes(opt, mode)
     answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)

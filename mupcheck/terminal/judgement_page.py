@@ -9,6 +9,7 @@ import pandas as pd
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import not_passing
 from mupcheck.terminal.console import MAX_LINES, console, interval_text, number, range_text, styled, table_of
+from mupcheck.terminal.topic_page import pointer
 
 SAME_LINE_FINDINGS = 3
 
@@ -52,7 +53,7 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
         out.print(f"  likely cause {i}: {cause}", soft_wrap=True)
     if judgement.next_step:
         out.print(f"  next: {judgement.next_step}", soft_wrap=True)
-    for line in summarize_findings(judgement):
+    for line in (*summarize_findings(judgement), *pointer(judgement.verdict)):
         out.print(f"  {line}", soft_wrap=True)
 
 

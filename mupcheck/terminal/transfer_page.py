@@ -7,6 +7,7 @@ from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
+from mupcheck.terminal.topic_page import pointer
 
 
 def print_transfer(answer: Transfer) -> None:
@@ -26,7 +27,7 @@ def print_transfer(answer: Transfer) -> None:
         out.print(f"  {line}", soft_wrap=True)
     if answer.next_step:
         out.print(f"  next: {answer.next_step}", soft_wrap=True)
-    for line in (*beside, *answer.notes):
+    for line in (*beside, *answer.notes, *pointer(answer.verdict)):
         out.print(f"  {line}", soft_wrap=True)
 
 

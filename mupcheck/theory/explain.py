@@ -6,7 +6,6 @@ means. What is required is read from `mupcheck.theory.required`, what a table do
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import product
 from math import isnan, nan
 
@@ -14,6 +13,7 @@ from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
 from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, Role, Table
 from mupcheck.theory.required import ACTIVATIONS, KINDS, WEIGHTS, Required, required
+from mupcheck.theory.topics import nearest
 
 STATS = {"activation": ("rms", "mean_abs"), "weight_update": ("rms", "spectral")}  # rms alone for all other kinds
 STEPS = ("0", "later")
@@ -99,6 +99,7 @@ WHERE_WEIGHTS_ARE = {
     "down_proj":       "[4 d, d] at the end of the MLP; makes mlp_out",
 }
 PLACES_OF_WEIGHTS = {site: Place(where, role=PARAMETERS[site].role) for site, where in WHERE_WEIGHTS_ARE.items()}
+SITES = tuple(dict.fromkeys((*ACTIVATIONS, *WEIGHTS)))
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def explain(
     """Explain a site: an activation, a weight, or both where they share a name.
 
     Args:
-        site: a name of `expected.ACTIVATIONS` or `expected.WEIGHTS`.
+        site: one of SITES.
         optimizers, modes: those to speak of.
         tables: those whose rows are shown.
     Raises:
@@ -236,11 +237,8 @@ def explain(
         if site in names
     ]
     if not found:
-        known = [*ACTIVATIONS, *(name for name in WEIGHTS if name not in ACTIVATIONS)]
-        by_lower = {name.lower(): name for name in known}
-        near = [by_lower[name] for name in get_close_matches(site.lower(), by_lower, n=3, cutoff=0.5)]
-        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown site {site!r}; {hint}")
+        near = nearest(site, SITES)
+        raise ValueError(f"unknown site {site!r}; {'nearest' if near else 'known'}: {', '.join(near or SITES)}")
     return found
 
 

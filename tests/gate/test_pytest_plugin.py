@@ -11,6 +11,7 @@ import mupcheck.gate.check
 import mupcheck.sweep.runner
 import mupcheck.training.data
 import mupcheck.training.train  # noqa: F401
+from mupcheck.gate.pytest_plugin import DEFAULTS, coord_check
 
 pytest_plugins = ["pytester"]
 
@@ -71,6 +72,7 @@ def test_a_shipped_and_a_custom_table_are_checked(run, pytester):
             "E *reason: effective_update rms of [ab]_proj*: slope -[12].* required 0 +- 0.25",
             "E *slope: *",
             "E *to see it: mupcheck check * --all, or mupcheck plot *",
+            "E *what it means: mupcheck explain slopes",
         ]
     )
     assert "pytest_plugin.py" not in done.stdout.str(), "the traceback is the test's own"
@@ -119,6 +121,7 @@ def test_what_cannot_be_told_is_no_pass_and_no_fail(run):
     )
     done.assert_outcomes(failed=2)
     assert done.stdout.str().count("coordinate check of gdn-mup (adamw, head-dim): cannot tell\n") == 2
+    assert done.stdout.str().count("what it means: mupcheck explain cannot-tell") == 2
     assert done.stdout.str().count("one seed, so the interval is only that of the fit's residuals") >= 2
 
 
@@ -135,13 +138,25 @@ def test_what_cannot_be_told_is_no_pass_and_no_fail(run):
 def test_wrong_use_is_one_line(run, call, said):
     done = run(f"def test_it(coord_check):\n    coord_check({call})")
     done.assert_outcomes(failed=1)
-    assert said in done.stdout.str()
+    assert said in done.stdout.str() and "(mupcheck explain ci)" in done.stdout.str()
     assert "Traceback" not in done.stdout.str() and "spec.py" not in done.stdout.str()
 
 
 def test_it_is_listed_with_what_it_does(run):
     done = run("def test_it(): pass", "--fixtures")
     done.stdout.fnmatch_lines(["coord_check*", "*Return a function that trains and judges a coordinate check*"])
+
+
+def test_its_defaults_are_those_that_its_text_names():
+    assert DEFAULTS == {
+        "widths": (32, 64, 128, 256),
+        "seeds": 12,
+        "n_layers": 1,
+        "record": (0, 1, 3),
+        "data": "synthetic",
+    }
+    text = " ".join(coord_check.__doc__.split())
+    assert "(default: widths 32 to 256, 12 seeds, one layer, steps 0, 1 and 3, synthetic data)" in text
 
 
 def test_unused_it_imports_nothing(tmp_path):

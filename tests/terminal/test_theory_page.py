@@ -128,7 +128,7 @@ def test_explain_as_json():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("explain zbeta", "unknown site 'zbeta'; nearest: z_beta"),
+        ("explain zbeta", "unknown site or topic 'zbeta'; nearest: z_beta"),
         ("explain z_beta --opt adam", "--opt 'adam' is unknown; known: adamw, sgd"),
         ("explain z_beta -p nothing", "unknown parametrization 'nothing'"),
         ("identities -p nothing", "unknown parametrization 'nothing'"),

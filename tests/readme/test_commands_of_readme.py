@@ -1,0 +1,150 @@
+"""The README's commands run as they stand, and what it quotes is what they print."""
+
+import re
+import shlex
+
+import pytest
+import typer
+from commands import mupcheck
+from PIL import Image
+from quoted import LEFT_OUT, PICTURE, PICTURE_KEY, README, ROOT, Quote, missing_lines, quotes, renewed, same_line
+
+from mupcheck.cli import app
+from mupcheck.spec.reading import load_sweep, make_sweep
+from mupcheck.theory.explain import SITES
+from mupcheck.theory.topics import TOPICS
+
+TEXT = README.read_text(encoding="utf-8")
+QUOTES = quotes()
+RUN = [quote for quote in QUOTES if quote.command.startswith("mupcheck ")]
+# trained at a smaller size here: what it printed at its own size is stored with the picture
+(SWEEP,) = (quote for quote in RUN if quote.verb == "lr-sweep")
+COMMANDS = typer.main.get_command(app.app).commands
+
+
+def test_the_readme_is_short_and_says_what_matters_first():
+    lines = TEXT.splitlines()
+    assert len(lines) <= 200
+    first_screen = "\n".join(lines[:20])
+    for said in (
+        "our reference Gated DeltaNet model",
+        "What the answer is",
+        "What it costs",
+        "110 s on two CPU cores",
+        f"({PICTURE.name})",
+    ):
+        assert said.replace(f"({PICTURE.name})", f"sweeps/{PICTURE.name}") in first_screen, said
+    assert re.search(r"best learning rate of SP falls by [\d.]+ octaves; that of μP rises by [\d.]+", first_screen)
+
+
+def test_set_up_is_two_commands_that_are_there():
+    makes = [quote.command for quote in QUOTES if quote.command.startswith("make ")]
+    assert makes == ["make demo", "make test"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test", "readme", "gpu-check"} <= set(targets)
+
+
+@pytest.mark.parametrize("quote", RUN, ids=lambda quote: quote.command)
+def test_a_command_runs_and_exits_as_the_readme_says(quote, workplace):
+    answer = workplace.answers[quote.command]
+    allowed = (0, 3) if quote is SWEEP else (quote.exit_code,)
+    assert answer.code in allowed, answer.err
+    assert answer.out.strip()
+
+
+@pytest.mark.parametrize(
+    "quote", [quote for quote in RUN if quote.shown and quote is not SWEEP], ids=lambda q: q.command
+)
+def test_what_is_quoted_is_printed(quote, workplace):
+    assert missing_lines(quote, workplace.answers[quote.command].out) == []
+
+
+def test_what_is_quoted_of_the_sweep_is_of_the_run_that_is_drawn(workplace):
+    with Image.open(PICTURE) as image:
+        page = image.text[PICTURE_KEY]
+    assert missing_lines(SWEEP, page, rounding=0) == []
+    # in the form that the command prints today: headings, and the words before a number
+    printed = workplace.answers[SWEEP.command].out
+    heading = next(line for line in SWEEP.shown if "best lr" in line)
+    assert any(line.split() == heading.split() for line in printed.splitlines()), heading
+    assert {re.match(r"\S+ \(\w+, [\w-]+\):", line)[0] for line in SWEEP.shown if "):" in line} <= {
+        found[0] for line in printed.splitlines() if (found := re.match(r"\S+ \(\w+, [\w-]+\):", line))
+    }
+
+
+def test_the_text_says_what_the_picture_shows():
+    with Image.open(PICTURE) as image:
+        page = image.text[PICTURE_KEY]
+    drifts = [float(x) for x in re.findall(r"^ *drift ([+-]\d\.\d\d) \[", page, re.MULTILINE)]
+    fell, rose = map(float, re.search(r"SP falls by (\d+\.\d+) octaves; that of μP rises by (\d+\.\d+)", TEXT).groups())
+    # over the two doublings of its widths
+    assert sorted(2 * drift for drift in drifts) == pytest.approx([-fell, rose], abs=0.1)
+    said = re.search(
+        r"SP \*drifts\*, by (\S+) octaves of learning rate per doubling of width. μP moves by\s+(\S+),", TEXT
+    )
+    assert sorted(map(float, said.groups())) == sorted(drifts)
+    names = [str(verdict) for verdict in re.findall(r"^\S+ \(adamw, head-dim\): (.*)$", page, re.MULTILINE)]
+    assert sorted(names) == ["cannot tell", "drifts"]
+    assert "its verdict there is *cannot tell*" in TEXT
+
+
+def test_the_sweep_that_is_shown_is_that_of_make_demo():
+    shown = make_sweep({"kind": "lr", "optimizer": "adamw"}, device="cpu").model_dump()
+    demo = load_sweep(ROOT / "sweeps" / "demo_lr.toml", device="cpu").model_dump()
+    assert {key for key in shown if shown[key] != demo[key]} == {"name", "question"}
+    assert len(shown["widths"]) * len(shown["lrs"]) * len(shown["seeds"]) * 2 == int(
+        re.search(r"`mupcheck lr-sweep --opt adamw`: (\d+) trainings", TEXT)[1]
+    )
+
+
+def test_numbers_that_the_code_has_are_the_codes():
+    from mupcheck.cli import exits
+    from mupcheck.learning_rates.drift import DRIFT_TOLERANCE
+    from mupcheck.theory.parametrization import TABLES
+
+    assert f"the whole interval lies within\n  ±{DRIFT_TOLERANCE:g}." in TEXT
+    assert len(TABLES) == 6 and "or take one of six." in TEXT and "prints the six that are shipped" in TEXT
+    codes = (exits.OK, exits.FAILED, exits.USAGE, exits.CANNOT_TELL)
+    assert "Exit codes: {} as expected, {} a verdict failed, {} bad input, {} cannot tell.".format(*codes) in TEXT
+
+
+def test_commands_topics_and_files_that_are_named_exist():
+    named = re.findall(r"`mupcheck ([a-z-]+)((?: [^`]*)?)`", TEXT)
+    assert len(named) > 5
+    for verb, rest in named:
+        assert verb in COMMANDS, verb
+        words = shlex.split(rest)
+        if verb == "explain" and words:
+            assert words[0] in (*SITES, *TOPICS)
+        elif words:
+            with COMMANDS[verb].make_context(verb, words):
+                pass
+    topics = re.search(r"a topic \(([^)]*), \.\.\.\)", TEXT)[1]
+    assert {name.strip("` ") for name in topics.split(",")} <= set(TOPICS)
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT) + re.findall(r"`(sweeps/[\w.]+)`", TEXT):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`((?:model|theory|training|coordinates|learning_rates|terminal|sweep)/[\w/.]*)`", TEXT):
+        assert (ROOT / "mupcheck" / path).exists(), path
+
+
+def test_a_command_that_does_not_exist_is_seen():
+    assert mupcheck("coordinate", "--widths", "256").code == 2
+
+
+def test_a_line_that_is_not_printed_is_seen():
+    said = "gates (sgd): fail   slope +0.56 [+0.47, +0.66], 127 pass"
+    assert same_line(said, said.replace("   ", " ").replace("0.56", "0.57"))
+    assert not same_line(said, said.replace("0.56", "0.59"))
+    assert not same_line(said, said.replace("127", "128"))
+    assert not same_line(said, said.replace("fail", "pass"))
+    quote = Quote("mupcheck x", 0, (said, LEFT_OUT, "last 1"))
+    assert missing_lines(quote, f"{said}\nother\nlast 1") == []
+    assert missing_lines(quote, f"last 1\n{said}") == ["last 1"]
+    assert missing_lines(Quote("mupcheck x", 0, ("a", "b")), "a\nnew\nb") == ["not shown: new"]
+
+
+def test_lines_are_renewed_and_left_out_where_they_are_gone():
+    quote = Quote("mupcheck x", 0, ("slope of a_proj is 0.5", LEFT_OUT, "drift of all +0.20", "no such words here"))
+    output = "title\nslope of a_proj is 0.7\nbetween\ndrift of all -0.90 now\n"
+    assert renewed(quote, output) == ["slope of a_proj is 0.7", LEFT_OUT, "drift of all -0.90 now"]
+    assert renewed(Quote("mupcheck x", 0, (" ────", LEFT_OUT)), "a b\n ───────\n1 2") == [" ───────", LEFT_OUT]
