@@ -11,11 +11,13 @@ import typer
 
 from mupcheck.cli import gate, machine, proof, stored, sweeps, theory
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
+from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
 
 app = typer.Typer(
+    cls=Group,
     help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
-    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -24,7 +26,7 @@ for command in (
     sweeps.coord, sweeps.lr_sweep, sweeps.run, stored.plot, gate.check, theory.rules, machine.doctor,
     proof.identities, stored.gates, theory.explain, proof.selftest,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _terminate(_signal: int, _frame: Any) -> NoReturn:
@@ -35,7 +37,7 @@ def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
         code = _fault(error, USAGE)
     except OSError as error:
@@ -48,7 +50,7 @@ def main() -> NoReturn:
             say("this is a bug in mupcheck; please report it with the lines below")
             sys.excepthook(*sys.exc_info())
             sys.exit(BUG)
-        code = _fault(error.format_message(), USAGE) if error.format_message() else USAGE  # none: it printed the help
+        code = _fault(fault_of(error), USAGE)
     sys.stdout.flush()
     sys.exit(code or OK)
 

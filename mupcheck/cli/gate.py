@@ -12,10 +12,10 @@ from mupcheck.terminal.console import say
 
 def check(
     path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
-    baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)")] = None,
-    update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.")] = False,
-    junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)")] = None,
-    markdown: Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)")] = None,
+    baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)", metavar="FILE")] = None,
+    update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.", show_default=False)] = False,
+    junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)", metavar="FILE")] = None,
+    markdown: Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)", metavar="FILE")] = None,
     expect: Expect = None, json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails, 3 if it cannot tell.

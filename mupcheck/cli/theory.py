@@ -4,17 +4,16 @@ from typing import Annotated
 
 import typer
 
-from mupcheck.cli.options import Json, Tied, list_of, optimizers_and_modes, option
+from mupcheck.cli.options import Json, Mode, Opt, Tied, list_of, optimizers_and_modes, option
 from mupcheck.terminal.rules_page import print_tables, print_values
 
 
 def rules(
-    tables: Annotated[str | None, option("--parametrization -p", "Tables, by name or .toml file. (default: all shipped)")] = None,
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.")] = None,
+    tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables, by name or .toml file. (default: all shipped)", metavar="LIST")] = None,
+    opt: Opt = None, mode: Mode = None,
+    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.", show_default=False)] = None,
     base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)")] = 256,
-    heads: Annotated[int, option("--heads", "Heads at the base width. (default: 4)")] = 4,
+    heads: Annotated[int, option("--heads --n-heads", "Heads at the base width. (default: 4)")] = 4,
     tied: Tied = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Print the parametrization tables: exponents of m = width / base width, with their sources.
@@ -24,7 +23,7 @@ def rules(
     from mupcheck.theory.parametrization import TABLES
     from mupcheck.theory.rules_file import find_table
 
-    names = list_of("parametrizations", tables, str) if tables else list(TABLES)
+    names = list_of("--parametrization", tables, str) if tables else list(TABLES)
     chosen = [find_table(name) for name in names]
     optimizers, modes = optimizers_and_modes(opt, mode)
     if width is None:
@@ -46,9 +45,8 @@ def rules(
 
 def explain(
     site: Annotated[str, typer.Argument(help="An activation or a parameter, such as z_beta, mixer_out or o_proj.")],
-    tables: Annotated[str | None, option("--parametrization -p", "Tables whose rows are shown, by name or .toml file. (default: none)")] = None,
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables whose rows are shown, by name or .toml file. (default: none)", metavar="LIST")] = None,
+    opt: Opt = None, mode: Mode = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Say what a quantity is, where it sits in the model, which slope is required of it and why, and what is wrong if not.
@@ -59,7 +57,7 @@ def explain(
     from mupcheck.theory.explain import explain
     from mupcheck.theory.rules_file import find_table
 
-    chosen = [find_table(name) for name in list_of("parametrizations", tables, str)] if tables else []
+    chosen = [find_table(name) for name in list_of("--parametrization", tables, str)] if tables else []
     optimizers, modes = optimizers_and_modes(opt, mode)
     answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)
     print_explanations(answers, as_json=json)

@@ -146,6 +146,11 @@ logits = -1.0                         # forward multipliers: logits, o_raw, mixe
 """
 
 
+ROLES = "embedding, readout, hidden, short_conv, norm_gain, head_norm_gain, gate, gate_scalar"
+HEAD = 'name = "mine"\nbase = "sp"\n'
+RULE = HEAD + '[[rule]]\nrole = "gate"\n'
+
+
 @pytest.fixture
 def read(tmp_path):
     """Return a function that writes a rules file and reads it as `-p my_rules.toml` does."""
@@ -221,6 +226,30 @@ def test_all_exponents_can_be_set_and_later_rules_win(read):
     assert {key[2] for key in changed(table, TABLES["mup"])} == {Role.EMBEDDING}
 
 
+def test_a_rule_for_each_mode_or_optimizer_is_no_second_one(read):
+    parts = [f'[[rule]]\nrole = "gate"\noptimizer = "{o}"\nmode = "{m}"\nlr = 1\n' for o in OPTIMIZERS for m in MODES]
+    table = read(HEAD + "".join(parts))
+    assert {table.rule(Role.GATE, optimizer=o, mode=m).lr for o in OPTIMIZERS for m in MODES} == {1}
+
+
+@pytest.mark.parametrize(("text", "value"), [("-1/2", -0.5), ("+3/2", 1.5), ("1", 1), (" 0.25 ", 0.25), ("-0", 0)])
+def test_an_exponent_may_be_written_as_tables_print_it(read, text, value):
+    table = read(RULE + f'lr = "{text}"\n[multiplier]\nlogits = "{text}"')
+    assert table.rule(Role.GATE, optimizer="sgd", mode="heads").lr == table.multiplier("logits", mode="heads") == value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff\r\n" + text.rstrip()],
+    ids=["byte order mark", "Windows", "both"],
+)
+def test_a_file_saved_on_windows_is_read(read, tmp_path, change):
+    plain = read(RULE + "lr = 1")
+    (tmp_path / "windows.toml").write_bytes(change(RULE + "lr = 1").encode())
+    again = find_table(str(tmp_path / "windows.toml"))
+    assert changed(again, TABLES["sp"]) == changed(plain, TABLES["sp"]) != {}
+
+
 def test_reading_a_custom_table_leaves_the_shipped_ones_alone(read):
     before = {key: dict(rows) for key, rows in TABLES["gdn-mup"].rules.items()}
     multipliers = {mode: dict(sites) for mode, sites in TABLES["gdn-mup"].multipliers.items()}
@@ -229,20 +258,26 @@ def test_reading_a_custom_table_leaves_the_shipped_ones_alone(read):
     assert multipliers == {mode: dict(sites) for mode, sites in TABLES["gdn-mup"].multipliers.items()}
 
 
-ROLES = "embedding, readout, hidden, short_conv, norm_gain, head_norm_gain, gate, gate_scalar"
-HEAD = 'name = "mine"\nbase = "sp"\n'
-RULE = HEAD + '[[rule]]\nrole = "gate"\n'
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "needs a name of its own"),
         ('base = "sp"', "needs a name of its own"),
         ('name = ""\nbase = "sp"', "needs a name of its own"),
-        ('name = "  "\nbase = "sp"', "needs a name of its own"),
-        ('name = "a\\nb"\nbase = "sp"', "needs a name of its own"),
-        ('name = 3\nbase = "sp"', "needs a name of its own"),
+        *(
+            (f'name = {name}\nbase = "sp"', "is not allowed; a name is letters, digits")
+            for name in (
+                '"  "',
+                '"a\\nb"',
+                "3",
+                '"../up"',
+                '"a/b"',
+                '"two words"',
+                '"\u00b5"',
+                f'"{"a" * 101}"',
+                '"a\\n"',
+            )
+        ),
         ('name = "mup"\nbase = "sp"', "'mup' is a shipped table"),
         ('name = "mine"', "base = None is not a shipped table; known: sp, sp-fanin, mup, mup-strict"),
         ('name = "mine"\nbase = "nope"', "base = 'nope' is not a shipped table; known: sp, sp-fanin"),
@@ -260,11 +295,25 @@ RULE = HEAD + '[[rule]]\nrole = "gate"\n'
         *(
             (RULE + f"{exponent} = {value}", f"{exponent} = ")
             for exponent in ("init", "lr", "eps", "multiplier")
-            for value in ("nan", "inf", "-inf", "true", '"-1/2"', "[1]", "1e9")
+            for value in ("nan", "inf", "-inf", "true", '"one"', '"1/0"', '"9/1"', '"1/2/3"', "[1]", "1e9")
         ),
         (HEAD + "multiplier = 1", "logits, o_raw, mixer_out"),
         (HEAD + "[multiplier]\nlogit = 1", "unknown key 'logit'; known: logits, mixer_out, o_raw"),
-        *((HEAD + f"[multiplier]\nlogits = {value}", "multiplier.logits = ") for value in ("nan", "false", '"1"')),
+        *((HEAD + f"[multiplier]\nlogits = {value}", "multiplier.logits = ") for value in ("nan", "false", '"x"')),
+        (RULE + "lr = -1/2", 'a fraction is written in quotes: "-1/2"'),
+        *(
+            (
+                HEAD + f'[[rule]]\nrole = "gate"\n{first}\n[[rule]]\nrole = "gate"\n{second}',
+                "[[rule]] 1 and [[rule]] 2 are",
+            )
+            for first, second in (
+                ("lr = 1", "lr = 2"),
+                ("lr = 1", "init = 1"),
+                ('optimizer = "sgd"\nlr = 1', 'optimizer = "sgd"\nlr = 1'),
+                ('optimizer = "sgd"\nlr = 1', "lr = 2"),
+                ('mode = "heads"\nlr = 1', "lr = 2"),
+            )
+        ),
         ("name = ", "is not valid TOML"),
         ('name = "a"\nname = "b"', "is not valid TOML"),
     ],
