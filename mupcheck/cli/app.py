@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
+import os
 import signal
 import sys
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from mupcheck.cli import gate, machine, proof, stored, sweeps, theory
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
+from mupcheck.terminal.streams import last_words, steady_streams
 
 app = typer.Typer(
     cls=Group,
@@ -36,23 +38,33 @@ def _terminate(_signal: int, _frame: Any) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
+    steady_streams()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shell commands get too, is not for files
     try:
         code = app(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
         code = _fault(error, USAGE)
     except OSError as error:
-        code = _fault(error, STORAGE)
+        code = _fault(_what_failed(error), STORAGE)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
         # typer's usage errors carry their own one-line message; its class is not public in every version
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            code = _fault(fault_of(error), USAGE)
+        else:
             say("this is a bug in mupcheck; please report it with the lines below")
             sys.excepthook(*sys.exc_info())
-            sys.exit(BUG)
-        code = _fault(fault_of(error), USAGE)
-    sys.stdout.flush()
+            code = BUG
+    if unwritten := last_words():
+        code = _fault(_what_failed(unwritten), STORAGE)
     sys.exit(code or OK)
+
+
+def _what_failed(error: OSError) -> str:
+    """Return a system's error without its number: "file: No such file or directory"."""
+    parts = (error.filename, error.strerror)
+    return ": ".join(str(part) for part in parts if part is not None) or str(error)
 
 
 def _fault(error: object, code: int) -> int:
