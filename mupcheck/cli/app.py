@@ -6,6 +6,7 @@ Nothing heavy is imported here: a command imports what it runs, so that `--help`
 import os
 import signal
 import sys
+from functools import cache
 from typing import Any, NoReturn
 
 import typer
@@ -15,6 +16,8 @@ from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.streams import last_words, steady_streams
+
+MOST_SAID = 700  # characters at either end of an error, which may quote what a user typed
 
 app = typer.Typer(
     cls=Group,
@@ -31,6 +34,11 @@ for command in (
     app.command(cls=Command)(command)
 
 
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 def _terminate(_signal: int, _frame: Any) -> NoReturn:
     raise SystemExit(TERMINATED)
 
@@ -41,7 +49,7 @@ def main() -> NoReturn:
     steady_streams()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shell commands get too, is not for files
     try:
-        code = app(prog_name="mupcheck", standalone_mode=False)
+        code = _command()(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
         code = _fault(error, USAGE)
     except OSError as error:
@@ -68,5 +76,8 @@ def _what_failed(error: OSError) -> str:
 
 
 def _fault(error: object, code: int) -> int:
-    say("error: " + " ".join(str(error).split()))
+    said = " ".join(str(error).split())
+    if len(said) > 2 * MOST_SAID:
+        said = f"{said[:MOST_SAID]} ... {said[-MOST_SAID:]}"
+    say(f"error: {said}")
     return code

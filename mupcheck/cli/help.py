@@ -1,5 +1,6 @@
 """Commands that print their help in panels of whole words, and say what is wrong with a list that has blanks."""
 
+import os
 import shutil
 import sys
 import textwrap
@@ -137,8 +138,25 @@ def _blanks(command: Any, words: Sequence[str]) -> str | None:
 
 
 def fault_of(error: Any) -> str:
-    """Return a usage error in one line that calls a parameter what its user called it."""
+    """Return a usage error in one line that calls a parameter what its user called it, and quotes what it was given."""
     parameter, message = getattr(error, "param", None), error.format_message()
     if parameter is None or not getattr(error, "message", ""):
         return message
-    return f"Invalid value for {name_of(parameter, error.ctx)}: {error.message}"
+    name = name_of(parameter, error.ctx)
+    value = os.environ.get(name, _typed(name))
+    wanted = error.message[0].lower() + error.message[1:]
+    for word, plain in (("integer", "a whole number"), ("boolean", "true or false"), ("number", "a number")):
+        if f"valid {word}" in error.message:
+            wanted = f"input should be {plain}"
+    return f"{name} is not allowed: {wanted}" if value is None else f"{name} {value!r} is not allowed: {wanted}"
+
+
+def _typed(name: str) -> str | None:
+    """Return the value that was typed for an option last."""
+    found = None
+    for word, after in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        if word == name:
+            found = after
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found

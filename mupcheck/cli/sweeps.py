@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import cache
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,12 +139,17 @@ def _given(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 def _environment(kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what MUPCHECK_* variables set for a sweep of `kind`, and their names: `run` has no options of its own for it."""
-    app = typer.Typer()
-    app.command()(coord if kind == "coord" else lr_sweep)
-    ctx = typer.main.get_command(app).make_context("", [])
+    ctx = _command_of(kind).make_context("", [])
     names = names_of(ctx)
     given = _given(ctx.params, names)
     return given, {key: names[key] for key in given}
+
+
+@cache
+def _command_of(kind: str) -> Any:
+    app = typer.Typer()
+    app.command()(coord if kind == "coord" else lr_sweep)
+    return typer.main.get_command(app)
 
 
 def _expected(sweep: Any, option: str | None, name: str) -> dict[str, str | None]:

@@ -66,10 +66,16 @@ def console() -> "Console":
 
 
 def _fit(table: "RichTable", console: "Console") -> int:
-    """Narrow the widest columns of a table until it fits, none below its longest word; return its width."""
+    """Make a table fit: less space between columns, then narrow the widest, none below its longest word.
+
+    Returns:
+        The width it has then, which may still be more than the console's.
+    """
     from rich.measure import Measurement
 
     unbounded = console.options.update(max_width=PIPE_COLUMNS)
+    if Measurement.get(console, unbounded, table).maximum > console.width:
+        table.padding = 0
     total = Measurement.get(console, unbounded, table).maximum
     cells = [[Measurement.get(console, unbounded, cell) for cell in (c.header, *c.cells)] for c in table.columns]
     least = [max(cell.minimum for cell in column) for column in cells]
