@@ -46,6 +46,7 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
 }
 # what says where and how to run, not what
 APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--dry-run", "--json"}
+APART |= {"--expect", "--strict", "--all", "--help"}
 
 
 # --- help and completion ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
 from mupcheck.cli.options import All, Expect, Json, Strict, option
+from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
 
 
@@ -25,13 +26,17 @@ def check(
     from mupcheck.gate.baseline import read_baseline
     from mupcheck.gate.check import check as check_folder
     from mupcheck.gate.check import is_one_sweep, renew_baseline
+    from mupcheck.spec.reading import call
     from mupcheck.terminal import check_page
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
     if update_baseline and baseline is not None and baseline.exists():
         read_baseline(baseline)  # what is no baseline is not overwritten, and said before anything else
-    report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
+    try:
+        report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
+    except ValueError as error:
+        raise ValueError(call(str(error), {"expect": called("--expect")})) from None
     if json:
         check_page.print_report_json(report)
     else:

@@ -6,19 +6,26 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mupcheck.cli.exits import USAGE
-from mupcheck.cli.options import LISTS, PANELS, name_of, with_commas
+from mupcheck.cli.options import LISTS, PANELS, commands_of, with_commas
+from mupcheck.cli.typed import name_of
 from mupcheck.terminal.console import is_plain
 
 WIDEST, NARROW = 100, 66  # columns; below the latter a text stands under what it explains
 LEFT = 26  # columns of what is explained, beside its text
-
-VALUE = "N"  # of an option without a metavar
+# option of a sweep -> the commands that take it
+OF_SWEEPS = {
+    name: " or ".join(command.replace("lr", "lr-sweep") for command in ("coord", "lr") if command in commands)
+    for name, commands in commands_of().items()
+}
+# what the value of an option without a metavar is, by its type, as versions of typer tell it
+VALUES = {int: "N", float: "X", Path: "PATH", "integer": "N", "integer range": "N", "float": "X", "path": "PATH"}
 
 
 class Command(TyperCommand):
@@ -36,6 +43,11 @@ class Command(TyperCommand):
         except Exception as error:
             if "unexpected extra argument" in str(error) and (said := _blanks(self, words)):
                 raise ValueError(said) from None
+            if self.name == "run" and (name := getattr(error, "option_name", "")) in OF_SWEEPS:
+                other = f"mupcheck {OF_SWEEPS[name]} --config FILE {name} ..."
+                raise ValueError(
+                    f"run takes no {name}, it stands in the file; to set another for once: {other}"
+                ) from None
             raise
 
 
@@ -63,9 +75,14 @@ def _options(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
         if parameter.param_type_name == "argument":
             continue
         names = ", ".join(parameter.opts) + "".join(f" / {other}" for other in parameter.secondary_opts)
-        value = "" if parameter.is_flag else f" {parameter.metavar or VALUE}"
+        value = "" if parameter.is_flag else f" {parameter.metavar or _value_of(parameter)}"
         panels[parameter.rich_help_panel or "Options"].append((names + value, parameter.help or ""))
     return [(panel, rows) for panel, rows in panels.items() if rows]
+
+
+def _value_of(option: Any) -> str:
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    return VALUES.get(kind or getattr(getattr(option, "type", None), "name", None), "VALUE")
 
 
 def _arguments(command: Any) -> list[tuple[str, str]]:
@@ -140,7 +157,9 @@ def _blanks(command: Any, words: Sequence[str]) -> str | None:
 def fault_of(error: Any) -> str:
     """Return a usage error in one line that calls a parameter what its user called it, and quotes what it was given."""
     parameter, message = getattr(error, "param", None), error.format_message()
-    if parameter is None or not getattr(error, "message", ""):
+    if parameter is not None and parameter.param_type_name == "argument" and not error.message:
+        return f"{name_of(parameter, error.ctx)} is missing; see {error.ctx.command_path} --help"
+    if parameter is None or not error.message:
         return message
     name = name_of(parameter, error.ctx)
     value = os.environ.get(name, _typed(name))

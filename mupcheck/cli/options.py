@@ -1,11 +1,10 @@
 """Options of the commands, each stated once, by panel of the help; MUPCHECK_<NAME> sets them too.
 
-`takes` gives a command its options; `names_of` says what its user called each.
+`takes` gives a command its options.
 """
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mupcheck.cli.typed import called, variables
 from mupcheck.spec.defaults import sweep_defaults
 
 MODEL, DATA, OPTIMIZER, RUN, OUTPUT = PANELS = ("Model", "Data", "Optimizer", "Run", "Output")
@@ -23,9 +23,7 @@ ALL = ("coord", "lr", "run")
 
 def option(names: str, text: str, **more: Any) -> Any:
     """Return a typer option that MUPCHECK_<NAME> can set too."""
-    parts = [name.split("/")[0] for name in names.split()]
-    variables = ["MUPCHECK_" + name[2:].replace("-", "_").upper() for name in parts if name.startswith("--")]
-    more.setdefault("envvar", variables)
+    more.setdefault("envvar", variables(*(name.split("/")[0] for name in names.split())))
     return typer.Option(*names.split(), help=text, show_envvar=False, show_default=False, **more)
 
 
@@ -179,33 +177,26 @@ def _written(value: Any) -> str:
     return ",".join(map(_written, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def names_of(ctx: Any) -> dict[str, str]:
-    """Return what each parameter of a command is called: the option as it was typed, or the variable that set it."""
-    return {str(parameter.name): name_of(parameter, ctx) for parameter in ctx.command.params}
-
-
-def name_of(parameter: Any, ctx: Any) -> str:
-    """Return what a user called one parameter of a command."""
-    source = ctx.get_parameter_source(parameter.name) if ctx is not None else None
-    if parameter.param_type_name == "argument":
-        return parameter.name.upper()
-    if source is not None and source.name == "ENVIRONMENT":
-        variables = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or []
-        return next((name for name in variables if os.environ.get(name)), parameter.opts[0])
-    typed = (name for word in reversed(sys.argv[1:]) for name in parameter.opts if _is_typed(name, word))
-    return next(typed, parameter.opts[0])
-
-
-def _is_typed(name: str, word: str) -> bool:
-    return word == name or word.startswith(f"{name}=" if name.startswith("--") else name)
+def commands_of() -> dict[str, set[str]]:
+    """Return which of coord, lr and run take an option, by each of its names."""
+    commands: dict[str, set[str]] = {}
+    for row in (row for rows in TABLE.values() for row in rows):
+        for name in row.names.replace("/", " ").split():
+            commands.setdefault(name, set()).update(row.of)
+    return commands
 
 
 def optimizers_and_modes(opt: str | None, mode: str | None) -> tuple[list[str], list[str]]:
     """Return the optimizers and modes that two options name; all where they are left out."""
     from mupcheck.theory.parametrization import MODES, OPTIMIZERS
 
-    optimizers = [one_of("--opt", opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
-    return optimizers, [one_of("--mode", mode, MODES)] if mode else list(MODES)
+    optimizers = [one_of(called("--opt", "--optimizer"), opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
+    return optimizers, [one_of(called("--mode"), mode, MODES)] if mode else list(MODES)
+
+
+def tables_of(text: str) -> list[str]:
+    """Return the names and files of tables that an option lists."""
+    return list_of(called("--parametrization", "--parametrizations", "-p"), text, str)
 
 
 def settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:

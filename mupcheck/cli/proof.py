@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
-from mupcheck.cli.options import Jobs, Json, Mode, Opt, Strict, Tables, list_of, option, settings
+from mupcheck.cli.options import Jobs, Json, Mode, Opt, Strict, Tables, option, settings, tables_of
 from mupcheck.terminal.console import say
 
 
@@ -22,7 +22,7 @@ def identities(
     from mupcheck.terminal.proof_page import print_identities
     from mupcheck.theory.rules_file import find_table
 
-    names = list_of("--parametrization", tables, str) if tables else ["gdn-mup"]
+    names = tables_of(tables) if tables else ["gdn-mup"]
     for name in names:
         find_table(name)  # a wrong name is said before anything is trained
     chosen = [(name, optimizer, each) for name in names for optimizer, each in settings(opt, mode)]

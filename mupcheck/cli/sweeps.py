@@ -12,7 +12,8 @@ import typer
 
 from mupcheck.cli.answer import print_answer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
-from mupcheck.cli.options import APART, list_of, names_of, one_of, takes
+from mupcheck.cli.options import APART, list_of, one_of, takes
+from mupcheck.cli.typed import names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow

@@ -127,7 +127,16 @@ BAD_INPUT = [
     ("coord --widths", "--widths"),
     ("coord one.toml", "one.toml"),
     ("frobnicate", "frobnicate"),
-    ("run", "FILE"),
+    ("run", "FILE is missing; see mupcheck run --help"),
+    ("explain", "SITE is missing"),
+    ("run lr.toml --opt sgd", "mupcheck coord or lr-sweep --config FILE --opt"),
+    ("run lr.toml --lrs 1e-3", "run takes no --lrs"),
+    (
+        "rules --width 512 --heads 7",
+        "--heads 7 does not divide 3/4 of --base-width 256; give --head-k-dim and --head-v-dim",
+    ),
+    ("rules --optimizer x", "--optimizer 'x' is unknown"),
+    ("check empty_folder --expect maybe", "no runs under"),
     ("rules --width 1.5", "--width"),
     # data
     ("coord --data nothing", "data 'nothing' is not one of stdlib, synthetic, text:PATH"),
@@ -165,8 +174,8 @@ BAD_INPUT = [
     ("rules -p nan_rule.toml", "lr = nan"),
     ("rules --opt muon", "known: adamw, sgd"),
     ("rules --mode wide", "known: head-dim, heads"),
-    ("rules --width 0", "widths: 0"),
-    ("rules --width 257", "width 257 is not allowed"),
+    ("rules --width 0", "--width: 0"),
+    ("rules --width 257", "--width: width 257 is not allowed"),
 ]
 
 
