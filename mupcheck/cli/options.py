@@ -66,8 +66,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
     ),
     OPTIMIZER: (
         Row("optimizer", "--opt --optimizer", str, "adamw or sgd (Nesterov momentum).", "adamw", metavar="NAME"),
-        Row("lrs", "--lr --lrs", str, "Learning rate at the base width.", of=COORD, metavar="LR"),
-        Row("lrs", "--lrs --lr", str, "Learning rates at the base width: a list, or FROM:TO:FACTOR.", of=LR, metavar="LIST"),
+        Row("lrs", "--lr --lrs", str, "Learning rate at the base width.", of=COORD, metavar="LR", more=(("envvar", ["MUPCHECK_LR"]),)),
+        Row("lrs", "--lrs --lr", str, "Learning rates at the base width: a list, or FROM:TO:FACTOR.", of=LR, metavar="LIST", more=(("envvar", ["MUPCHECK_LRS"]),)),
         Row("momentum", "--momentum", float, "SGD's Nesterov momentum.", "0.9"),
         Row("eps", "--eps", float, "AdamW's eps at the base width.", "1e-08"),
         Row("weight_decay", "--weight-decay", float, "Weight decay at the base width.", "0"),

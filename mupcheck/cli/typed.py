@@ -18,16 +18,18 @@ def name_of(parameter: Any, ctx: Any) -> str:
     if source is not None and source.name == "ENVIRONMENT":
         known = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or []
         return next((name for name in known if os.environ.get(name)), parameter.opts[0])
-    return called(*parameter.opts)
+    return typed(*parameter.opts) or parameter.opts[0]
 
 
 def called(*names: str) -> str:
     """Return that of an option's names which was typed last, or the variable that set it; the first if neither was."""
-    for word in reversed(sys.argv[1:]):
-        for name in names:
-            if _is_typed(name, word):
-                return name
-    return next((each for each in variables(*names) if os.environ.get(each)), names[0])
+    return typed(*names) or next((each for each in variables(*names) if os.environ.get(each)), names[0])
+
+
+def typed(*names: str) -> str | None:
+    """Return that of an option's names which was typed last, None if none was."""
+    typed = (name for word in reversed(sys.argv[1:]) for name in names if _is_typed(name, word))
+    return next(typed, None)
 
 
 def variables(*names: str) -> list[str]:

@@ -51,6 +51,9 @@ def test_an_option_wins_over_the_environment_over_the_file_over_the_default():
     assert planned("coord", *file, MUPCHECK_TIED="0")["tied"] is False
     assert planned("coord", *file, "--untied", MUPCHECK_TIED="1")["tied"] is False
     assert planned("coord", *file, MUPCHECK_BATCH_SIZE="")["batch_size"] == 3
+    assert planned("coord", *file, MUPCHECK_LRS="1,2")["lrs"] == planned("coord")["lrs"]
+    assert planned("coord", *file, MUPCHECK_N_LAYERS="3")["n_layers"] == 3
+    assert planned("coord", *file, MUPCHECK_LAYERS="2", MUPCHECK_N_LAYERS="3")["n_layers"] == 2
     assert planned("run", "file.toml")["batch_size"] == 3
     assert planned("run", "file.toml", **variable)["batch_size"] == 5
 
