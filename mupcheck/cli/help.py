@@ -74,7 +74,8 @@ def _options(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
     for parameter in command.get_params(ctx):
         if parameter.param_type_name == "argument":
             continue
-        names = ", ".join(parameter.opts) + "".join(f" / {other}" for other in parameter.secondary_opts)
+        opts = sorted(parameter.opts, key=len) if parameter.name == "help" else parameter.opts  # which come from a set
+        names = ", ".join(opts) + "".join(f" / {other}" for other in parameter.secondary_opts)
         value = "" if parameter.is_flag else f" {parameter.metavar or _value_of(parameter)}"
         panels[parameter.rich_help_panel or "Options"].append((names + value, parameter.help or ""))
     return [(panel, rows) for panel, rows in panels.items() if rows]
