@@ -126,7 +126,9 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
     try:
         return sweep, plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"]), expected
     except ValueError as error:
-        raise ValueError(call(str(error), names, keys=document)) from None
+        said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
+        where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault
+        raise ValueError(call(said, names, keys=document, where=where)) from None
 
 
 def _given(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

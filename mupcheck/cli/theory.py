@@ -12,8 +12,8 @@ from mupcheck.terminal.rules_page import print_tables, print_values
 def rules(
     tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables, by name or .toml file. (default: all shipped)", metavar="LIST")] = None,
     opt: Opt = None, mode: Mode = None,
-    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.", show_default=False)] = None,
-    base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)")] = 256,
+    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.", show_default=False, max=2**24)] = None,
+    base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)", max=2**24)] = 256,
     heads: Annotated[int, option("--heads --n-heads", "Heads at the base width. (default: 4)")] = 4,
     head_k_dim: Annotated[int | None, option("--head-k-dim", "K at the base width. (default: 3/4 of the base width / heads)")] = None,
     head_v_dim: Annotated[int | None, option("--head-v-dim", "V at the base width. (default: 2 K)")] = None,

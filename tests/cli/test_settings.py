@@ -130,7 +130,9 @@ def test_an_error_names_what_its_user_wrote():
             {},
             "heads.toml: n_heads=5 does not divide 3/4 of base_width=64; give head_k_dim and head_v",
         ),
-        (("run", "data.toml"), {}, "text:none: none does not exist"),
+        (("run", "data.toml"), {}, "data.toml: data: text:none: none does not exist"),
+        (("coord", "--config", "data.toml", "--data", "text:nope"), {}, "--data: text:nope: nope does not exist"),
+        (("run", "data.toml"), {"MUPCHECK_DATA": "x"}, "MUPCHECK_DATA 'x' is not one of"),
         (("coord", "-p", "sp", "--opt", "x"), {}, "--opt 'x' is not allowed"),
     ):
         answer = mupcheck(*arguments, "--device", "cpu", **environment)
