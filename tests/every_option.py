@@ -12,6 +12,8 @@ COORD_OPTIONS = {
     "--momentum": ("0.5", "momentum", 0.5),
     "--lr": ("2^-5", "lrs", [2**-5]),
     "--mode": ("heads", "mode", "heads"),
+    "--head-k-dim": ("8", "head_k_dim", 8),
+    "--head-v-dim": ("12", "head_v_dim", 12),
     "--layers": ("3", "n_layers", 3),
     "--heads": ("2", "n_heads", 2),
     "--seeds": ("2", "seeds", [0, 1]),
@@ -24,6 +26,10 @@ COORD_OPTIONS = {
     "--tied": (None, "tied", True),
     "--weight-decay": ("0.5", "weight_decay", 0.5),
     "--decay-mode": ("independent", "decay_mode", "independent"),
+    "--eps": ("1e-6", "eps", 1e-6),
+    "--schedule": ("cosine", "schedule", "cosine"),
+    "--warmup": ("2", "warmup_steps", 2),
+    "--clip": ("1.5", "clip", 1.5),
     "--dtype": ("float64", "dtype", "float64"),
     "--backend": ("reference", "backend", "reference"),
     "--name": ("mine", "name", "mine"),
@@ -33,15 +39,14 @@ COORD_OPTIONS = {
 _COORD_ONLY = ("--lr", "--record", "--top-up", "--budget")
 LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not in _COORD_ONLY} | {
     "--lrs": ("2^-5:2^-3:2", "lrs", [2**-5, 2**-4, 2**-3]),
-    "--schedule": ("cosine", "schedule", "cosine"),
-    "--warmup": ("2", "warmup_steps", 2),
-    "--clip": ("1.5", "clip", 1.5),
+    "--accumulation": ("3", "accumulation", 3),
     "--eval-tokens": ("99", "eval_tokens", 99),
     "--refine": (None, "refine", True),
     "--precision": ("0.5", "precision", 0.5),
 }
 # what says where and how to run, not what
 APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
+APART |= {"--expect", "--strict", "--all", "--help"}
 
 
 # --- help and completion ----------------------------------------------------------------------------------------------

@@ -3,19 +3,26 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
+import os
 import signal
 import sys
+from functools import cache
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from mupcheck.cli import gate, machine, proof, stored, sweeps, theory
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
+from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
+from mupcheck.terminal.streams import last_words, steady_streams
+
+MOST_SAID = 700  # characters at either end of an error, which may quote what a user typed
 
 app = typer.Typer(
+    cls=Group,
     help="Does the learning rate found on a small Gated DeltaNet model hold on a large one?",
-    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,7 +48,12 @@ for command in (
     sweeps.coord, sweeps.lr_sweep, sweeps.run, stored.plot, gate.check, theory.rules, machine.doctor,
     proof.identities, stored.gates, theory.explain, proof.selftest,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(cls=Command)(command)
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
 
 
 def _terminate(_signal: int, _frame: Any) -> NoReturn:
@@ -51,25 +63,38 @@ def _terminate(_signal: int, _frame: Any) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
+    steady_streams()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shell commands get too, is not for files
     try:
-        code = app(standalone_mode=False)
+        code = _command()(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
         code = _fault(error, USAGE)
     except OSError as error:
-        code = _fault(error, STORAGE)
+        code = _fault(_what_failed(error), STORAGE)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
         # typer's usage errors carry their own one-line message; its class is not public in every version
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            code = _fault(fault_of(error), USAGE)
+        else:
             say("this is a bug in mupcheck; please report it with the lines below")
             sys.excepthook(*sys.exc_info())
-            sys.exit(BUG)
-        code = _fault(error.format_message(), USAGE) if error.format_message() else USAGE  # none: it printed the help
-    sys.stdout.flush()
+            code = BUG
+    if unwritten := last_words():
+        code = _fault(_what_failed(unwritten), STORAGE)
     sys.exit(code or OK)
 
 
+def _what_failed(error: OSError) -> str:
+    """Return a system's error without its number: "file: No such file or directory"."""
+    parts = (error.filename, error.strerror)
+    return ": ".join(str(part) for part in parts if part is not None) or str(error)
+
+
 def _fault(error: object, code: int) -> int:
-    say("error: " + " ".join(str(error).split()))
+    said = " ".join(str(error).split())
+    if len(said) > 2 * MOST_SAID:
+        said = f"{said[:MOST_SAID]} ... {said[-MOST_SAID:]}"
+    say(f"error: {said}")
     return code

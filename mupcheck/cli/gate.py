@@ -7,15 +7,16 @@ import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
 from mupcheck.cli.options import All, Expect, Json, Strict, option
+from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
 
 
 def check(
     path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
-    baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)")] = None,
-    update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.")] = False,
-    junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)")] = None,
-    markdown: Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)")] = None,
+    baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)", metavar="FILE")] = None,
+    update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.", show_default=False)] = False,
+    junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)", metavar="FILE")] = None,
+    markdown: Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)", metavar="FILE")] = None,
     expect: Expect = None, json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails, 3 if it cannot tell.
@@ -25,13 +26,17 @@ def check(
     from mupcheck.gate.baseline import read_baseline
     from mupcheck.gate.check import check as check_folder
     from mupcheck.gate.check import is_one_sweep, renew_baseline
+    from mupcheck.spec.reading import call
     from mupcheck.terminal import check_page
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
     if update_baseline and baseline is not None and baseline.exists():
         read_baseline(baseline)  # what is no baseline is not overwritten, and said before anything else
-    report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
+    try:
+        report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
+    except ValueError as error:
+        raise ValueError(call(str(error), {"expect": called("--expect")})) from None
     if json:
         check_page.print_report_json(report)
     else:

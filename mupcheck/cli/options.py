@@ -1,83 +1,203 @@
-"""Options of the commands, each stated once; MUPCHECK_<NAME> sets them too."""
+"""Options of the commands, each stated once, by panel of the help; MUPCHECK_<NAME> sets them too.
 
+`takes` gives a command its options.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mupcheck.cli.typed import called, variables
+from mupcheck.spec.defaults import sweep_defaults
+
+MODEL, DATA, OPTIMIZER, RUN, OUTPUT = PANELS = ("Model", "Data", "Optimizer", "Run", "Output")
+BOTH = ("coord", "lr")
+ALL = ("coord", "lr", "run")
+
 
 def option(names: str, text: str, **more: Any) -> Any:
     """Return a typer option that MUPCHECK_<NAME> can set too."""
-    first = names.split()[0].split("/")[0]
-    variable = "MUPCHECK_" + first.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(*names.split(), help=text, envvar=variable, show_envvar=False, show_default=False, **more)
+    more.setdefault("envvar", variables(*(name.split("/")[0] for name in names.split())))
+    return typer.Option(*names.split(), help=text, show_envvar=False, show_default=False, **more)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One option of coord, lr-sweep or run: its key in a SweepSpec or its own, and what the help says of it."""
+
+    key: str
+    names: str
+    type: Any
+    text: str
+    default: str = ""  # as the help says it; left out: that of spec/defaults
+    of: tuple[str, ...] = BOTH
+    value: Any = None  # where the option is not given
+    metavar: str | None = None
+    more: tuple[tuple[str, Any], ...] = ()
+
+
+NO_VARIABLE = (("envvar", None),)
+COORD, LR = ("coord",), ("lr",)
 # fmt: off
-Config = Annotated[Path | None, option("--config", "Sweep file (TOML); options win over it.")]
-Widths = Annotated[str | None, option("--widths", "Model widths, such as 256,512,1024. (default: coord 64,128,256,512, on a GPU 256,512,1024,2048; lr-sweep 32,64,128, on a GPU 256,512,1024)")]
-BaseWidth = Annotated[int | None, option("--base-width", "Width where all tables are the same model. (default: smallest width)")]
-Tables = Annotated[str | None, option("--parametrization -p", "Tables, by name or .toml file, such as sp,gdn-mup. (default: coord gdn-mup; lr-sweep sp-fanin,gdn-mup)")]
-Opt = Annotated[str | None, option("--opt", "adamw or sgd (Nesterov momentum). (default: adamw)")]
-Momentum = Annotated[float | None, option("--momentum", "SGD's Nesterov momentum. (default: 0.9)")]
-Mode = Annotated[str | None, option("--mode", "What grows with width: head-dim (K and V) or heads (H). (default: head-dim)")]
-Layers = Annotated[int | None, option("--layers", "Blocks. (default: coord 2; lr-sweep 1, on a GPU 4)")]
-Heads = Annotated[int | None, option("--heads", "Heads at the base width. (default: coord 4; lr-sweep 2, on a GPU 4)")]
-Seeds = Annotated[int | None, option("--seeds", "Number of seeds. (default: coord 8; lr-sweep 5, on a GPU 3)")]
-Steps = Annotated[int | None, option("--steps", "Optimizer steps. (default: on a CPU 60 (adamw) or 120 (sgd), on a GPU 500)")]
-BatchSize = Annotated[int | None, option("--batch-size", "Sequences a step. (default: coord 1; lr-sweep 8, on a GPU 16)")]
-SeqLen = Annotated[int | None, option("--seq-len", "Tokens a sequence. (default: coord 16; lr-sweep 48, on a GPU 512)")]
-Data = Annotated[str | None, option("--data", "stdlib, synthetic, text:PATH, tokens:GLOB or hf:NAME. (default: stdlib)")]
-VocabSize = Annotated[int | None, option("--vocab-size", "Vocabulary of tokens:GLOB data, where it is needed. (default: 256, that of bytes)")]
+TABLE: dict[str, tuple[Row, ...]] = {
+    MODEL: (
+        Row("widths", "--widths", str, "Model widths, such as 256,512,1024.", metavar="LIST"),
+        Row("base_width", "--base-width", int, "Width where all tables are the same model.", "smallest width"),
+        Row("parametrizations", "--parametrization --parametrizations -p", str, "Tables, by name or .toml file, such as sp,gdn-mup.", metavar="LIST"),
+        Row("mode", "--mode", str, "What grows with width: head-dim (K and V) or heads (H).", "head-dim", metavar="NAME"),
+        Row("n_layers", "--layers --n-layers", int, "Blocks."),
+        Row("n_heads", "--heads --n-heads", int, "Heads at the base width."),
+        Row("head_k_dim", "--head-k-dim", int, "K, the key dimension of a head, at the base width.", "3/4 of the base width / heads"),
+        Row("head_v_dim", "--head-v-dim", int, "V, the value dimension of a head, at the base width.", "2 K"),
+        Row("tied", "--tied/--untied", bool, "Readout shares the embedding's weight.", "untied"),
+    ),
+    DATA: (
+        Row("data", "--data", str, "stdlib, synthetic, text:PATH, tokens:GLOB or hf:NAME.", "stdlib", metavar="SOURCE"),
+        Row("vocab_size", "--vocab-size", int, "Vocabulary of tokens:GLOB data, where it is needed.", "256, that of bytes"),
+        Row("batch_size", "--batch-size", int, "Sequences a step."),
+        Row("seq_len", "--seq-len", int, "Tokens a sequence."),
+        Row("eval_tokens", "--eval-tokens", int, "Held-out tokens for val_loss.", of=LR),
+    ),
+    OPTIMIZER: (
+        Row("optimizer", "--opt --optimizer", str, "adamw or sgd (Nesterov momentum).", "adamw", metavar="NAME"),
+        Row("lrs", "--lr --lrs", str, "Learning rate at the base width.", of=COORD, metavar="LR", more=(("envvar", ["MUPCHECK_LR"]),)),
+        Row("lrs", "--lrs --lr", str, "Learning rates at the base width: a list, or FROM:TO:FACTOR.", of=LR, metavar="LIST", more=(("envvar", ["MUPCHECK_LRS"]),)),
+        Row("momentum", "--momentum", float, "SGD's Nesterov momentum.", "0.9"),
+        Row("eps", "--eps", float, "AdamW's eps at the base width.", "1e-08"),
+        Row("weight_decay", "--weight-decay", float, "Weight decay at the base width.", "0"),
+        Row("decay_mode", "--decay-mode", str, "coupled (torch's, fades as lr does) or independent.", "coupled", metavar="NAME"),
+        Row("schedule", "--schedule", str, "lr after warm-up: constant, cosine or linear.", metavar="NAME"),
+        Row("warmup_steps", "--warmup --warmup-steps", int, "Steps of linear warm-up.", "0", of=COORD),
+        Row("warmup_steps", "--warmup --warmup-steps", int, "Steps of linear warm-up.", "a tenth of the steps", of=LR),
+        Row("clip", "--clip", float, "Largest global gradient norm, 0 for none.", "0"),
+    ),
+    RUN: (
+        Row("config", "--config", Path, "Sweep file (TOML); options win over it.", "none", metavar="FILE"),
+        Row("seeds", "--seeds", int, "Number of seeds."),
+        Row("steps", "--steps", int, "Optimizer steps.", "the last step to record", of=COORD),
+        Row("steps", "--steps", int, "Optimizer steps.", of=LR),
+        Row("record", "--record", str, "Steps to record.", of=COORD, metavar="LIST"),
+        Row("accumulation", "--accumulation", int, "Parts of a batch that go through the model one after another.", "1", of=LR),
+        Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided.", "no-top-up", of=COORD),
+        Row("budget", "--budget", float, "Minutes after which --top-up adds no more.", "10", of=COORD, metavar="MINUTES"),
+        Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
+        Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
+        Row("device", "--device", str, "auto, cpu, cuda or cuda:i.", "auto", of=ALL, value="auto", metavar="NAME"),
+        Row("dtype", "--dtype", str, "float32, bfloat16 or float64.", "float32", metavar="NAME"),
+        Row("backend", "--backend", str, "Of the delta rule: auto, reference, chunk or triton.", "auto", metavar="NAME"),
+        Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, 1 on a GPU", of=ALL, more=(("min", 1),)),
+        Row("engine", "--engine", str, "Where runs execute: local.", "local", of=ALL, value="local", metavar="NAME"),
+        Row("fresh", "--fresh/--resume", bool, "Train finished runs again.", "resume", of=ALL, value=False),
+        Row("force", "--force", bool, "Train even where the estimate of memory says that it does not fit.", "no", of=ALL, value=False, more=NO_VARIABLE),
+        Row("dry_run", "--dry-run", bool, "Print runs, sizes and an estimate of time; train nothing.", "no", of=ALL, value=False, more=NO_VARIABLE),
+    ),
+    OUTPUT: (
+        Row("name", "--name", str, "Folder under --out.", "the file's name, or coord", of=COORD, metavar="NAME"),
+        Row("name", "--name", str, "Folder under --out.", "the file's name, or lr", of=LR, metavar="NAME"),
+        Row("out", "--out", Path, "Results folder.", "results", of=ALL, value=Path("results"), metavar="FOLDER"),
+        Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail.", "the file's, or pass", of=COORD, metavar="VERDICT"),
+        Row("expect", "--expect", str, "Verdict that exits with 0: transfers or drifts.", "the file's, or either", of=LR, metavar="VERDICT"),
+        Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
+        Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
+        Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
+        Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
+    ),
+}
+Tables = Annotated[str | None, option("--parametrization --parametrizations -p", "Tables, by name or .toml file, such as sp,gdn-mup. (default: gdn-mup)", metavar="LIST")]
+Opt = Annotated[str | None, option("--opt --optimizer", "adamw or sgd. (default: both)", metavar="NAME")]
+Mode = Annotated[str | None, option("--mode", "head-dim or heads. (default: both)", metavar="NAME")]
 Tied = Annotated[bool | None, option("--tied/--untied", "Readout shares the embedding's weight. (default: untied)")]
-WeightDecay = Annotated[float | None, option("--weight-decay", "Weight decay at the base width. (default: 0)")]
-DecayMode = Annotated[str | None, option("--decay-mode", "coupled (torch's, fades as lr does) or independent. (default: coupled)")]
-Device = Annotated[str, option("--device", "auto, cpu, cuda or cuda:i. (default: auto)")]
-Dtype = Annotated[str | None, option("--dtype", "float32, bfloat16 or float64. (default: float32)")]
-Backend = Annotated[str | None, option("--backend", "Of the delta rule: auto, reference, chunk or triton. (default: auto)")]
 Jobs = Annotated[int | None, option("--jobs", "Processes at a time. (default: one per core on a CPU, 1 on a GPU)", min=1)]
-Engine = Annotated[str, option("--engine", "Where runs execute: local. (default: local)")]
-Name = Annotated[str | None, option("--name", "Folder under --out. (default: the file's name, or coord or lr)")]
-Out = Annotated[Path, option("--out", "Results folder. (default: results)")]
-Fresh = Annotated[bool, option("--fresh/--resume", "Train finished runs again. (default: resume)")]
-Force = Annotated[bool, typer.Option("--force", help="Train even where the estimate of memory says that it does not fit.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print runs, sizes and an estimate of time; train nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.")]
-Lr = Annotated[str | None, option("--lr", "Learning rate at the base width. (default: 2^-12 (adamw) or 2^-6 (sgd))")]
-CoordSteps = Annotated[int | None, option("--steps", "Optimizer steps. (default: the last step to record)")]
-Record = Annotated[str | None, option("--record", "Steps to record. (default: 0,1,2,3,4,8)")]
-Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass; an lr sweep expects none)")]
-TopUp = Annotated[bool | None, option("--top-up/--no-top-up", "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided. (default: no-top-up)")]
-Budget = Annotated[float | None, option("--budget", "Minutes after which --top-up adds no more. (default: 10)")]
-All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.")]
-Lrs = Annotated[str | None, option("--lrs", "Learning rates at the base width: a list, or FROM:TO:FACTOR. (default: 2^-10:2^-4:2 (adamw) or 2^-7:2^-2:1.4142135623730951 (sgd))")]
-Refine = Annotated[bool | None, option("--refine/--no-refine", "Add learning rates around and beyond each optimum until it is bracketed. (default: no-refine)")]
-Precision = Annotated[float | None, option("--precision", "Octaves of lr on either side of a bracketed optimum. (default: 0.25)")]
-Schedule = Annotated[str | None, option("--schedule", "constant, cosine or linear. (default: linear)")]
-Warmup = Annotated[int | None, option("--warmup", "Steps of linear warm-up. (default: a tenth of the steps)")]
-Clip = Annotated[float | None, option("--clip", "Largest global gradient norm, 0 for none. (default: 0)")]
-EvalTokens = Annotated[int | None, option("--eval-tokens", "Held-out tokens for val_loss. (default: 8192, on a GPU 262144)")]
+Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass, or either of an lr sweep)", metavar="VERDICT")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.", show_default=False)]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.", show_default=False)]
 # fmt: on
 
-# option -> key of a SweepSpec, where they differ
-KEYS = {
-    "tables": "parametrizations",
-    "opt": "optimizer",
-    "layers": "n_layers",
-    "heads": "n_heads",
-    "warmup": "warmup_steps",
-    "lr": "lrs",
-}
+# what says where and how to run, not what: no key of a SweepSpec
+APART = ("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "expect", "every")
+LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
+
+
+def takes(command: str, *arguments: inspect.Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command (`coord`, `lr` or `run`) its options, and what else it takes, by the signature that typer reads."""
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *arguments]
+    for panel, rows in TABLE.items():
+        for row in rows:
+            if command not in row.of:
+                continue
+            said = row.default or _default_of(row.key, command)
+            text = row.text if row.more == NO_VARIABLE or said == "none" else f"{row.text} (default: {said})"
+            more = {
+                "rich_help_panel": panel,
+                "metavar": row.metavar or ("X" if row.type is float else "N"),
+                **dict(row.more),
+            }
+            if row.type is bool:
+                del more["metavar"]
+            of_type: Any = row.type if row.value is not None else row.type | None
+            annotation = Annotated[of_type, option(row.names, text, **more)]
+            parameters.append(
+                inspect.Parameter(row.key, inspect.Parameter.KEYWORD_ONLY, default=row.value, annotation=annotation)
+            )
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        function.__annotations__ = {each.name: each.annotation for each in parameters}
+        return function
+
+    return decorate
+
+
+def _default_of(key: str, kind: str) -> str:
+    """Return a default of spec/defaults as the help says it: "A (adamw) or B (sgd), on a GPU C"."""
+    by_device = []
+    for device in ("cpu", "cuda"):
+        adamw, sgd = (
+            _written(sweep_defaults({"kind": kind, "optimizer": optimizer}, device=device).get(key, _REST.get(key)))
+            for optimizer in ("adamw", "sgd")
+        )
+        by_device.append(adamw if adamw == sgd else f"{adamw} (adamw) or {sgd} (sgd)")
+    cpu, gpu = by_device
+    return cpu if cpu == gpu else f"{cpu}, on a GPU {gpu}"
+
+
+_REST = {"n_heads": 2, "schedule": "constant"}  # of a SweepSpec, where it is not of a kind or device
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        mantissa, exponent = value.hex().split("p")
+        return f"2^{int(exponent)}" if float.fromhex(mantissa) == 1 else f"{value:g}"
+    return ",".join(map(_written, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def commands_of() -> dict[str, set[str]]:
+    """Return which of coord, lr and run take an option, by each of its names."""
+    commands: dict[str, set[str]] = {}
+    for row in (row for rows in TABLE.values() for row in rows):
+        for name in row.names.replace("/", " ").split():
+            commands.setdefault(name, set()).update(row.of)
+    return commands
 
 
 def optimizers_and_modes(opt: str | None, mode: str | None) -> tuple[list[str], list[str]]:
     """Return the optimizers and modes that two options name; all where they are left out."""
     from mupcheck.theory.parametrization import MODES, OPTIMIZERS
 
-    optimizers = [one_of("--opt", opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
-    return optimizers, [one_of("--mode", mode, MODES)] if mode else list(MODES)
+    optimizers = [one_of(called("--opt", "--optimizer"), opt, OPTIMIZERS)] if opt else list(OPTIMIZERS)
+    return optimizers, [one_of(called("--mode"), mode, MODES)] if mode else list(MODES)
+
+
+def tables_of(text: str) -> list[str]:
+    """Return the names and files of tables that an option lists."""
+    return list_of(called("--parametrization", "--parametrizations", "-p"), text, str)
 
 
 def settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
@@ -85,16 +205,28 @@ def settings(opt: str | None, mode: str | None) -> list[tuple[str, str]]:
     return list(product(*optimizers_and_modes(opt, mode)))
 
 
-def list_of(key: str, text: str, convert: type) -> list[Any]:
-    """Return the values of a comma-separated list.
+def list_of(name: str, text: str, convert: type) -> list[Any]:
+    """Return the values of a comma-separated list; `name` is what the user calls it.
 
     Raises:
-        ValueError: if one is not of the type.
+        ValueError: if one is not of the type, or blanks stand for commas.
     """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    # a name with a blank is nobody's, but a file may have one
+    if any(
+        len(part.split()) > 1 and not (convert is str and part.endswith(".toml") and os.path.exists(part))
+        for part in parts
+    ):
+        raise ValueError(with_commas(name, text.replace(",", " ").split()))
     try:
-        return [convert(part.strip()) for part in text.split(",") if part.strip()]
+        return [convert(part) for part in parts]
     except ValueError:
-        raise ValueError(f"{key} = {text!r} is not a list of whole numbers, such as 256,512,1024") from None
+        raise ValueError(f"{name} {text!r} is not a list of whole numbers, such as 256,512,1024") from None
+
+
+def with_commas(name: str, words: Iterable[str]) -> str:
+    """Return the error for a list that was written with blanks."""
+    return f"{name} takes a list with commas: {','.join(word.strip(',') for word in words if word.strip(','))}"
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> str:

@@ -5,14 +5,13 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
-from mupcheck.cli.options import Jobs, Json, Strict, list_of, option, settings
+from mupcheck.cli.options import Jobs, Json, Mode, Opt, Strict, Tables, option, settings, tables_of
 from mupcheck.terminal.console import say
 
 
 def identities(
-    tables: Annotated[str | None, option("--parametrization -p", "Tables, by name or .toml file. (default: gdn-mup)")] = None,
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    tables: Tables = None,
+    opt: Opt = None, mode: Mode = None,
     json: Json = False, strict: Strict = False,
 ) -> None:  # fmt: skip
     """Check on small models what must hold for every table: that the code applies it as written, and nothing else.
@@ -23,7 +22,7 @@ def identities(
     from mupcheck.terminal.proof_page import print_identities
     from mupcheck.theory.rules_file import find_table
 
-    names = list_of("parametrizations", tables, str) if tables else ["gdn-mup"]
+    names = tables_of(tables) if tables else ["gdn-mup"]
     for name in names:
         find_table(name)  # a wrong name is said before anything is trained
     chosen = [(name, optimizer, each) for name in names for optimizer, each in settings(opt, mode)]
@@ -36,8 +35,7 @@ def identities(
 
 
 def selftest(
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    opt: Opt = None, mode: Mode = None,
     repetitions: Annotated[int, option("--repetitions", "Checks of gdn-mup with fresh seeds, under each optimizer in each mode. (default: 1)", min=0)] = 1,
     jobs: Jobs = None, json: Json = False,
 ) -> None:  # fmt: skip

@@ -2,6 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
+from functools import cache
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,133 +12,52 @@ import typer
 
 from mupcheck.cli.answer import print_answer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
-from mupcheck.cli.options import (
-    KEYS,
-    All,
-    Backend,
-    BaseWidth,
-    BatchSize,
-    Budget,
-    Clip,
-    Config,
-    CoordSteps,
-    Data,
-    DecayMode,
-    Device,
-    DryRun,
-    Dtype,
-    Engine,
-    EvalTokens,
-    Expect,
-    Force,
-    Fresh,
-    Heads,
-    Jobs,
-    Json,
-    Layers,
-    Lr,
-    Lrs,
-    Mode,
-    Momentum,
-    Name,
-    Opt,
-    Out,
-    Precision,
-    Record,
-    Refine,
-    Schedule,
-    Seeds,
-    SeqLen,
-    Steps,
-    Strict,
-    Tables,
-    Tied,
-    TopUp,
-    VocabSize,
-    Warmup,
-    WeightDecay,
-    Widths,
-    list_of,
-    one_of,
-)
+from mupcheck.cli.options import APART, list_of, one_of, takes
+from mupcheck.cli.typed import names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
 
 
-def coord(
-    config: Config = None, widths: Widths = None, base_width: BaseWidth = None, tables: Tables = None,
-    opt: Opt = None, momentum: Momentum = None, lr: Lr = None, mode: Mode = None, layers: Layers = None,
-    heads: Heads = None, seeds: Seeds = None, steps: CoordSteps = None, record: Record = None, batch_size: BatchSize = None,
-    seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
-    weight_decay: WeightDecay = None, decay_mode: DecayMode = None, device: Device = "auto", dtype: Dtype = None,
-    backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
-    out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False, json: Json = False,
-    expect: Expect = None, strict: Strict = False, top_up: TopUp = None, budget: Budget = None, every: All = False,
-) -> None:  # fmt: skip
+@takes("coord")
+def coord(ctx: typer.Context, **options: Any) -> None:
     """Coordinate check: train each width and seed a few steps, fit how sizes grow with width, judge the slopes.
 
     Example: mupcheck coord --widths 64,128,256,512 -p gdn-mup --opt adamw
     """
-    _sweep("coord", locals())
+    _sweep("coord", ctx, options)
 
 
-def lr_sweep(
-    config: Config = None, widths: Widths = None, base_width: BaseWidth = None, tables: Tables = None,
-    opt: Opt = None, momentum: Momentum = None, lrs: Lrs = None, mode: Mode = None, layers: Layers = None,
-    heads: Heads = None, seeds: Seeds = None, steps: Steps = None, batch_size: BatchSize = None,
-    seq_len: SeqLen = None, data: Data = None, vocab_size: VocabSize = None, tied: Tied = None,
-    weight_decay: WeightDecay = None, decay_mode: DecayMode = None, schedule: Schedule = None, warmup: Warmup = None,
-    clip: Clip = None, eval_tokens: EvalTokens = None, refine: Refine = None, precision: Precision = None,
-    device: Device = "auto", dtype: Dtype = None,
-    backend: Backend = None, jobs: Jobs = None, engine: Engine = "local", name: Name = None,
-    out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False, json: Json = False,
-    strict: Strict = False,
-) -> None:  # fmt: skip
+@takes("lr")
+def lr_sweep(ctx: typer.Context, **options: Any) -> None:
     """Learning-rate sweep: train parametrizations x widths x lrs x seeds, say how far the best lr moves with width.
 
     Example: mupcheck lr-sweep --opt adamw -p sp-fanin,gdn-mup --widths 32,64,128 --lrs 2^-10:2^-4:2
     """
-    _sweep("lr", locals())
+    _sweep("lr", ctx, options)
 
 
-def run(
-    file: Annotated[Path, typer.Argument(help="Sweep file (TOML).")], device: Device = "auto", jobs: Jobs = None,
-    engine: Engine = "local", out: Out = Path("results"), fresh: Fresh = False, force: Force = False, dry_run: DryRun = False,
-    json: Json = False, expect: Expect = None, strict: Strict = False, every: All = False,
-) -> None:  # fmt: skip
+FILE = Annotated[Path, typer.Argument(help="Sweep file (TOML).")]
+
+
+@takes("run", Parameter("file", Parameter.KEYWORD_ONLY, annotation=FILE))
+def run(ctx: typer.Context, file: Path, **options: Any) -> None:
     """Run a sweep file, a coordinate check or a learning-rate sweep; all that is not an option here stands in the file.
 
     Example: mupcheck run sweeps/demo_lr.toml
     """
-    _sweep(None, {**locals(), "config": file})
+    _sweep(None, ctx, {**options, "config": file})
 
 
-def _sweep(kind: str | None, options: dict[str, Any]) -> None:
+def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> None:
     """Run one sweep from options to answer, and exit with its code."""
     from mupcheck.results.reading import finished_runs
-    from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.sweep import runner
     from mupcheck.sweep.estimate import estimate
-    from mupcheck.sweep.plan import check_fits, find_device, plan_sweep
+    from mupcheck.sweep.plan import check_fits
 
-    if options["engine"] != "local":
-        raise ValueError(f"engine {options['engine']!r} is not available; known: local")
-    device = find_device(options["device"])
-    given = _given(options)
-    if kind is None:
-        given = _environment(load_sweep(options["config"], device="cpu").kind) | given
-    kind_of_device = device.partition(":")[0]
-    if options["config"] is not None:
-        sweep = load_sweep(options["config"], given, device=kind_of_device)
-        if kind not in (None, sweep.kind):
-            raise ValueError(
-                f"{options['config']} is of kind {sweep.kind!r}; run it with: mupcheck run {options['config']}"
-            )
-    else:
-        sweep = make_sweep({"kind": kind, **given}, device=kind_of_device)
-    expected = _expected(sweep, options.get("expect"))
-    plan = grid = plan_sweep(sweep, out=options["out"], device=device, fresh=options["fresh"], jobs=options["jobs"])
+    sweep, plan, expected = _plan(kind, ctx, options)
+    grid = plan
     if options["dry_run"]:
         print_plan(plan, estimate(plan), as_json=options["json"])
         if sweep.top_up:
@@ -180,43 +102,74 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     raise typer.Exit(code)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tuple[Any, Any, dict[str, str | None]]:
+    """Return the sweep that file, environment and options ask for, its plan, and the verdicts that it is expected to get.
+
+    Raises:
+        ValueError: if it cannot be; keys are called what their user called them.
+    """
+    from mupcheck.spec.reading import call, make_sweep, read_sweep_file
+    from mupcheck.sweep.plan import find_device, plan_sweep
+
+    file = options["config"]
+    document = read_sweep_file(file) if file is not None else {}
+    where = str(file) if file is not None else ""
+    names, asked = names_of(ctx), _given(options, names_of(ctx))
+    if kind is None and document.get("kind") in ("coord", "lr"):
+        of_environment, variables = _environment(document["kind"])
+        names, asked = variables | names, of_environment | asked
+    # what stands in the file is called what it is called there
+    names = {key: name for key, name in names.items() if key in asked or key not in document}
+    given = ({} if file is not None else {"kind": kind}) | document | asked
+    try:
+        if options["engine"] != "local":
+            raise ValueError(f"engine {options['engine']!r} is not available; known: local")
+        device = find_device(options["device"])
+    except ValueError as error:
+        raise ValueError(call(str(error), names)) from None
+    sweep = make_sweep(given, device=device.partition(":")[0], where=where, names=names)
+    if kind not in (None, sweep.kind):
+        raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
+    expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
+    try:
+        given = {name: options[name] for name in ("out", "fresh", "jobs")}
+        return sweep, plan_sweep(sweep, device=device, **given), expected
+    except ValueError as error:
+        said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
+        where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault
+        raise ValueError(call(said, names, keys=document, where=where)) from None
+
+
+def _given(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the options that were given, as the keys and values of a SweepSpec."""
-    apart = {
-        "config",
-        "file",
-        "device",
-        "jobs",
-        "engine",
-        "out",
-        "fresh",
-        "force",
-        "dry_run",
-        "json",
-        "strict",
-        "expect",
-        "every",
-    }
-    given = {KEYS.get(name, name): value for name, value in options.items() if value is not None and name not in apart}
+    given = {key: value for key, value in options.items() if value is not None and key not in (*APART, "file")}
     for key, convert in (("widths", int), ("record", int), ("parametrizations", str)):
         if key in given:
-            given[key] = list_of(key, given[key], convert)
+            given[key] = list_of(names.get(key, key), given[key], convert)
     return given
 
 
-def _environment(kind: str) -> dict[str, Any]:
-    """Return what MUPCHECK_* variables set for a sweep of `kind`: `run` has no options of its own for it."""
+def _environment(kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what MUPCHECK_* variables set for a sweep of `kind`, and their names: `run` has no options of its own for it."""
+    ctx = _command_of(kind).make_context("", [])
+    names = names_of(ctx)
+    given = _given(ctx.params, names)
+    return given, {key: names[key] for key in given}
+
+
+@cache
+def _command_of(kind: str) -> Any:
     app = typer.Typer()
     app.command()(coord if kind == "coord" else lr_sweep)
-    return _given(typer.main.get_command(app).make_context("", []).params)
+    return typer.main.get_command(app)
 
 
-def _expected(sweep: Any, option: str | None) -> dict[str, str | None]:
+def _expected(sweep: Any, option: str | None, name: str) -> dict[str, str | None]:
     """Return the verdict that each parametrization is expected to get; a learning-rate sweep expects none by itself."""
     from mupcheck.spec.sweep import VERDICTS, expected_verdict
 
     if option is not None:
-        one_of("--expect", option, VERDICTS[sweep.kind])
+        one_of(name, option, VERDICTS[sweep.kind])
     names = [table.name for table in sweep.tables]
     return {name: expected_verdict(sweep.kind, name, of_file=sweep.expect, option=option) for name in names}
 

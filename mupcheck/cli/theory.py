@@ -4,18 +4,20 @@ from typing import Annotated
 
 import typer
 
-from mupcheck.cli.options import Json, Tied, list_of, optimizers_and_modes, option
+from mupcheck.cli.options import Json, Mode, Opt, Tied, optimizers_and_modes, option, tables_of
+from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
 from mupcheck.terminal.rules_page import print_tables, print_values
 
 
 def rules(
-    tables: Annotated[str | None, option("--parametrization -p", "Tables, by name or .toml file. (default: all shipped)")] = None,
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.")] = None,
-    base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)")] = 256,
-    heads: Annotated[int, option("--heads", "Heads at the base width. (default: 4)")] = 4,
+    tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables, by name or .toml file. (default: all shipped)", metavar="LIST")] = None,
+    opt: Opt = None, mode: Mode = None,
+    width: Annotated[int | None, typer.Option("--width", help="Print the values each parameter gets at this width.", show_default=False, max=2**24)] = None,
+    base_width: Annotated[int, option("--base-width", "Width where all factors are 1. (default: 256)", max=2**24)] = 256,
+    heads: Annotated[int, option("--heads --n-heads", "Heads at the base width. (default: 4)")] = 4,
+    head_k_dim: Annotated[int | None, option("--head-k-dim", "K at the base width. (default: 3/4 of the base width / heads)")] = None,
+    head_v_dim: Annotated[int | None, option("--head-v-dim", "V at the base width. (default: 2 K)")] = None,
     tied: Tied = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Print the parametrization tables: exponents of m = width / base width, with their sources.
@@ -25,7 +27,7 @@ def rules(
     from mupcheck.theory.parametrization import TABLES
     from mupcheck.theory.rules_file import find_table
 
-    names = list_of("parametrizations", tables, str) if tables else list(TABLES)
+    names = tables_of(tables) if tables else list(TABLES)
     chosen = [find_table(name) for name in names]
     optimizers, modes = optimizers_and_modes(opt, mode)
     if width is None:
@@ -34,12 +36,16 @@ def rules(
     from mupcheck.model.build import parameter_values
     from mupcheck.spec.reading import make_sweep
 
+    called_so = {"widths": called("--width"), "base_width": called("--base-width")}
+    called_so |= {"head_k_dim": "--head-k-dim", "head_v_dim": "--head-v-dim"}
+    called_so |= {"n_heads": called("--heads", "--n-heads"), "parametrizations": called("--parametrization", "-p")}
     answers = []
     for optimizer in optimizers:
         for each in modes:
             spec = {"kind": "coord", "widths": [width], "base_width": base_width, "seeds": 1, "parametrizations": names}
             spec |= {"optimizer": optimizer, "mode": each, "n_heads": heads, "n_layers": 1, "tied": tied or False}
-            sweep = make_sweep(spec)
+            spec |= {"head_k_dim": head_k_dim, "head_v_dim": head_v_dim}
+            sweep = make_sweep(spec, names=called_so)
             for run in sweep.runs(vocab_size=256, data_hash=""):
                 answers.append((run, parameter_values(run)))
     print_values(answers, as_json=json)
@@ -47,9 +53,8 @@ def rules(
 
 def explain(
     site: Annotated[str | None, typer.Argument(help="An activation or a parameter, such as z_beta or o_proj, or a topic, such as slopes; left out: the list of all.")] = None,
-    tables: Annotated[str | None, option("--parametrization -p", "Tables whose rows are shown, by name or .toml file. (default: none)")] = None,
-    opt: Annotated[str | None, option("--opt", "adamw or sgd. (default: both)")] = None,
-    mode: Annotated[str | None, option("--mode", "head-dim or heads. (default: both)")] = None,
+    tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables whose rows are shown, by name or .toml file. (default: none)", metavar="LIST")] = None,
+    opt: Opt = None, mode: Mode = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Say what a quantity is, which slope is required of it and why, and what is wrong if not; or explain a topic.
@@ -75,7 +80,7 @@ def explain(
         near = nearest(site, SITES + TOPICS)
         hint = f"nearest: {', '.join(near)}" if near else "`mupcheck explain` lists both"
         raise ValueError(f"unknown site or topic {site!r}; {hint}")
-    chosen = [find_table(name) for name in list_of("parametrizations", tables, str)] if tables else []
+    chosen = [find_table(name) for name in tables_of(tables)] if tables else []
     optimizers, modes = optimizers_and_modes(opt, mode)
     answers = explain(site, optimizers=optimizers, modes=modes, tables=chosen)
     print_explanations(answers, as_json=json)

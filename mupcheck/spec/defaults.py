@@ -32,7 +32,7 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
             "probes": "full",
         }
     # the lr decays to 0: at a constant lr the noise of the last steps moves the optimum (measured: by half an octave)
-    grid = {"sgd": "2^-7:2^-2:1.4142135623730951"}.get(optimizer, "2^-10:2^-4:2")
+    grid = {"sgd": "2^-7:2^-2:2^1/2"}.get(optimizer, "2^-10:2^-4:2")
     common = {"name": "lr", "parametrizations": ("sp-fanin", "gdn-mup"), "lrs": grid, "logit_scale": 4.0}
     common |= {"schedule": "linear"}
     if device == "cpu":

@@ -1,16 +1,22 @@
 """Learning rates as people write them: a list, or FROM:TO:FACTOR."""
 
 import math
+import re
 
 MAX_RUNS = 100_000
 
 
 def parse_lrs(text: str) -> tuple[float, ...]:
-    """Read a list of learning rates "1e-3,2e-3", or "FROM:TO:FACTOR" with both ends included; 2^-7 is a number too.
+    """Read a list of learning rates "1e-3,2e-3", or "FROM:TO:FACTOR" with both ends included.
+
+    2^-7 and 2^1/2 (or 2^(1/2), the square root of 2) are numbers too.
 
     Raises:
         ValueError: if a number is not one, is not above 0, or the factor is not above 1.
     """
+    if re.search(r"[^\s,:]\s+[^\s,:]", text.strip("[] ")):
+        with_commas = ",".join(text.strip("[] ").replace(",", " ").split())
+        raise ValueError(f"lrs = {text!r} is not allowed; a list has commas: {with_commas}")
     if ":" not in text:
         return tuple(_parse_number(part) for part in text.split(",") if part.strip())
     parts = text.split(":")
@@ -34,9 +40,17 @@ def parse_lrs(text: str) -> tuple[float, ...]:
 def _parse_number(text: str) -> float:
     try:
         base, caret, exponent = text.strip().partition("^")
-        value = float(base) ** float(exponent) if caret else float(base)
+        value = float(base) ** _parse_exponent(exponent) if caret else float(base)
     except (ValueError, OverflowError, ZeroDivisionError):
         value = math.nan
     if isinstance(value, complex) or not math.isfinite(value):
-        raise ValueError(f"lr {text.strip()!r} is not a number above 0; write 0.001, 1e-3 or 2^-10")
+        raise ValueError(f"lrs: {text.strip()!r} is not a number above 0; write 0.001, 1e-3 or 2^-10")
     return value
+
+
+def _parse_exponent(text: str) -> float:
+    """Read -7, -1.5, 1/2 or (1/2): a fraction is all of it exponent."""
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    above, slash, below = text.partition("/")
+    return int(above) / int(below) if slash else float(above)

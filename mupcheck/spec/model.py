@@ -19,8 +19,9 @@ class Frozen(BaseModel):
         set_help(cls)
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+MAX_INT = 2**31 - 1  # above which no size, step or count is meant
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_INT)]
+Natural = Annotated[int, Field(ge=0, le=MAX_INT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # a column of int64
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from mupcheck.spec.lrs import MAX_RUNS, parse_lrs
 from mupcheck.spec.model import ModelSpec, Natural, PositiveFloat, PositiveInt, Seed, Shape
 from mupcheck.spec.run import RunSpec, Training
+from mupcheck.theory.name import MAX_NAME, NAME_PATTERN
 from mupcheck.theory.parametrization import Table
 from mupcheck.theory.rules_file import find_table
 
@@ -47,13 +48,18 @@ def _as_lrs(value: Any) -> Any:
     return _as_tuple([value] if isinstance(value, int | float) else value)
 
 
+def _shown(values: Sequence[Any]) -> str:
+    """Return the values of a list as they are written, the first of many."""
+    return ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+
+
 Listed = BeforeValidator(_as_tuple)
 
 
 class SweepSpec(Shape, Training):
     """A grid of runs: widths x parametrizations x lrs x seeds."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
     question: str = Field(default="", description="what the sweep answers")
     kind: Literal["coord", "lr"]
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, description="model widths"), Listed]
@@ -84,7 +90,7 @@ class SweepSpec(Shape, Training):
     def _grid_works(self) -> Self:
         for field in ("widths", "parametrizations", "lrs", "seeds", "record"):
             if len(set(values := getattr(self, field))) < len(values):
-                raise ValueError(f"{field} = {', '.join(map(str, values))} names a value twice")
+                raise ValueError(f"{field} = {_shown(values)} names a value twice")
         if self.kind == "coord" and not self.record:
             raise ValueError("record is empty; a coordinate check needs steps to record, such as 0, 1, 3")
         if self.kind == "coord" and self.probes == "none":
@@ -96,7 +102,7 @@ class SweepSpec(Shape, Training):
         if self.kind == "lr" and self.top_up:
             raise ValueError("top_up belongs to a coordinate check (kind = 'coord'); a sweep of lrs has refine")
         if self.kind == "coord" and len(self.lrs) > 1:
-            raise ValueError(f"a coordinate check takes one lr, not {len(self.lrs)}")
+            raise ValueError(f"lrs = {_shown(self.lrs)}: a coordinate check takes one lr, not {len(self.lrs)}")
         if self.kind == "coord" and max(self.record) > self.steps:
             raise ValueError(f"record names step {max(self.record)}, beyond steps={self.steps}; try more steps")
         if (n_runs := len(self.widths) * len(self.parametrizations) * len(self.lrs) * len(self.seeds)) > MAX_RUNS:
@@ -111,13 +117,20 @@ class SweepSpec(Shape, Training):
                 known = " or ".join(VERDICTS[self.kind])
                 raise ValueError(f"expect = {verdict!r} is no verdict of a sweep of kind {self.kind!r}; try {known}")
         for width in self.widths:
-            self._model(width, vocab_size=self.vocab_size or 256)
+            try:
+                self._model(width, vocab_size=self.vocab_size or 256)
+            except ValidationError as error:
+                said = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"widths: {said}" if said.startswith("width ") else said) from None
         return self
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """Return the tables that `parametrizations` names."""
-        return tuple(find_table(name) for name in self.parametrizations)
+        try:
+            return tuple(find_table(name) for name in self.parametrizations)
+        except ValueError as error:
+            raise ValueError(f"parametrizations: {error}") from None
 
     def _model(self, width: int, vocab_size: int) -> ModelSpec:
         shape = {field: getattr(self, field) for field in Shape.model_fields}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-PIPE_COLUMNS = 120
+PIPE_COLUMNS = 100_000  # a row is one line, however long
 STYLES = {"pass": "green", "transfers": "green", "fail": "red", "drifts": "red", "cannot tell": "yellow"}
 MAX_LINES = 10
 
@@ -25,27 +25,68 @@ def say(line: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout; numbers that JSON has no form for become null."""
-    print(json.dumps(_finite(document), indent=2, ensure_ascii=False))
+    takes_all = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    print(json.dumps(_finite(document), indent=2, ensure_ascii=not takes_all))
 
 
 def console() -> "Console":
-    """Return a console for answers on stdout; a pipe gets plain text of PIPE_COLUMNS."""
+    """Return a console for answers on stdout; a pipe gets plain text, a row a line."""
     from rich.console import Console
+    from rich.table import Table as RichTable
 
-    class Quiet(Console):
-        """A console whose reader may leave: the rest goes nowhere, and the verdict keeps its exit code."""
+    piped = not sys.stdout.isatty()
 
-        def on_broken_pipe(self) -> None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    class WholeWords(Console):
+        """A console whose tables lose no part of a word, in however narrow a terminal."""
 
-    return Quiet(
-        width=None if sys.stdout.isatty() else PIPE_COLUMNS,
+        def print(self, *objects: Any, **options: Any) -> None:
+            if len(objects) != 1 or not isinstance(objects[0], RichTable):
+                super().print(*objects, **options)
+                return
+            (table,) = objects
+            if piped:
+                with self.capture() as captured:
+                    super().print(table, **options)
+                lines = (line.rstrip() for line in captured.get().splitlines())
+                self.file.write("".join(f"{line}\n" for line in lines))
+                return
+            columns = self.width
+            self.width = max(columns, _fit(table, self))  # wider than the terminal: it breaks the row
+            super().print(table, **options)
+            self.width = columns
+
+    return WholeWords(
+        width=PIPE_COLUMNS if piped else None,
         force_terminal=False if is_plain(sys.stdout) else None,
         highlight=False,
         # names and paths are a user's, and mean what they say
         markup=False,
         emoji=False,
     )
+
+
+def _fit(table: "RichTable", console: "Console") -> int:
+    """Make a table fit: less space between columns, then narrow the widest, none below its longest word.
+
+    Returns:
+        The width it has then, which may still be more than the console's.
+    """
+    from rich.measure import Measurement
+
+    unbounded = console.options.update(max_width=PIPE_COLUMNS)
+    if Measurement.get(console, unbounded, table).maximum > console.width:
+        table.padding = 0
+    total = Measurement.get(console, unbounded, table).maximum
+    cells = [[Measurement.get(console, unbounded, cell) for cell in (c.header, *c.cells)] for c in table.columns]
+    least = [max(cell.minimum for cell in column) for column in cells]
+    widths = [max(cell.maximum for cell in column) for column in cells]
+    while total > console.width and widths != least:
+        widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=lambda i: widths[i])
+        widths[widest] -= 1
+        total -= 1
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    return total
 
 
 def is_plain(stream: IO[str]) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import mupcheck
-from every_option import APART
 from small_sweeps import HERE, LR, REPOSITORY, SMALL, process, tree
 
 from mupcheck.cli import exits
@@ -155,9 +154,6 @@ def test_doctor_says_what_there_is():
     assert re.search(r"^torch +\d", answer.out, re.MULTILINE)
     assert re.search(r"^reference on cpu +works relative error", answer.out, re.MULTILINE)
     assert {finding["name"] for finding in mupcheck("doctor", "--json").json} >= {"torch", "chunk on cpu"}
-
-
-APART |= {"--expect", "--strict", "--all", "--help"}
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

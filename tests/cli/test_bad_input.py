@@ -45,12 +45,21 @@ def _bad_things():
 
 BAD_INPUT = [
     # unknown names
-    ("coord -p nope", "unknown parametrization 'nope'; known: sp, "),
+    ("coord -p nope", "-p: unknown parametrization 'nope'; known: sp, "),
     ("coord -p missing.toml", "cannot read the rules file missing.toml: No such file"),
     ("coord -p nan_rule.toml", "nan_rule.toml: lr = nan is not an exponent"),
     ("coord -p unknown_role.toml", "role = 'gates' is unknown; known: embedding, "),
     ("coord -p sp,sp", "twice"),
-    ("coord --opt muon", "'adamw' or 'sgd'"),
+    ("coord --opt muon", "--opt 'muon' is not allowed: input should be 'adamw' or 'sgd'"),
+    ("coord --optimizer muon", "--optimizer 'muon'"),
+    ("coord --n-layers 0", "--n-layers 0"),
+    ("coord --lrs 0.1,0.2", "--lrs 0.1, 0.2: a coordinate check takes one lr"),
+    ("lr-sweep --lr 0.1,fast", "--lr: 'fast'"),
+    ("coord --eps 0", "--eps 0.0"),
+    ("coord --warmup 4 --record 0,2", "--warmup 4 leaves nothing of --steps 2"),
+    ("coord --head-k-dim 0", "--head-k-dim 0"),
+    ("lr-sweep --accumulation 3 --batch-size 4", "--accumulation 3 does not divide --batch-size 4"),
+    ("lr-sweep --expect pass", "--expect 'pass' is unknown; known: transfers, drifts"),
     ("coord --mode head_dim", "'head-dim' or 'heads'"),
     ("coord --decay-mode none", "'coupled' or 'independent'"),
     ("coord --dtype float16", "'float32', 'bfloat16' or 'float64'"),
@@ -58,24 +67,32 @@ BAD_INPUT = [
     ("coord --expect maybe", "known: pass, fail"),
     ("coord --expect drifts", "known: pass, fail"),
     ("coord --device abacus", "device 'abacus' is unknown; known: auto, cpu, cuda"),
-    ("coord --device cuda:x", "cuda:x"),
+    ("coord --device cuda:x", "--device 'cuda:x'"),
     ("coord --device cuda:99", "device 'cuda:99' is not there"),
     ("coord --engine kubernetes", "engine 'kubernetes' is not available; known: local"),
     ("lr-sweep --schedule step", "'constant', 'cosine' or 'linear'"),
     # widths
-    ("coord --widths 16,20", "width 20 is not allowed in head-dim mode"),
+    ("coord --widths 16,20", "--widths: width 20 is not allowed in head-dim mode"),
     ("coord --mode heads --widths 16,20", "width 20 is not allowed in heads mode"),
-    ("coord --heads 5", "n_heads=5 does not divide"),
-    ("coord --base-width 17", "base_width=17"),
+    ("coord --widths 16 32 64", "--widths takes a list with commas: 16,32,64"),
+    ("coord --widths=16 32", "--widths takes a list with commas: 16,32"),
+    ("coord --widths 16, 32 --opt sgd", "--widths takes a list with commas: 16,32"),
+    ("coord -p sp gdn-mup", "-p takes a list with commas: sp,gdn-mup"),
+    ("coord --record 0 1 2", "--record takes a list with commas: 0,1,2"),
+    ("lr-sweep --lrs 1e-3 1e-2 --steps 3", "--lrs takes a list with commas: 1e-3,1e-2"),
+    ("identities -p sp mup", "-p takes a list with commas: sp,mup"),
+    ("explain z_beta -p sp mup", "-p takes a list with commas: sp,mup"),
+    ("coord --heads 5", "--heads 5 does not divide 3/4 of --base-width 16; give --head-k-dim and --head-v-dim"),
+    ("coord --base-width 17", "--base-width 17"),
     ("coord --widths ,", "widths is empty"),
-    ("coord --widths 16,x", "widths = '16,x' is not a list of whole numbers"),
+    ("coord --widths 16,x", "--widths '16,x' is not a list of whole numbers"),
     ("coord --widths 16,16", "twice"),
     ("coord --widths 0", "widths: 0"),
     ("coord --widths=-16", "widths: -16"),
     # learning rates
     ("coord --lr 0", "greater than 0"),
     ("coord --lr=-0.1", "greater than 0"),
-    ("coord --lr nan", "'nan' is not a number above 0"),
+    ("coord --lr nan", "--lr: 'nan' is not a number above 0"),
     ("coord --lr inf", "'inf' is not a number above 0"),
     ("coord --lr fast", "'fast' is not a number above 0"),
     ("coord --lr 0.1,0.2", "takes one lr, not 2"),
@@ -87,20 +104,20 @@ BAD_INPUT = [
     ("run no_lrs.toml", "no_lrs.toml: lrs is empty"),
     ("run nan_lr.toml", "nan_lr.toml: lrs: nan"),
     # other numbers
-    ("coord --seeds 0", "seeds = 0"),
-    ("coord --seeds=-1", "seeds = -1"),
-    ("coord --seeds 1000000000000", "seeds = 1000000000000"),
+    ("coord --seeds 0", "--seeds 0 is not"),
+    ("coord --seeds=-1", "--seeds -1 is not"),
+    ("coord --seeds 1000000000000", "--seeds 1000000000000"),
     ("run many_seeds.toml", "seeds = 1000000000000"),
     ("run huge_seed.toml", "seeds: 9223372036854775808"),
-    ("coord --record 0,x", "record = '0,x'"),
+    ("coord --record 0,x", "--record '0,x'"),
     ("coord --record ,", "record is empty"),
-    ("coord --weight-decay nan", "weight_decay = nan"),
-    ("coord --momentum 1", "momentum = 1.0"),
-    ("lr-sweep --clip=-1", "clip = -1.0"),
-    ("lr-sweep --steps 0", "steps = 0"),
-    ("lr-sweep --steps=-5", "steps = -5"),
-    ("lr-sweep --steps 4 --warmup 4", "warmup_steps=4 leaves nothing of steps=4"),
-    ("coord --layers 0", "n_layers = 0"),
+    ("coord --weight-decay nan", "--weight-decay nan"),
+    ("coord --momentum 1", "--momentum 1.0"),
+    ("lr-sweep --clip=-1", "--clip -1.0"),
+    ("lr-sweep --steps 0", "--steps 0"),
+    ("lr-sweep --steps=-5", "--steps -5"),
+    ("lr-sweep --steps 4 --warmup 4", "--warmup 4 leaves nothing of --steps 4"),
+    ("coord --layers 0", "--layers 0"),
     # options that are not there, or not of their type
     ("coord --frob", "--frob"),
     ("--frob", "--frob"),
@@ -110,7 +127,16 @@ BAD_INPUT = [
     ("coord --widths", "--widths"),
     ("coord one.toml", "one.toml"),
     ("frobnicate", "frobnicate"),
-    ("run", "FILE"),
+    ("run", "FILE is missing; see mupcheck run --help"),
+    ("explain", "SITE is missing"),
+    ("run lr.toml --opt sgd", "mupcheck coord or lr-sweep --config FILE --opt"),
+    ("run lr.toml --lrs 1e-3", "run takes no --lrs"),
+    (
+        "rules --width 512 --heads 7",
+        "--heads 7 does not divide 3/4 of --base-width 256; give --head-k-dim and --head-v-dim",
+    ),
+    ("rules --optimizer x", "--optimizer 'x' is unknown"),
+    ("check empty_folder --expect maybe", "no runs under"),
     ("rules --width 1.5", "--width"),
     # data
     ("coord --data nothing", "data 'nothing' is not one of stdlib, synthetic, text:PATH"),
@@ -121,14 +147,14 @@ BAD_INPUT = [
     ("coord --data tokens:*.none --vocab-size 100", "no file matches"),
     ("coord --data tokens:empty.bin --vocab-size 100", "empty.bin is empty"),
     ("coord --data tokens:odd.bin --vocab-size 100", "odd.bin has 3 bytes"),
-    ("coord --data tokens:odd.bin", "vocab_size"),
-    ("coord --vocab-size 1", "vocab_size=1"),
+    ("coord --data tokens:odd.bin", "--vocab-size"),
+    ("coord --vocab-size 1", "--vocab-size 1"),
     ("coord --batch-size 100000000", "fewer than one batch"),
     ("coord --data hf:some/name", "needs the package `datasets`; try pip install"),
     # files and folders
     ("coord --out file/results", "cannot write to file/results"),
     ("coord --out file", "cannot write to file"),
-    ("coord --name ../up", "name = '../up'"),
+    ("coord --name ../up", "--name '../up'"),
     ("run missing.toml", "cannot read the sweep file missing.toml: No such file"),
     ("run empty_folder", "cannot read the sweep file empty_folder: Is a directory"),
     ("run not_toml.toml", "not_toml.toml is not valid TOML"),
@@ -148,8 +174,8 @@ BAD_INPUT = [
     ("rules -p nan_rule.toml", "lr = nan"),
     ("rules --opt muon", "known: adamw, sgd"),
     ("rules --mode wide", "known: head-dim, heads"),
-    ("rules --width 0", "widths: 0"),
-    ("rules --width 257", "width 257 is not allowed"),
+    ("rules --width 0", "--width: 0"),
+    ("rules --width 257", "--width: width 257 is not allowed"),
 ]
 
 
@@ -172,7 +198,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(tmp_path, 
 def test_bad_input_looks_the_same_from_a_shell(tmp_path):
     answer = process("coord", "--lr", "nan", "--out", "here")
     assert (answer.code, answer.out) == (exits.USAGE, "")
-    assert answer.err == "error: lr 'nan' is not a number above 0; write 0.001, 1e-3 or 2^-10\n"
+    assert answer.err == "error: --lr: 'nan' is not a number above 0; write 0.001, 1e-3 or 2^-10\n"
     assert tree(tmp_path) == {}
 
 
@@ -187,7 +213,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     answer = mupcheck("coord", *SMALL, "--device", "cuda")
     assert (answer.code, answer.out, tree(tmp_path)) == (exits.USAGE, "", {})
-    assert answer.err == "error: device 'cuda' is not there: torch sees 0 GPUs; try cpu\n"
+    assert answer.err == "error: --device 'cuda' is not there: torch sees 0 GPUs; try cpu\n"
 
 
 def test_a_backend_that_is_not_there_is_refused_before_training(tmp_path):
@@ -249,10 +275,9 @@ def test_figures_that_cannot_be_written_are_refused(copied):
 @pytest.mark.usefixtures("_no_training")
 def test_names_and_paths_mean_what_they_say():
     # brackets are markup to rich, and colons emoji
-    Path("rules.toml").write_text('name = "[/red] :boom:"\nbase = "sp"\nsummary = "[bold]not bold"\n')
+    Path("rules.toml").write_text('name = "red"\nbase = "sp"\nsummary = "[bold]not bold[/red] :boom:"\n')
     answer = mupcheck("rules", "-p", "rules.toml")
-    assert answer.code == exits.OK and "[/red] :boom:, head-dim mode: [bold]not bold" in answer.out
-    assert mupcheck("rules", "-p", "rules.toml", "--width", "512").out.startswith("[/red] :boom:, adamw")
+    assert answer.code == exits.OK and "red, head-dim mode: [bold]not bold[/red] :boom:" in answer.out
     Path("s.toml").write_text(LR + 'question = "[/] or [blue]?"\n')
     answer = mupcheck("run", "s.toml", "--dry-run", "--out", "[/x]", *HERE)
     assert answer.code == exits.OK and "[/x]/s" in answer.out and "[/] or [blue]?" in answer.out
@@ -260,9 +285,17 @@ def test_names_and_paths_mean_what_they_say():
     assert answer.code == exits.USAGE
 
 
-def test_a_verdict_of_a_table_with_brackets_is_printed(tmp_path):
-    Path("rules.toml").write_text('name = "[/red]"\nbase = "mup"\n')
+def test_stored_results_of_a_table_with_an_odd_name_are_read(monkeypatch):
+    Path("rules.toml").write_text('name = "[/red] :boom:"\nbase = "mup"\n')
     Path("lr.toml").write_text(LR.replace('"gdn-mup"', '"rules.toml"'))
     answer = mupcheck("run", "lr.toml", *HERE)
+    assert (answer.code, answer.out) == (exits.USAGE, "")
+    assert answer.err.startswith(
+        "error: lr.toml: parametrizations: rules.toml: name = '[/red] :boom:' is not allowed; a "
+    )
+    with monkeypatch.context() as before:  # names of tables were limited
+        before.setattr("mupcheck.theory.rules_file.NAME_PATTERN", ".*")
+        answer = mupcheck("run", "lr.toml", *HERE)
     assert answer.code == exits.CANNOT_TELL, answer.err
-    assert "[/red] (adamw, head-dim): cannot tell" in answer.out
+    again = mupcheck("check", "results/lr")
+    assert again.code == exits.CANNOT_TELL and "[/red] :boom: (adamw, head-dim): cannot tell" in again.out

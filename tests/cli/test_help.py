@@ -1,5 +1,6 @@
 """The help tells the truth, completion completes."""
 
+import ast
 import os
 import re
 import subprocess
@@ -86,15 +87,15 @@ def test_every_option_says_what_it_is_and_what_it_is_without(command):
         if (command, option.opts[0]) == ("plot", "--out"):
             assert option.envvar is None, "MUPCHECK_OUT names the folder of results"
         elif option.opts[0] not in without_default - {"--config"}:
-            assert option.envvar == "MUPCHECK_" + option.opts[0][2:].replace("-", "_").upper()
+            names = [name for name in option.opts if name.startswith("--")]
+            # what is set for a sweep of lrs is not for a check, which has one
+            names = names[:1] if option.name == "lrs" else names
+            assert option.envvar == ["MUPCHECK_" + name[2:].replace("-", "_").upper() for name in names]
 
 
-def stated(text: str, kind: str, device: str, optimizer: str) -> str:
-    """Return what a help text says the default is: "(default: coord A; lr-sweep B (adamw) or C (sgd), on a GPU D)"."""
-    text = re.search(r"\(default: (.*)\)$", text)[1]
-    if text.startswith("coord "):
-        text = text.split("; ")[kind == "lr"].split(" ", 1)[1]
-    on_cpu, _, on_gpu = text.removeprefix("on a CPU ").partition(", on a GPU ")
+def stated(text: str, device: str, optimizer: str) -> str:
+    """Return what a help text says the default is: "(default: B (adamw) or C (sgd), on a GPU D)"."""
+    on_cpu, _, on_gpu = re.search(r"\(default: (.*)\)$", text)[1].partition(", on a GPU ")
     text = on_gpu if on_gpu and device == "cuda" else on_cpu
     if " or " in text and "(sgd)" in text:
         text = text.split(" or ")[optimizer == "sgd"].removesuffix(f" ({optimizer})")
@@ -107,14 +108,19 @@ def stated(text: str, kind: str, device: str, optimizer: str) -> str:
 def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, device):
     kind = "coord" if command == "coord" else "lr"
     defaults = make_sweep({"kind": kind, "optimizer": optimizer}, device=device)
-    elsewhere = {"--base-width": "smallest width", "--name": "coord or lr", "--warmup": "a tenth of the steps"}
-    elsewhere |= {"--steps": "the last step to record"} if kind == "coord" else {}
+    elsewhere = {
+        "--base-width": "smallest width",
+        "--name": kind,
+        "--head-k-dim": "3/4 of the base",
+        "--head-v-dim": "2 K",
+    }
+    elsewhere |= {"--steps": "the last step to record"} if kind == "coord" else {"--warmup": "a tenth of the steps"}
     checked = 0
     for option in options_of(command):
         name = option.opts[0]
         if name not in options:
             continue
-        said, value = stated(help_of(option), kind, device, optimizer), getattr(defaults, options[name][1])
+        said, value = stated(help_of(option), device, optimizer), getattr(defaults, options[name][1])
         if name in elsewhere:
             assert elsewhere[name] in said
         elif name in ("--lr", "--lrs"):
@@ -140,6 +146,58 @@ def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, 
         assert defaults.warmup_steps == defaults.steps // 10
 
 
+@pytest.mark.parametrize(("command", "other"), [("coord", "lr-sweep"), ("lr-sweep", "coord"), ("run", "lr-sweep")])
+def test_a_command_says_its_own_defaults_alone(command, other):
+    assert other not in mupcheck(command, "--help").out.replace(f"Example: mupcheck {other}", "")
+
+
+def test_an_option_has_the_name_of_its_key_too():
+    for command in ("coord", "lr-sweep"):
+        for option in options_of(command):
+            if option.opts[0] in (LR_OPTIONS if command == "lr-sweep" else COORD_OPTIONS):
+                assert "--" + option.name.replace("_", "-") in option.opts
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80, 100])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_whole_words_in_any_terminal(command, columns):
+    shown = mupcheck(*command.split(), "--help", COLUMNS=str(columns)).out
+    wide = mupcheck(*command.split(), "--help", COLUMNS="100").out
+    assert shown.split() == wide.split()  # nothing is cut, broken or hyphenated
+    long = [line for line in shown.splitlines() if len(line) > columns]
+    assert not [line for line in long if len(line.split()) > 1 or columns >= 50]
+    if command in ("coord", "lr-sweep"):
+        titles = [line for line in shown.splitlines() if line.istitle() and len(line.split()) == 1]
+        assert titles == ["Model", "Data", "Optimizer", "Run", "Output", "Options"]
+
+
+ADVISED = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def test_options_that_messages_advise_exist():
+    known = {
+        name
+        for command in COMMANDS
+        for option in options_of(command)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    of_sweeps = {name for c in ("coord", "lr-sweep") for o in options_of(c) for name in (*o.opts, *o.secondary_opts)}
+    seen = set()
+    for file in (REPOSITORY / "mupcheck").rglob("*.py"):
+        if "cli" in file.parts or file.name == "provenance.py":  # which speaks to git
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                seen |= set(ADVISED.findall(node.value))
+    assert len(seen) > 10
+    assert seen <= known
+    # what advice names by its key can be typed, as an option of both commands or of one
+    assert {"--head-k-dim", "--head-v-dim", "--eps", "--clip", "--warmup-steps", "--schedule", "--expect"} <= of_sweeps
+    for command in ("coord", "lr-sweep"):
+        names = {name for option in options_of(command) for name in option.opts}
+        assert {"--head-k-dim", "--head-v-dim", "--eps", "--clip", "--warmup", "--schedule", "--expect"} <= names
+
+
 def test_the_values_in_the_help_are_those_allowed():
     texts = {option.opts[0]: help_of(option) for command in ("coord", "lr-sweep") for option in options_of(command)}
     for name, key in (
@@ -154,6 +212,14 @@ def test_the_values_in_the_help_are_those_allowed():
             make_sweep({"kind": "lr", key: "?"})
         for value in re.findall(r"'([\w-]+)'", str(caught.value)):
             assert value in texts[name], name
+
+
+def test_help_waits_for_nothing_heavy():
+    code = "import sys; sys.argv = ['mupcheck', '--help']; from mupcheck.cli.app import main\ntry: main()\n"
+    code += "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "Commands" in done.stdout and "mupcheck.cli.app" in done.stderr.split()
+    assert not {"rich", "torch", "numpy", "pandas", "scipy", "matplotlib", "pyarrow"} & set(done.stderr.split())
 
 
 def test_completion_completes():

@@ -1,6 +1,7 @@
 """What a narrow terminal, no colour and a pipe get."""
 
 import contextlib
+import io
 import os
 import pty
 import struct
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from commands import mupcheck
-from small_sweeps import HERE, LR
+from small_sweeps import HERE, LR, process
 
 from mupcheck.cli import exits
+from mupcheck.theory.parametrization import Role
 
 # --- looks ------------------------------------------------------------------------------------------------------------
 
@@ -32,6 +34,19 @@ def on_a_terminal(columns: int, *arguments: object, **environment: str) -> tuple
             seen += part
     os.close(shown)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+
+def mupcheck_on_a_terminal(columns: int, *arguments: object) -> str:
+    """Run the command line in this process, on a terminal; return what it showed, without colours."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("commands.io.StringIO", Terminal)
+        answer = mupcheck(*arguments, COLUMNS=str(columns), TERM="xterm", NO_COLOR="1")
+    return answer.out
 
 
 def test_a_narrow_terminal_gets_colours_and_loses_nothing_but_width(made):
@@ -63,3 +78,30 @@ def test_a_pipe_gets_plain_text_of_one_width(made, environment):
         answer = mupcheck(*arguments, **environment)
         assert "\x1b" not in answer.out + answer.err
         assert answer == mupcheck(*arguments) or "--dry-run" in arguments  # which times the machine
+
+
+def test_a_notebook_s_matplotlib_does_no_harm(copied):
+    # which need not be installed, and whose figures are not files
+    answer = process("plot", copied / "results" / "lr", MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert (answer.code, answer.err) == (exits.OK, "") and ".png" in answer.out
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+def test_a_site_is_never_cut(made, columns):
+    again = ("run", made / "coord.toml", "--out", made / "results", *HERE, "--all")
+    sites = {word for line in mupcheck(*again).out.splitlines() for word in line.split() if "_" in word}
+    assert {"effective_update", "o_proj", "down_proj"} <= sites
+    shown = mupcheck_on_a_terminal(columns, *again)
+    assert sites <= set(shown.split()) and "…" not in shown
+
+
+def test_a_row_is_one_line_in_a_pipe(made):
+    for arguments, first in (
+        (("rules", "-p", "gdn-mup", "--mode", "heads"), [role.value for role in Role]),
+        (("explain", "z_beta"), ["activation rms, mean_abs", "activation_update rms", "activation_grad rms"]),
+        (("gates", made / "results" / "coord"), ["z_alpha", "z_beta"]),
+    ):
+        lines = mupcheck(*arguments, COLUMNS="40").out.splitlines()
+        rule = next(i for i, line in enumerate(lines) if set(line.strip()) == {"─"})
+        rows = lines[rule + 1 : lines.index("", rule)]
+        assert rows and all(row.strip().startswith(tuple(first)) for row in rows), arguments

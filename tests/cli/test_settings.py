@@ -51,6 +51,9 @@ def test_an_option_wins_over_the_environment_over_the_file_over_the_default():
     assert planned("coord", *file, MUPCHECK_TIED="0")["tied"] is False
     assert planned("coord", *file, "--untied", MUPCHECK_TIED="1")["tied"] is False
     assert planned("coord", *file, MUPCHECK_BATCH_SIZE="")["batch_size"] == 3
+    assert planned("coord", *file, MUPCHECK_LRS="1,2")["lrs"] == planned("coord")["lrs"]
+    assert planned("coord", *file, MUPCHECK_N_LAYERS="3")["n_layers"] == 3
+    assert planned("coord", *file, MUPCHECK_LAYERS="2", MUPCHECK_N_LAYERS="3")["n_layers"] == 2
     assert planned("run", "file.toml")["batch_size"] == 3
     assert planned("run", "file.toml", **variable)["batch_size"] == 5
 
@@ -99,3 +102,39 @@ def test_where_to_run_can_come_from_the_environment(made, tmp_path):
     assert answer.code == exits.CANNOT_TELL and "all 6 runs are there already" in answer.err
     assert tree(tmp_path) == {}
     assert "unknown" in mupcheck("run", made / "lr.toml", MUPCHECK_DEVICE="abacus").err
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_an_error_names_what_its_user_wrote():
+    Path("f.toml").write_text('kind = "coord"\ndata = "synthetic"\nn_layers = 0\n')
+    Path("heads.toml").write_text('kind = "coord"\ndata = "synthetic"\nn_heads = 5\n')
+    Path("data.toml").write_text('kind = "coord"\ndata = "text:none"\n')
+    for arguments, environment, said in (
+        (("run", "f.toml"), {}, "f.toml: n_layers = 0 is not allowed"),
+        (("coord", "--config", "f.toml"), {}, "f.toml: n_layers = 0 is not allowed"),
+        (("coord", "--config", "f.toml", "--layers", "-1"), {}, "--layers -1 is not allowed"),
+        (("coord", "--config", "f.toml", "--n-layers", "-1"), {}, "--n-layers -1 is not allowed"),
+        (("coord", "--layers", "0"), {"MUPCHECK_LAYERS": "-1"}, "--layers 0 is not allowed"),
+        (("coord", "--config", "f.toml"), {"MUPCHECK_LAYERS": "-1"}, "MUPCHECK_LAYERS=-1 is not allowed"),
+        (("run", "f.toml"), {"MUPCHECK_N_LAYERS": "-1"}, "MUPCHECK_N_LAYERS=-1 is not allowed"),
+        (("coord", "--batch-size", "1"), {"MUPCHECK_LAYERS": "x"}, "MUPCHECK_LAYERS 'x' is not allowed"),
+        (("coord",), {"MUPCHECK_WIDTHS": "16 32"}, "MUPCHECK_WIDTHS takes a list with commas: 16,32"),
+        # of both: the file is named, and what can be typed as it is typed
+        (
+            ("coord", "--config", "heads.toml"),
+            {},
+            "heads.toml: n_heads=5 does not divide 3/4 of --base-width 64; give --head-k",
+        ),
+        (
+            ("run", "heads.toml"),
+            {},
+            "heads.toml: n_heads=5 does not divide 3/4 of base_width=64; give head_k_dim and head_v",
+        ),
+        (("run", "data.toml"), {}, "data.toml: data: text:none: none does not exist"),
+        (("coord", "--config", "data.toml", "--data", "text:nope"), {}, "--data: text:nope: nope does not exist"),
+        (("run", "data.toml"), {"MUPCHECK_DATA": "x"}, "MUPCHECK_DATA 'x' is not one of"),
+        (("coord", "-p", "sp", "--opt", "x"), {}, "--opt 'x' is not allowed"),
+    ):
+        answer = mupcheck(*arguments, "--device", "cpu", **environment)
+        assert (answer.code, answer.out) == (exits.USAGE, "")
+        assert answer.err.startswith(f"error: {said}"), answer.err

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_specs import KINDS_AND_PLACES, run_ids
 
-from mupcheck.spec.reading import load_sweep, make_sweep
+from mupcheck.spec.reading import call, load_sweep, make_sweep
 
 # --- files, options, defaults -----------------------------------------------------------------------------------------
 
@@ -85,6 +85,32 @@ def test_a_sweep_is_named_as_its_file_unless_it_says_otherwise(write):
     assert load_sweep(write(DOCUMENT), {"name": "third"}).name == "third"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff\r\n" + text.rstrip()],
+    ids=["byte order mark", "Windows", "both"],
+)
+def test_a_file_saved_on_windows_is_read(write, tmp_path, change):
+    plain = load_sweep(write(DOCUMENT))
+    (tmp_path / "does-it.toml").write_bytes(change(DOCUMENT).encode())
+    assert load_sweep(tmp_path / "does-it.toml") == plain
+
+
+def test_a_file_that_is_no_text_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "odd.toml"
+    for content, why in (
+        (DOCUMENT.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        (b"\x80", "no UTF-8 text"),
+        (b"a = " + b"[" * 5000, "not valid TOML"),
+        (b"a = " + b"1" * 5000, "not valid TOML"),
+        (b"#" * (2**20 + 1), "larger than 1,048,576 bytes"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=why) as caught:
+            load_sweep(path)
+        assert "odd.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_rules_file_is_found_beside_the_sweep_file(write, tmp_path, monkeypatch):
     write('name = "mine"\nbase = "mup"\n', "mine.toml")
     path = write(DOCUMENT.replace('"mup"', '"mine.toml"'))
@@ -115,6 +141,27 @@ def test_a_faulty_file_is_refused_in_one_line_that_names_it(write, text, said):
     assert said in str(caught.value)
     assert "does-it.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("n_layers = 0 is not allowed", "--layers 0 is not allowed"),
+        ("n_heads=5 does not divide 3/4 of base_width=64", "f.toml: n_heads=5 does not divide 3/4 of --base-width 64"),
+        ("widths is empty; give at least one", "--widths is empty; give at least one"),
+        ("seeds: -1 is not allowed", "MUPCHECK_SEEDS: -1 is not allowed"),
+        ("seeds = 0 is no number", "MUPCHECK_SEEDS=0 is no number"),
+        ("give head_k_dim, or more widths", "give --head-k-dim, or more widths"),
+        ("unknown key 'frob'", "f.toml: unknown key 'frob'"),
+        # of a rules file, which has keys of its own
+        ("parametrizations: a.toml: n_layers = 3", "f.toml: parametrizations: a.toml: n_layers = 3"),
+        ("the file base_width.toml is empty", "f.toml: the file base_width.toml is empty"),
+    ],
+)
+def test_an_error_calls_a_key_what_its_user_called_it(message, said):
+    keys = ("n_layers", "n_heads", "widths", "seeds", "parametrizations")
+    names = {"n_layers": "--layers", "base_width": "--base-width", "widths": "--widths", "head_k_dim": "--head-k-dim"}
+    assert call(message, names | {"seeds": "MUPCHECK_SEEDS"}, keys=keys, where="f.toml") == said
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

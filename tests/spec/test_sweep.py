@@ -108,6 +108,7 @@ from mupcheck.spec.sweep import SweepSpec
         ({"name": "a/b"}, "name = 'a/b'"),
         ({"name": ".hidden"}, "name = '.hidden'"),
         ({"name": "two words"}, "letters, digits"),
+        ({"name": "a" * 101}, "at most 100"),
         ({"expect": {"nope": "drifts"}}, "expect names 'nope'"),
         ({"expect": {"gdn-mup": "maybe"}}, "expect: 'maybe'"),
         ({"expect": {"gdn-mup": "pass"}}, "expect = 'pass' is no verdict of a sweep of kind 'lr'; try transfers or"),
@@ -143,9 +144,23 @@ def test_a_coordinate_check_refuses_what_it_cannot_use(given, said):
 
 
 def test_an_unknown_key_is_refused_with_all_known_ones():
-    message = refusal(learning_rates=[0.1])
-    assert message.startswith("unknown key 'learning_rates'; known: ")
+    message = refusal(frob=[0.1])
+    assert message.startswith("unknown key 'frob'; known: ")
     assert message.partition("known: ")[2].split(", ") == sorted(SweepSpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("layers", "n_layers"),
+        ("lr", "lrs"),
+        ("learning_rates", "lrs"),
+        ("batchsize", "batch_size"),
+        ("opt", "optimizer"),
+    ],
+)
+def test_an_unknown_key_is_told_which_is_meant(key, meant):
+    assert refusal(**{key: 1}).startswith(f"unknown key {key!r}, perhaps {meant}; known: ")
 
 
 def test_a_grid_too_large_to_mean_it_is_refused_at_once():
@@ -242,6 +257,8 @@ def test_a_grid_ends_before_an_end_that_is_not_on_it():
 def test_numbers_are_read_as_people_write_them():
     assert parse_lrs("1e-3,2E-3, 0.004 ,.005") == (1e-3, 2e-3, 4e-3, 5e-3)
     assert parse_lrs("2^-7,2^-1.5,10^-3") == (2**-7, 2**-1.5, 10.0**-3)
+    assert parse_lrs("2^1/2,2^(-1/2)") == (math.sqrt(2), 2**-0.5)
+    assert parse_lrs("2^-7:2^-2:2^1/2") == parse_lrs("2^-7:2^-2:1.4142135623730951")
     assert sweep(lrs=0.1).lrs == sweep(lrs=[0.1]).lrs == sweep(lrs="0.1").lrs == (0.1,)
     assert sweep(lrs=[1]).lrs == (1.0,)
     assert isinstance(sweep(lrs=[1]).lrs[0], float)
@@ -250,8 +267,13 @@ def test_numbers_are_read_as_people_write_them():
 NO_NUMBERS = """
     1:2 1:2:3:4 : :: 1::2 a:b:c 1e-4:1e-1:1 1e-4:1e-1:0.5 1e-4:1e-1:-2 1e-1:1e-4:2 0:1:2 -1:1:2 1e-4:nan:2 1e-4:inf:2
     nan:1:2 1e-4:1e-1:nan 1e-300:1e300:2 1e-4:1e-1:1.0000001 x 1e-3;1e-2 2^ ^2 2^x 2^2^2 -2^0.5 0^-1 2^9999 10^-3^2
-    nan inf 1e999 0x10
+    nan inf 1e999 0x10 2^1/x 2^1/0 2^/2 2^()
 """
+
+
+def test_a_list_with_blanks_is_told_of_commas():
+    for text in ("1e-3 2e-3", "[1e-3 2e-3]", "1e-3, 2e-3 4e-3"):
+        assert "a list has commas: 1e-3,2e-3" in refusal(lrs=text)
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS.split())
