@@ -15,7 +15,8 @@ CONTRACT = {
         log2_lr weight_decay decay_mode momentum schedule warmup_steps clip clipped_fraction n_layers n_heads head_k_dim
         head_v_dim tied vocab_size batch_size seq_len steps data data_hash dtype backend n_params status diverged_step
         reason train_loss val_loss best_val_loss tokens wall_seconds tokens_per_second peak_memory_bytes device commit
-        torch triton python started_at""",
+        torch triton python started_at eps beta1 beta2 min_lr accumulation mlp_ratio conv_size embedding_std
+        projection_std projection_factor conv_std readout_std logit_scale norm_eps mupcheck""",
     "steps": "run_id step tokens loss val_loss grad_norm lr_scale",
     "coords": "run_id step layer site kind stat value",
 }

@@ -1,6 +1,12 @@
 """Which runs belong together: the columns that make a group, and what the shapes of its widths still share."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mupcheck.results.tables import SETTINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIDENCE = 0.90  # of intervals, where none is asked for
 
@@ -18,6 +24,16 @@ def group_of(record: Any) -> Group:
 def title_of(record: Any) -> str:
     """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
     return f"{record.parametrization} ({record.optimizer}, {record.mode})"
+
+
+def other_settings(runs: "pd.DataFrame") -> Iterator[tuple[str, list[Any]]]:
+    """Yield each of SETTINGS that runs differ in, with its values; runs of files that do not say it are passed over."""
+    if "accumulation" not in runs:
+        return
+    said = runs[runs["accumulation"].notna()]  # of all whose files have these columns, whatever they are set to
+    for field in SETTINGS:
+        if len(values := said[field].drop_duplicates()) > 1:
+            yield field, values.tolist()
 
 
 def check_confidence(confidence: float) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mupcheck.results.files import one_line
-from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+from mupcheck.results.tables import ADDED, SCHEMA_VERSION, SCHEMAS
 from mupcheck.results.writing import row_sha256_of
 
 if TYPE_CHECKING:
@@ -206,20 +206,23 @@ def _as_damaged(file: Path) -> Iterator[None]:
 
 
 def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
-    """The columns of SCHEMAS[name], with its types; later versions may add others."""
+    """The columns of SCHEMAS[name], with its types: later versions may add others, earlier ones lack those of ADDED."""
     schema = SCHEMAS[name]
     if table.schema.equals(schema):
         return table
     given = dict(zip(table.schema.names, table.schema.types, strict=True))
-    missing = [field.name for field in schema if field.name not in given]
+    later = [field for field in schema if name == "runs" and field.name in ADDED and field.name not in given]
+    missing = [field.name for field in schema if field.name not in given and field not in later]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ValueError(f"{file} is not a {name} file: columns missing: {', '.join(missing[:5])}{more}; move it away")
     for field in schema:
-        if given[field.name] != field.type:
+        if given.get(field.name, field.type) != field.type:
             wrong = f"{field.name} is {given[field.name]}, not {field.type}"
             raise ValueError(f"{file} is not a {name} file: {wrong}; move it away")
-    return pa.Table.from_arrays(table.select(schema.names).columns, schema=schema)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    columns |= {field.name: pa.nulls(table.num_rows, field.type) for field in later}
+    return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
 
 
 def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
