@@ -50,6 +50,7 @@ class _Check:
     diagnostics: pd.DataFrame
     table: Table | None
     missing: int
+    planned: int
 
     def shared(self, name: str) -> str:
         """Return what all runs have in a column."""
@@ -61,7 +62,7 @@ class _Check:
 
 
 def examine(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0
+    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0, planned: int = 0
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -69,7 +70,7 @@ def examine(
         runs: rows of the `runs` table, all of one GROUP.
         coords: the `coords` table.
         table: what the runs should have followed; None leaves out what it would tell.
-        missing: runs that the sweep asked for and that are not there.
+        missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -81,14 +82,14 @@ def examine(
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
     rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    check = _Check(runs, mine, medians, table, missing)
+    check = _Check(runs, mine, medians, table, missing, planned)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
 def _missing(check: _Check) -> Iterator[Finding]:
     if lacking := check.missing + int((check.runs["status"] == "failed").sum()):
-        text = say_missing(lacking, check.shared("sweep"))
+        text = say_missing(lacking, check.shared("sweep"), planned=check.planned)
         yield Finding("missing runs", "no pass", text, "run the same command again")
 
 

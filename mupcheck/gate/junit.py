@@ -42,6 +42,11 @@ def junit_xml(report: Report, *, strict: bool = False) -> str:
     if report.missing:
         unknown = "error" if strict else "skipped"
         suites.append(("missing", {}, [_Case("runs", line, unknown, line) for line in report.missing]))
+    if report.unfit:
+        cases = [
+            _Case("baseline", line, "error", f"the baseline was not compared with: {line}") for line in report.unfit
+        ]
+        suites.append(("baseline", {}, cases))
     root = ElementTree.Element("testsuites", name="mupcheck check")
     totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     for name, properties, cases in suites:

@@ -1,5 +1,6 @@
 """Which runs belong together: the columns that make a group, and what the shapes of its widths still share."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ def group_of(record: Any) -> Group:
 def title_of(record: Any) -> str:
     """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
     return f"{record.parametrization} ({record.optimizer}, {record.mode})"
+
+
+def lr_text(lr: float) -> str:
+    """Write a learning rate as a person does: 2^-12, or 0.003 where it is no power of two."""
+    exponent = math.log2(lr) if lr > 0 else math.nan
+    return f"2^{exponent:g}" if exponent == round(exponent, 6) else f"{lr:.4g}"
 
 
 def other_settings(runs: "pd.DataFrame") -> Iterator[tuple[str, list[Any]]]:

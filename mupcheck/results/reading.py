@@ -52,6 +52,11 @@ def n_missing(results: Results, sweep: str) -> int:
     return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())) - set(there))
 
 
+def n_planned(results: Results, sweep: str) -> int:
+    """Return how many runs a sweep asked for, 0 where that is not known."""
+    return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
+
+
 def finished_runs(folder: str | Path) -> set[str]:
     """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
     whole = set()

@@ -89,9 +89,9 @@ def test_the_distance_from_what_is_required_is_signed_and_0_inside(slope, low, h
 @pytest.mark.parametrize(
     ("results", "said"),
     [
-        (lambda: plant(missing=2), "2 runs of s are missing"),
-        (lambda: plant(WRONG, expect="fail", missing=2), "2 runs of s are missing"),
-        (lambda: plant(widths=(32, 64)), "2 widths; a slope needs at least 3"),
+        (lambda: plant(missing=2), "2 of 18 runs of s are missing"),
+        (lambda: plant(WRONG, expect="fail", missing=2), "2 of 18 runs of s are missing"),
+        (lambda: plant(widths=(32, 64)), "2 widths (32, 64), where a slope needs at least 3"),
         (lambda: plant(seeds=(0,)), "one seed"),
         (lambda: with_value(nan), "value nan at width 256, seed 3"),
         (lambda: with_value(float("inf")), "value inf at width 256, seed 3"),
@@ -198,22 +198,28 @@ def test_a_group_that_the_baseline_does_not_have_cannot_be_told():
         ("parametrization", {"parametrization": "mup"}, "gdn-mup", "mup"),
     ],
 )
-def test_another_s_baseline_is_refused_by_the_field_that_differs(field, changes, then, now):
-    results = plant(**changes)
-    if field == "mode":
-        results = replace(results, runs=results.runs.assign(head_k_dim=8, head_v_dim=16))
-    with pytest.raises(ValueError, match=f"{field} is {then} there and {now} in the results") as caught:
-        check_results(results, baseline=baseline_of(plant()), where="b.txt")
-    assert "\n" not in str(caught.value)
+def test_another_s_baseline_is_told_by_the_field_that_differs(field, changes, then, now):
+    for slopes, outcome in ((RIGHT, "cannot tell"), (WRONG, "failed")):
+        results = plant(slopes, **changes)
+        if field == "mode":
+            results = replace(results, runs=results.runs.assign(head_k_dim=8, head_v_dim=16))
+        report = check_results(results, baseline=baseline_of(plant()), where="b.txt")
+        (line,) = report.unfit
+        assert f"{field} is {then} there and {now} in the results" in line and "\n" not in line
+        assert report.outcome == report.groups[0].outcome == outcome, "it hides no failure"
+        assert (report.groups[0].drift, report.groups[0].comparisons) == ("cannot tell", ())
+        assert line in report.groups[0].reason
 
 
-def test_another_way_to_measure_is_refused_unless_runs_are_missing():
+def test_another_way_to_measure_is_told_unless_runs_are_missing():
     then = baseline_of(plant())
-    with pytest.raises(ValueError, match="has widths = 32, 64, 128, 256"):
-        check_results(plant(widths=(32, 64, 128)), baseline=then)
-    checked = one(plant(widths=(32, 64, 128), missing=4), baseline=then)
-    assert (checked.outcome, checked.drift) == ("cannot tell", "cannot tell")
-    assert "4 runs of s are missing" in checked.reason
+    for slopes, outcome in ((RIGHT, "cannot tell"), (WRONG, "failed")):
+        report = check_results(plant(slopes, widths=(32, 64, 128)), baseline=then)
+        assert "has widths = 32, 64, 128, 256" in report.unfit[0]
+        assert report.outcome == outcome
+    report = check_results(plant(widths=(32, 64, 128), missing=4), baseline=then)
+    assert (report.outcome, report.groups[0].drift, report.unfit) == ("cannot tell", "cannot tell", ())
+    assert "4 of 16 runs of s are missing" in report.groups[0].reason
 
 
 def test_runs_that_diverged_are_not_compared_with_a_baseline():
