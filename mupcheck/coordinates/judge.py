@@ -116,7 +116,10 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
-        findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
+        findings += (
+            *_not_as_implied(pooled, findings),
+            *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
+        )
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
         judgements.append(replace(judgement, confidence=confidence))
@@ -167,13 +170,17 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
         )
 
 
-def _not_followed(slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding]) -> Iterator[Finding]:
+def _not_followed(
+    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool
+) -> Iterator[Finding]:
     """Find parameters whose exponents, read off their slopes, are not the table's."""
     in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
     if table is None or any(finding.effect == "cannot tell" and not finding.sites for finding in findings):
         return
-    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0] if len(slopes) else ("", "")
-    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode):
+    if slopes.empty:
+        return
+    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0]
+    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied):
         if site not in in_doubt:
             seen = f"{round(read, 2) + 0.0:+.2f}"
             text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
