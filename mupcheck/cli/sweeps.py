@@ -112,6 +112,7 @@ def run(
 
 def _sweep(kind: str | None, options: dict[str, Any]) -> None:
     """Run one sweep from options to answer, and exit with its code."""
+    from mupcheck.results.leftovers import say_leftovers
     from mupcheck.results.reading import finished_runs
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.sweep import runner
@@ -157,6 +158,8 @@ def _sweep(kind: str | None, options: dict[str, Any]) -> None:
         code = STORAGE
         if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
             raise typer.Exit(code)  # nothing to judge
+    if leftovers := say_leftovers(plan.folder):
+        say(leftovers)
     verdicts = print_answer(plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False))
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
         why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"

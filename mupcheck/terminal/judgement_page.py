@@ -20,7 +20,7 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
         every: every quantity, and not only what does not pass, or the effective updates of a pass.
     """
     out = console()
-    out.print(f"{judgement.title}, {judgement.how_measured}", soft_wrap=True)
+    out.print(f"{judgement.parametrization}, {judgement.how_measured}", soft_wrap=True)
     rows, left_out = _worth_a_look(judgement, every=every)
     table = table_of(
         "quantity", "site", "step", "slope", f"{judgement.confidence:.0%} interval", "required", "implied", "verdict"
