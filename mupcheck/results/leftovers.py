@@ -22,11 +22,13 @@ def say_leftovers(folder: str | Path) -> str:
     """Say how many runs a sweep's folder holds that its `sweep.json` does not list, and in what they differ.
 
     Returns:
-        One line, "" where there is nothing else.
+        One line, "" where there is nothing else, or no `sweep.json` to tell by.
 
     Raises:
         ValueError: as `read_sweep`.
     """
+    if not (Path(folder) / "sweep.json").exists():
+        return ""
     wanted = set(read_sweep(folder).get("run_ids", []))
     there = finished_runs(folder)
     if not wanted or not (others := there - wanted):

@@ -69,7 +69,7 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
     runs[0].unlink()
     answer = mupcheck("run", "sweep.toml", *HERE)
     assert answer.code == exits.CANNOT_TELL
-    assert "why: 1 run of sweep is missing" in answer.out and "next: run the same command again" in answer.out
+    assert "why: 1 of 6 runs of sweep is missing" in answer.out and "next: run the same command again" in answer.out
 
 
 def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):

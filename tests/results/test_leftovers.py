@@ -1,6 +1,7 @@
 """A second spec under one name: the runs of the first are told, and not judged."""
 
 import pytest
+from commands import mupcheck
 from small_results import write_example
 
 from mupcheck.results.leftovers import say_leftovers
@@ -33,3 +34,11 @@ def test_runs_that_differ_in_nothing_shown_or_cannot_be_read_are_counted_all_the
     write_sweep(folder, {"run_ids": ["aa", "cc"]})
     (folder / "runs" / "bb.parquet").write_bytes(b"noise")
     assert "also holds 1 run of an earlier spec (other settings)" in say_leftovers(folder)
+
+
+def test_a_command_says_it_on_stderr(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = ("coord", "--data", "synthetic", "--widths", "16", "--seeds", "1", "--record", "0,1", "--device", "cpu")
+    assert "also holds" not in mupcheck(*tiny, "--jobs", "1").err
+    answer = mupcheck(*tiny, "--jobs", "1", "--lr", "2^-10")
+    assert "results/coord also holds 1 run of an earlier spec (lr 2^-12), not part of this sweep" in answer.err
