@@ -71,11 +71,14 @@ class Judgement:
     def how_measured(self) -> str:
         """Say in one line what the slopes are over, and how sure their intervals are."""
         of = self.measured
-        widths, seeds, record = (", ".join(map(str, of[name])) for name in ("widths", "seeds", "record"))
+        seeds, widths, record = of["seeds"], *(", ".join(map(str, of[name])) for name in ("widths", "record"))
+        in_a_row = len(seeds) > 2 and tuple(seeds) == tuple(range(seeds[0], seeds[0] + len(seeds)))
+        listed = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
         return (
             f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
-            f"{len(of['seeds'])} seed{'s' * (len(of['seeds']) > 1)} ({seeds}), steps {record}, lr {lr_text(of['lr'])}, "
-            f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens, {self.confidence:.0%} intervals"
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
+            f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens; {self.confidence:.0%} intervals, "
+            "slopes pooled over layers and later steps"
         )
 
     @property
@@ -84,7 +87,7 @@ class Judgement:
         counts = self.counts
         judged = ", ".join(f"{counts[name]} {name}" for name in ("pass", "fail", "cannot tell"))
         n = sum(counts.values()) - counts["info"]
-        return f"{n} judged slopes, pooled over layers and later steps: {judged}; {counts['info']} more are not judged"
+        return f"{n} judged of {sum(counts.values())} pooled slopes: {judged}"
 
 
 def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
@@ -161,9 +164,7 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
         rows = rows[~_affected(rows, finding)]
     if len(rows):
         row = rows.iloc[0]
-        text = (
-            f"{len(rows)} slopes are not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
-        )
+        text = f"{len(rows)} pooled slope{'s are' if len(rows) > 1 else ' is'} not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
         text += f"{row['slope']:+.2f}, implied {row['implied_low']:+.2g} to {row['implied_high']:+.2g}"
         yield Finding(
             "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"

@@ -25,7 +25,7 @@ def no_numbers(check: Check) -> Iterator[Finding]:
         rows = rows[~np.isfinite(rows["value"].astype(float))]
         if rows.empty:
             continue
-        for site, of in rows.sort_values("step", kind="stable").groupby("site", sort=False):
+        for site, of in rows.sort_values(["step", "width", "seed"]).groupby("site", sort=False):
             first = of.iloc[0]
             text = f"{site} holds a value that is no finite number: its {first['stat']} is {first['value']:g} at width "
             text += f"{first['width']}, seed {first['seed']}, step {first['step']}"

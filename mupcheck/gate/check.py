@@ -192,7 +192,7 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
     n_groups, n_slopes, n_changed = renew_file(path, judged, keep_other_sweeps=keep_other_sweeps)
-    return f"{path} was written: {n_groups} group(s), {n_slopes} slopes; {n_changed} new, changed or gone"
+    return f"{path} was written: {n_groups} group(s), {n_slopes} judged slopes (mean_abs left out); {n_changed} new, changed or gone"
 
 
 def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
@@ -239,7 +239,7 @@ def notes(checked: Checked) -> list[str]:
         if len(texts) > N_LINES:
             lines.append(f"{name}: and {len(texts) - N_LINES} more")
     if n_new := sum(each.verdict == "new" for each in checked.comparisons):
-        lines.append(f"{n_new} slope(s) not in the baseline; --update-baseline adds them")
+        lines.append(f"{n_new} judged slope(s) not in the baseline; --update-baseline adds them")
     return lines
 
 
@@ -296,7 +296,7 @@ def _against_baseline(
             moved = checked.moved
             what = "drifted from" if drift == "drifted" else "could not be compared with"
             n = sum(_drift([each]) == drift for each in moved)
-            reason = f"{n} of {len(checked.comparisons)} slopes {what} {where}: {moved[0].text}"
+            reason = f"{n} of {len(checked.comparisons)} compared slopes {what} {where}: {moved[0].text}"
     outcome = {"drifted": FAILED, "same": OK}.get(drift, CANNOT_TELL)
     reasons = [checked.reason] if checked.outcome != OK else []
     reason = "; ".join([*reasons, reason] if reason else reasons) or checked.reason

@@ -71,7 +71,7 @@ def _counts(checked: "Checked") -> str:
     text = checked.answer.counted
     if moved:
         found = ", ".join(f"{n} {verdict}" for verdict, n in moved)
-        text += f"; baseline, {len(checked.comparisons)} slopes (those judged, but mean_abs): {found}"
+        text += f"; {len(checked.comparisons)} compared with the baseline, which leaves out mean_abs: {found}"
     return text
 
 

@@ -151,7 +151,7 @@ def test_distance_and_drift_are_told_apart():
     still_right = one(plant(RIGHT | {(*EFFECTIVE, 1): 0.05}), baseline=then, where="b.txt")
     assert (still_right.verdict, still_right.drift, still_right.outcome) == ("pass", "drifted", "failed")
     assert still_right.headline == "pass, as expected, drifted from the baseline"
-    assert "1 of 3 slopes drifted from b.txt: effective_update rms of a_proj" in still_right.reason
+    assert "1 of 3 compared slopes drifted from b.txt: effective_update rms of a_proj" in still_right.reason
     still_wrong = one(plant(WRONG), baseline=baseline_of(plant(WRONG)))
     assert (still_wrong.verdict, still_wrong.drift, still_wrong.outcome) == ("fail", "same", "failed")
     both = one(plant(WRONG), baseline=then, where="b.txt")
@@ -176,7 +176,7 @@ def test_new_slopes_are_good_to_know_and_gone_ones_cannot_be_told():
     more = RIGHT | {("activation", "rms", "logits", 0): 0.0}
     grown = one(plant(more), baseline=baseline_of(plant()))
     assert (grown.drift, grown.outcome) == ("same", "ok")
-    assert notes(grown) == ["1 slope(s) not in the baseline; --update-baseline adds them"]
+    assert notes(grown) == ["1 judged slope(s) not in the baseline; --update-baseline adds them"]
     shrunk = one(plant(), baseline=baseline_of(plant(more)), where="b.txt")
     assert (shrunk.drift, shrunk.outcome) == ("cannot tell", "cannot tell")
     assert "activation rms of logits, step 0: " in shrunk.reason and "not among what is judged now" in shrunk.reason
@@ -248,7 +248,7 @@ def test_a_slope_that_cannot_be_compared_is_no_pass():
     then.entries[key] = replace(then.entries[key], slope=nan, verdict="cannot tell")
     checked = one(plant(), baseline=[then], where="b.txt")
     assert (checked.verdict, checked.drift, checked.outcome) == ("pass", "cannot tell", "cannot tell")
-    assert "1 of 3 slopes could not be compared with b.txt: effective_update rms of a_proj" in checked.reason
+    assert "1 of 3 compared slopes could not be compared with b.txt: effective_update rms of a_proj" in checked.reason
 
 
 # --- renewing ---------------------------------------------------------------------------------------------------------
@@ -258,13 +258,15 @@ def test_a_baseline_is_written_and_renewed(tmp_path):
     path = tmp_path / "b.txt"
     both = together(plant(), plant(WRONG, parametrization="sp", expect="fail"))
     said = renew_baseline(path, check_results(both), keep_other_sweeps=False)
-    assert said == f"{path} was written: 2 group(s), 6 slopes; 6 new, changed or gone"
+    assert said == f"{path} was written: 2 group(s), 6 judged slopes (mean_abs left out); 6 new, changed or gone"
     assert check_results(both, baseline=read_baseline(path)).outcome == "ok"
     before = path.read_text().splitlines()
     assert "; 0 new, changed" in renew_baseline(path, check_results(both), keep_other_sweeps=False)
     assert path.read_text().splitlines() == before
     moved = plant(RIGHT | {(*EFFECTIVE, 1): 0.1})
-    assert "1 group(s), 3 slopes; 4 new, changed" in renew_baseline(path, check_results(moved), keep_other_sweeps=True)
+    assert "1 group(s), 3 judged slopes (mean_abs left out); 4 new, changed" in renew_baseline(
+        path, check_results(moved), keep_other_sweeps=True
+    )
     assert [each.group[1] for each in read_baseline(path)] == ["gdn-mup"], "sp of this sweep is gone"
     assert len(set(path.read_text().splitlines()) - set(before)) == 1, "one line of the diff for one slope that moved"
 

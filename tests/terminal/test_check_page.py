@@ -43,19 +43,19 @@ def right_and_known_wrong(slopes=RIGHT):
 
 
 TITLE = (
-    "coordinate check s: adamw, head-dim, widths 32, 64, 128, 256 (base 1), 4 seeds (0, 1, 2, 3), steps 0, 1, "
-    "lr 2^-12, data synthetic, batch 1 x 1 tokens, 90% intervals"
+    "coordinate check s: adamw, head-dim, widths 32, 64, 128, 256 (base 1), 4 seeds (0 to 3), steps 0, 1, "
+    "lr 2^-12, data synthetic, batch 1 x 1 tokens; 90% intervals, slopes pooled over layers and later steps"
 )
 
 
 def test_a_gate_that_passes_is_a_title_and_a_line_a_table():
     answer = check(results(right_and_known_wrong()))
     assert (answer.code, answer.err) == (exits.OK, "")
-    pooled = "3 judged slopes, pooled over layers and later steps"
+    pooled = "3 judged of 4 pooled slopes"
     assert answer.out.splitlines() == [
         TITLE,
-        f"gdn-mup (adamw, head-dim): pass, as expected  {pooled}: 3 pass, 0 fail, 0 cannot tell; 1 more are not judged",
-        f"sp (adamw, head-dim): fail, as expected  {pooled}: 2 pass, 1 fail, 0 cannot tell; 1 more are not judged",
+        f"gdn-mup (adamw, head-dim): pass, as expected  {pooled}: 3 pass, 0 fail, 0 cannot tell",
+        f"sp (adamw, head-dim): fail, as expected  {pooled}: 2 pass, 1 fail, 0 cannot tell",
         "2 checked: 2 ok",
     ]
 
@@ -92,10 +92,10 @@ def test_drift_is_a_column_of_its_own():
     assert row.split()[-5:] == ["0", "+0.10", "pass", "+0.10", "drifted"]
     assert "pass, as expected, drifted from the baseline" in answer.out
     assert (
-        "1 of 3 slopes drifted from b.txt: effective_update rms of a_proj, later steps: +0.097 now, -0.003"
+        "1 of 3 compared slopes drifted from b.txt: effective_update rms of a_proj, later steps: +0.097 now, -0.003"
         in answer.out
     )
-    assert "baseline, 3 slopes (those judged, but mean_abs): 2 same, 1 drifted" in answer.out
+    assert "3 compared with the baseline, which leaves out mean_abs: 2 same, 1 drifted" in answer.out
 
 
 def test_the_page_fits_a_pipe():

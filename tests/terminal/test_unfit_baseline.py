@@ -80,7 +80,7 @@ def test_a_baseline_of_something_else_hides_no_failure(others, monkeypatch, line
         assert answer.code == code, answer.out + answer.err
         assert answer.err.count("\n") == 1
         assert said in answer.err or "was not written" in answer.err
-        assert "judged slopes" in answer.out
+        assert "pooled slopes" in answer.out
         wrong = "<failure" if code == exits.FAILED else "<error"
         assert "--update-baseline" in line or wrong in Path("j.xml").read_text()
         assert "### mupcheck check: " in Path("m.md").read_text()
