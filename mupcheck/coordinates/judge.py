@@ -164,7 +164,8 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
         rows = rows[~_affected(rows, finding)]
     if len(rows):
         row = rows.iloc[0]
-        text = f"{len(rows)} pooled slope{'s are' if len(rows) > 1 else ' is'} not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
+        many = f"{len(rows)} pooled slopes are" if len(rows) > 1 else "1 pooled slope is"
+        text = f"{many} not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
         text += f"{row['slope']:+.2f}, implied {row['implied_low']:+.2g} to {row['implied_high']:+.2g}"
         yield Finding(
             "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"

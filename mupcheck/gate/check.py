@@ -89,8 +89,7 @@ class Report:
     Attributes:
         groups: one verdict each.
         missing: what is missing as a whole; each line makes the report `cannot tell`.
-        unfit: why the baseline, or a part of it, was not compared with: it belongs to something else, or is none. It
-            makes a report that did not fail `cannot tell`, and the command a wrong one.
+        unfit: why the baseline was not compared with; each line makes what did not fail `cannot tell`.
     """
 
     groups: tuple[Checked, ...]
@@ -116,8 +115,7 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
     Args:
         path: a results folder, or one sweep's folder in it.
         baseline: compare coordinate checks with this file. All that it holds must be there; of one sweep's folder, all
-            that it holds of that sweep. One that is none, or of something else, is said in `unfit`: what is there is
-            judged against theory all the same, so that it hides no failure.
+            that it holds of that sweep. One that is none, or of something else, is said in `unfit` and hides no failure.
         expect: the verdict that is a success, for every group that can have it (default: what each sweep's file
             expects, else pass of a coordinate check and nothing of a learning-rate sweep).
 
@@ -192,7 +190,8 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
     n_groups, n_slopes, n_changed = renew_file(path, judged, keep_other_sweeps=keep_other_sweeps)
-    return f"{path} was written: {n_groups} group(s), {n_slopes} judged slopes (mean_abs left out); {n_changed} new, changed or gone"
+    held = f"{n_groups} group(s), {n_slopes} judged slopes (mean_abs left out)"
+    return f"{path} was written: {held}; {n_changed} new, changed or gone"
 
 
 def explain(checked: Checked, *, slopes: bool = True) -> list[str]:

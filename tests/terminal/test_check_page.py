@@ -169,7 +169,10 @@ def test_a_baseline_is_written_then_met_then_renewed():
     folder = results(right_and_known_wrong())
     answer = check(folder, "--baseline", "deep/b.txt", "--update-baseline")
     assert answer.code == exits.OK
-    assert answer.err == "deep/b.txt was written: 2 group(s), 6 slopes; 6 new, changed or gone\n"
+    assert (
+        answer.err
+        == "deep/b.txt was written: 2 group(s), 6 judged slopes (mean_abs left out); 6 new, changed or gone\n"
+    )
     assert check(folder, "--baseline", "deep/b.txt").code == exits.OK
     moved = results(right_and_known_wrong(DRIFTED), out="moved")
     assert check(moved, "--baseline", "deep/b.txt").code == exits.FAILED
@@ -334,4 +337,4 @@ def test_the_bad_results_of_the_issue_cannot_be_told():
     broken.coords.loc[broken.coords["site"] == RESIDUAL[2], "value"] = float("nan")
     answer = check(results(broken))
     assert answer.code == exits.CANNOT_TELL
-    assert "value nan at width 32, seed 0: a size is finite and positive" in answer.out
+    assert "residual holds a value that is no finite number: its rms is nan at width 32, seed 0, step 0" in answer.out
