@@ -115,7 +115,7 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
     Args:
         path: a results folder, or one sweep's folder in it.
         baseline: compare coordinate checks with this file. All that it holds must be there; of one sweep's folder, all
-            that it holds of that sweep. One that is none, or of something else, is said in `unfit` and hides no failure.
+            that it holds of that sweep. One that is none, or of another, is said in `unfit` and hides no failure.
         expect: the verdict that is a success, for every group that can have it (default: what each sweep's file
             expects, else pass of a coordinate check and nothing of a learning-rate sweep).
 
