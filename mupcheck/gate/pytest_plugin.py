@@ -57,7 +57,8 @@ class CoordCheck:
 
         (checked,) = check_results(self.results, expect=expected).groups
         if checked.outcome != OK:
-            lines = [f"coordinate check of {checked.title}: {checked.headline}", *explain(checked)]
+            lines = [f"coordinate check of {checked.title}: {checked.headline}", self.judgement.how_measured]
+            lines += explain(checked)
             lines.append(f"to see it: mupcheck check {self.folder} --all, or mupcheck plot {self.folder}")
             raise AssertionError("\n  ".join(lines))
 

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from commands import mupcheck
+from planted_checks import plant, write
 from planted_figures import planted_lrs
 from planted_slopes import RESIDUAL, make_coords, make_runs
+from small_results import without
 
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.learning_rates.drift import transfer
-from mupcheck.results.tables import SETTINGS
+from mupcheck.results.tables import ADDED, SETTINGS
 
 
 @pytest.mark.parametrize("field", SETTINGS)
@@ -37,3 +40,12 @@ def test_runs_of_files_that_do_not_say_a_setting_are_compared_all_the_same():
     runs.loc[4, "projection_std"] = np.nan
     with pytest.raises(ValueError, match="differ in projection_std"):
         fit_slopes(runs, coords)
+
+
+def test_files_from_before_the_settings_are_judged_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(plant(), tmp_path / "results")
+    now = mupcheck("check", "results", "--json")
+    without(ADDED, tmp_path / "results" / "s")
+    before = mupcheck("check", "results", "--json")
+    assert before.out == now.out and before.code == now.code == 0

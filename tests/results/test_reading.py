@@ -7,13 +7,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_results import example_coords, example_run, example_steps, files_under, refusal, write_example
+from small_results import example_coords, example_run, example_steps, files_under, refusal, without, write_example
 
 from mupcheck.results import reading, writing
 from mupcheck.results.files import StoreError
 from mupcheck.results.reading import SCHEMA_VERSION, SCHEMAS, finished_runs, load_results, read_sweep
 from mupcheck.results.tables import ADDED
-from mupcheck.results.writing import row_sha256_of, write_run, write_sweep
+from mupcheck.results.writing import write_run, write_sweep
 
 # Bad input for load_results
 
@@ -227,14 +227,6 @@ def test_a_sweep_file_that_is_not_ours_is_refused(tmp_path):
 
 
 # Columns that came later
-
-
-def without(columns, folder):
-    """Rewrite the run files of a folder as a mupcheck that did not know these columns had written them."""
-    for file in (folder / "runs").iterdir():
-        row = pq.read_table(file).drop_columns(list(columns))
-        seal = row_sha256_of(row.to_pylist()[0])
-        pq.write_table(row.set_column(row.num_columns - 1, row.schema.field("row_sha256"), pa.array([seal])), file)
 
 
 def test_a_file_from_before_the_added_columns_is_read_with_null_there(tmp_path):
