@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mupcheck.results.reading import SCHEMAS
-from mupcheck.results.writing import write_run
+from mupcheck.results.writing import row_sha256_of, write_run
 
 # contract.md, "Files"
 CONTRACT = {
@@ -15,7 +17,8 @@ CONTRACT = {
         log2_lr weight_decay decay_mode momentum schedule warmup_steps clip clipped_fraction n_layers n_heads head_k_dim
         head_v_dim tied vocab_size batch_size seq_len steps data data_hash dtype backend n_params status diverged_step
         reason train_loss val_loss best_val_loss tokens wall_seconds tokens_per_second peak_memory_bytes device commit
-        torch triton python started_at""",
+        torch triton python started_at eps beta1 beta2 min_lr accumulation mlp_ratio conv_size embedding_std
+        projection_std projection_factor conv_std readout_std logit_scale norm_eps mupcheck""",
     "steps": "run_id step tokens loss val_loss grad_norm lr_scale",
     "coords": "run_id step layer site kind stat value",
 }
@@ -60,3 +63,11 @@ def refusal(call, *args, **kwargs):
         call(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def without(columns, folder):
+    """Rewrite the run files of a folder as a mupcheck that did not know these columns had written them."""
+    for file in (folder / "runs").iterdir():
+        row = pq.read_table(file).drop_columns(list(columns))
+        seal = row_sha256_of(row.to_pylist()[0])
+        pq.write_table(row.set_column(row.num_columns - 1, row.schema.field("row_sha256"), pa.array([seal])), file)

@@ -23,7 +23,6 @@ def check(
 
     Example: mupcheck check results/ --baseline sweeps/baseline.txt
     """
-    from mupcheck.gate.baseline import read_baseline
     from mupcheck.gate.check import check as check_folder
     from mupcheck.gate.check import is_one_sweep, renew_baseline
     from mupcheck.spec.reading import call
@@ -31,8 +30,6 @@ def check(
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
-    if update_baseline and baseline is not None and baseline.exists():
-        read_baseline(baseline)  # what is no baseline is not overwritten, and said before anything else
     try:
         report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
     except ValueError as error:
@@ -42,7 +39,16 @@ def check(
     else:
         check_page.print_report(report, every=every)
     check_page.write_report(report, junit=junit, markdown=markdown, baseline=baseline, strict=strict)
-    if update_baseline and baseline is not None:
-        say(renew_baseline(baseline, report, keep_other_sweeps=is_one_sweep(path)))
+    failed = report.outcome == "failed"
+    try:
+        if update_baseline and baseline is not None:
+            say(renew_baseline(baseline, report, keep_other_sweeps=is_one_sweep(path)))
+        elif report.unfit:
+            raise ValueError(report.unfit[0])
+    except ValueError as error:
+        # a wrong file is a wrong command, and hides no failure
+        if not failed:
+            raise
+        say(f"error: {error}")
     code = {"ok": OK, "failed": FAILED, "cannot tell": FAILED if strict else CANNOT_TELL}[report.outcome]
     raise typer.Exit(code)

@@ -51,6 +51,7 @@ def run(ctx: typer.Context, file: Path, **options: Any) -> None:
 
 def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> None:
     """Run one sweep from options to answer, and exit with its code."""
+    from mupcheck.results.leftovers import say_leftovers
     from mupcheck.results.reading import finished_runs
     from mupcheck.sweep import runner
     from mupcheck.sweep.estimate import estimate
@@ -86,6 +87,8 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         code = STORAGE
         if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
             raise typer.Exit(code)  # nothing to judge
+    if leftovers := say_leftovers(plan.folder):
+        say(leftovers)
     verdicts = print_answer(
         plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False), command=_command_line()
     )

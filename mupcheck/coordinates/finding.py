@@ -33,6 +33,8 @@ class Finding:
         return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
-def say_missing(n_runs: int, sweep: str) -> str:
-    """Say how many runs of a sweep are missing."""
-    return f"{n_runs} runs of {sweep} are missing" if n_runs > 1 else f"1 run of {sweep} is missing"
+def say_missing(n_runs: int, sweep: str, *, planned: int = 0) -> str:
+    """Say how many runs of a sweep are missing, of how many where it is known."""
+    of = f" of {planned}" if planned else ""
+    one = n_runs == 1
+    return f"{n_runs}{of} run{'s' * (not one or planned > 1)} of {sweep} {'is' if one else 'are'} missing"

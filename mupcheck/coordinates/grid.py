@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mupcheck.results.comparable import GROUP, SAME_BY_MODE
+from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings
 
 SITE = ["kind", "stat", "site"]
 QUANTITY = ["kind", "stat", "site", "layer", "step"]
@@ -61,8 +61,9 @@ def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
 
 def check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
     """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
-    for field in (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]]):
-        if len(found := group[field].unique()) > 1:
+    shared = (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]])
+    for field, found in (*((field, group[field].unique()) for field in shared), *other_settings(group)):
+        if len(found) > 1:
             raise ValueError(
                 f"runs of {' '.join(key)} differ in {field} ({found[0]} and {found[1]}), so a slope over their widths "
                 "means nothing; give each its own sweep name"

@@ -1,7 +1,7 @@
 """The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Any
 
@@ -11,11 +11,11 @@ import pandas as pd
 from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, need_columns
-from mupcheck.coordinates.slopes import FAMILY_LEVEL, VERDICTS, distance, farthest_first, fit_slopes, pool
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, title_of
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
 from mupcheck.results.printing import Answers, Verdict
-from mupcheck.results.reading import Results, n_missing, need_results
+from mupcheck.results.reading import Results, n_missing, n_planned, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
@@ -44,6 +44,7 @@ class Judgement(Verdict):
         findings: what validity found, those that count first.
         causes: the likely causes of a failure, ranked.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `record`, `torch` and `device`.
+        confidence: of the intervals.
     """
 
     sweep: str
@@ -60,11 +61,34 @@ class Judgement(Verdict):
     findings: tuple[Finding, ...]
     causes: tuple[Cause, ...]
     measured: dict[str, Any]
+    confidence: float = CONFIDENCE
 
     @property
     def title(self) -> str:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
+
+    @property
+    def how_measured(self) -> str:
+        """Say in one line what the slopes are over, and how sure their intervals are."""
+        of = self.measured
+        seeds, widths, record = of["seeds"], *(", ".join(map(str, of[name])) for name in ("widths", "record"))
+        in_a_row = len(seeds) > 2 and tuple(seeds) == tuple(range(seeds[0], seeds[0] + len(seeds)))
+        listed = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
+        return (
+            f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
+            f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens; {self.confidence:.0%} intervals, "
+            "slopes pooled over layers and later steps"
+        )
+
+    @property
+    def counted(self) -> str:
+        """Say how many slopes got which verdict, and of which there are so many."""
+        counts = self.counts
+        judged = ", ".join(f"{counts[name]} {name}" for name in ("pass", "fail", "cannot tell"))
+        n = sum(counts.values()) - counts["info"]
+        return f"{n} judged of {sum(counts.values())} pooled slopes: {judged}"
 
 
 def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement]:
@@ -98,10 +122,15 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         options: dict[str, Any] = {"confidence": confidence, "tables": tables}
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
-        findings = examine(runs, coords, table=table, missing=n_missing(results, key[0]))
-        findings += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings))
+        lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
+        findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
+        findings += (
+            *_not_as_implied(pooled, findings),
+            *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
+        )
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
-        judgements.append(_conclude(key, runs, coords, pooled, slopes, findings, table))
+        judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
+        judgements.append(replace(judgement, confidence=confidence))
     return Answers(judgements)
 
 
@@ -130,22 +159,25 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
         rows = rows[~_affected(rows, finding)]
     if len(rows):
         row = rows.iloc[0]
-        text = (
-            f"{len(rows)} slopes are not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
-        )
+        many = f"{len(rows)} pooled slopes are" if len(rows) > 1 else "1 pooled slope is"
+        text = f"{many} not as the table implies, such as {row['kind']} {row['stat']} of {row['site']}: "
         text += f"{row['slope']:+.2f}, implied {row['implied_low']:+.2g} to {row['implied_high']:+.2g}"
         yield Finding(
             "not as implied", "no pass", text, "the code does not follow its table, or the widths are too small"
         )
 
 
-def _not_followed(slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding]) -> Iterator[Finding]:
+def _not_followed(
+    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool
+) -> Iterator[Finding]:
     """Find parameters whose exponents, read off their slopes, are not the table's."""
     in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
     if table is None or any(finding.effect == "cannot tell" and not finding.sites for finding in findings):
         return
-    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0] if len(slopes) else ("", "")
-    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode):
+    if slopes.empty:
+        return
+    optimizer, mode = slopes[["optimizer", "mode"]].iloc[0]
+    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied):
         if site not in in_doubt:
             seen = f"{round(read, 2) + 0.0:+.2f}"
             text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
@@ -180,6 +212,11 @@ def _conclude(
         advice = [finding.advice for finding in against["fail"]]
         advice += [cause.remedy for cause in causes]
         next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"
+    elif lost := [finding for finding in findings if finding.name == "missing runs"]:
+        verdict, reason, next_step = "cannot tell", lost[0].text, lost[0].advice
+        worst = _worst(open_ones)
+    elif (few := _too_few(runs)) and counts["cannot tell"]:
+        verdict, (reason, next_step) = "cannot tell", few
     elif against["cannot tell"] and (counts["cannot tell"] or not counts["pass"]):
         verdict = "cannot tell"
         reason, next_step = against["cannot tell"][0].text, against["cannot tell"][0].advice
@@ -233,16 +270,26 @@ def open_slopes(judgement: Judgement) -> pd.DataFrame:
     return rows[rows["slope"].notna()]
 
 
+def _too_few(runs: pd.DataFrame) -> tuple[str, str] | None:
+    """Say what a check of fewer than three widths, or of one seed, lacks, and what to give; None where it has both."""
+    widths, n_seeds = sorted(set(runs["width"])), runs["seed"].nunique()
+    if len(widths) < MIN_WIDTHS:
+        more = [widths[-1] * 2**i for i in range(1, MIN_WIDTHS - len(widths) + 1)]
+        shown = f"{len(widths)} width{'s' * (len(widths) > 1)} ({', '.join(map(str, widths))})"
+        reason = f"{shown}, where a slope needs at least {MIN_WIDTHS}"
+        return reason, f"give at least {MIN_WIDTHS}, such as --widths {','.join(map(str, [*widths, *more]))}"
+    if n_seeds < 2:
+        return "one seed, so the interval is only that of the fit's residuals", "give at least 2 seeds: --seeds 8"
+    return None
+
+
 def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Say what would decide slopes whose interval lies across the tolerance: so many seeds, or larger widths."""
-    n_seeds, n_widths = runs["seed"].nunique(), runs["width"].nunique()
+    n_seeds = runs["seed"].nunique()
     if len(nothing := open_ones[open_ones["slope"].isna()]) == len(open_ones):
-        return f"see why {nothing['site'].iloc[0]} has a size of 0 or no number, as behind a readout that starts at 0"
+        row = nothing.iloc[0]
+        return f"see why {row['kind']} of {row['site']} has no size: {row['reason'].partition('; ')[2]}"
     open_ones = open_ones[open_ones["slope"].notna()]
-    if n_widths < 3:
-        return "give at least 3 widths"
-    if n_seeds < 2:
-        return "give at least 2 seeds, better 8"
     if more := more_seeds(open_ones, n_seeds):
         return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
     return f"add a larger width, such as {2 * runs['width'].max()}: more seeds will hardly do (--top-up tries)"

@@ -150,7 +150,9 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
             _as_stored(need, kind, site, table, optimizer=optimizer, mode=mode)
             for need, (kind, _, site, _, _) in zip(needs, quantities, strict=True)
         ]
-        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=int(run["n_layers"]))
+        below = bool(grid.widths.min() < run["base_width"])
+        n_layers = int(run["n_layers"])
+        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below)
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
     fit["required_low"] = [need.low if need else nan for need in needs]

@@ -6,20 +6,18 @@ sections 4 and 5.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import log2
 
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding, say_missing
 from mupcheck.coordinates.grid import QUANTITY, need_columns
+from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.results.comparable import GROUP
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import Role, Table, factors
-
-WEIGHT_UPDATES = ("weight_update", "effective_update")
-UPDATES = ("activation_update", *WEIGHT_UPDATES)
 
 EPS_RATIO = 10.0  # below it eps takes part: it makes an rms or a step more than 5% smaller
 TRAINED = 1e-4  # of change/size: below it float32 rounds much of a change away
@@ -41,27 +39,8 @@ RUNS_COLUMNS = (
 COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
 
 
-@dataclass(frozen=True)
-class _Check:
-    """The runs of one group and what they measured; `diagnostics` are medians over seeds."""
-
-    runs: pd.DataFrame
-    coords: pd.DataFrame
-    diagnostics: pd.DataFrame
-    table: Table | None
-    missing: int
-
-    def shared(self, name: str) -> str:
-        """Return what all runs have in a column."""
-        return str(self.runs[name].iloc[0])
-
-    def of(self, stat: str) -> pd.DataFrame:
-        """Return the diagnostics of one stat: width, layer, site, step, value."""
-        return self.diagnostics[self.diagnostics["stat"] == stat]
-
-
 def examine(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0
+    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0, planned: int = 0
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -69,7 +48,7 @@ def examine(
         runs: rows of the `runs` table, all of one GROUP.
         coords: the `coords` table.
         table: what the runs should have followed; None leaves out what it would tell.
-        missing: runs that the sweep asked for and that are not there.
+        missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -81,18 +60,18 @@ def examine(
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
     rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    check = _Check(runs, mine, medians, table, missing)
+    check = Check(runs, mine, medians, table, missing, planned)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
-def _missing(check: _Check) -> Iterator[Finding]:
+def _missing(check: Check) -> Iterator[Finding]:
     if lacking := check.missing + int((check.runs["status"] == "failed").sum()):
-        text = say_missing(lacking, check.shared("sweep"))
+        text = say_missing(lacking, check.shared("sweep"), planned=check.planned)
         yield Finding("missing runs", "no pass", text, "run the same command again")
 
 
-def _diverged(check: _Check) -> Iterator[Finding]:
+def _diverged(check: Check) -> Iterator[Finding]:
     lost = check.runs[check.runs["status"] == "diverged"]
     if len(lost):
         widths = ", ".join(map(str, sorted(set(lost["width"]))))
@@ -100,7 +79,7 @@ def _diverged(check: _Check) -> Iterator[Finding]:
         yield Finding("diverged", "no pass", text, "try a smaller lr")
 
 
-def _copies(check: _Check) -> Iterator[Finding]:
+def _copies(check: Check) -> Iterator[Finding]:
     """Find seeds that repeat another: the interval counts them as independent."""
     drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
     sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
@@ -111,7 +90,7 @@ def _copies(check: _Check) -> Iterator[Finding]:
         yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
 
 
-def _width(check: _Check) -> Iterator[Finding]:
+def _width(check: Check) -> Iterator[Finding]:
     """Find a width that did not reach the model, or not all of it."""
     advice = f"let the width reach every weight ({check.shared('mode')} mode)"
     counts = check.runs.groupby("width")["n_params"].agg(["min", "max"])
@@ -133,7 +112,7 @@ def _width(check: _Check) -> Iterator[Finding]:
                 break
 
 
-def _scalars(check: _Check) -> Iterator[Finding]:
+def _scalars(check: Check) -> Iterator[Finding]:
     """Find gate scalars that start at another size at another width: they are drawn from common random numbers."""
     start = check.coords[(check.coords["kind"] == "weight") & (check.coords["step"] == 0)]
     for site, of in PARAMETERS.items():
@@ -156,7 +135,7 @@ def _scalars(check: _Check) -> Iterator[Finding]:
             yield Finding("gate scalars", "fail", text, "set the init exponent of gate_scalar to 0")
 
 
-def _clipping(check: _Check) -> Iterator[Finding]:
+def _clipping(check: Check) -> Iterator[Finding]:
     """Find clipping: it renormalises SGD's step, and then every table looks alike (theory.md, section 6)."""
     clipped = check.runs.groupby("width")["clipped_fraction"].mean()
     if clipped.max() > CLIPPED:
@@ -166,7 +145,7 @@ def _clipping(check: _Check) -> Iterator[Finding]:
         yield Finding("clipping", effect, text, "set clip = 0", kinds=UPDATES)
 
 
-def _realised(check: _Check) -> Iterator[Finding]:
+def _realised(check: Check) -> Iterator[Finding]:
     """Find a weight whose lr, decay or eps was not what the table says, at any recorded step.
 
     All weights and widths share one base value at a step: the run's lr times its schedule, its weight decay, its eps.
@@ -199,7 +178,7 @@ def _realised(check: _Check) -> Iterator[Finding]:
             yield Finding("realised", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),))
 
 
-def _declared(check: _Check, field: str, site: str, width: int) -> float:
+def _declared(check: Check, field: str, site: str, width: int) -> float:
     """Return what the table multiplies a weight's lr, weight_decay or eps by at a width."""
     assert check.table is not None
     optimizer, mode, decay_mode = (check.shared(name) for name in ("optimizer", "mode", "decay_mode"))
@@ -209,7 +188,7 @@ def _declared(check: _Check, field: str, site: str, width: int) -> float:
     return float(getattr(found, field))
 
 
-def _decay(check: _Check) -> Iterator[Finding]:
+def _decay(check: Check) -> Iterator[Finding]:
     """Find weight decay that changes with width because lr does (theory.md, section 2)."""
     key = ["site", "layer", "step", "width"]
     lr, decay = (check.of(stat).set_index(key)["value"] for stat in ("realised_lr", "realised_wd"))
@@ -234,7 +213,7 @@ def _decay(check: _Check) -> Iterator[Finding]:
         yield Finding("decay", "fail", text, advice)
 
 
-def _trained(check: _Check) -> Iterator[Finding]:
+def _trained(check: Check) -> Iterator[Finding]:
     """Find that nothing trained, or that so much did that every rule looks alike."""
     relative = check.of("relative_update")
     # the change of a weight that starts at zero is all there is of it, to the last bit
@@ -243,7 +222,7 @@ def _trained(check: _Check) -> Iterator[Finding]:
         return
     last = relative[relative["step"] == relative["step"].max()]
     by_width = last.groupby("width")["value"].max()
-    if by_width.min() < TRAINED:
+    if by_width.min() < TRAINED and not any(zero_readout(check)):
         text = f"nothing trained: at width {by_width.idxmin()} no weight changed by more than {by_width.min():.1g}"
         text += " of its size"
         yield Finding("nothing trained", "cannot tell", text, "use more steps, a larger lr, no warm-up", kinds=UPDATES)
@@ -270,7 +249,7 @@ def _trained(check: _Check) -> Iterator[Finding]:
         yield Finding("saturated", "cannot tell", text, "use a smaller lr or fewer steps", kinds=kinds, later=True)
 
 
-def _eps(check: _Check) -> Iterator[Finding]:
+def _eps(check: Check) -> Iterator[Finding]:
     """Find an eps that sets a size: of o_norm, where o is too small, or of Adam's step."""
     ratios = check.of("o_norm_eps_ratio")
     if not ratios.empty and ratios["value"].min() < EPS_RATIO:
@@ -292,7 +271,7 @@ def _eps(check: _Check) -> Iterator[Finding]:
         yield Finding("adam eps", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),))
 
 
-def _gates(check: _Check) -> Iterator[Finding]:
+def _gates(check: Check) -> Iterator[Finding]:
     """Find gates that are shut or wide open, and so pass no gradient."""
     for stat, sites in BEHIND_GATES.items():
         shares = check.of(stat)
@@ -304,7 +283,7 @@ def _gates(check: _Check) -> Iterator[Finding]:
             yield Finding("gates saturated", "cannot tell", text, advice, kinds=kinds, sites=sites)
 
 
-def _protocol(check: _Check) -> Iterator[Finding]:
+def _protocol(check: Check) -> Iterator[Finding]:
     """Warn of settings that bias slopes (theory.md, section 4)."""
     run = check.runs.iloc[0]
     if (tokens := run["batch_size"] * run["seq_len"]) > run["base_width"]:
@@ -316,6 +295,7 @@ def _protocol(check: _Check) -> Iterator[Finding]:
         yield Finding("dtype", "warning", "bfloat16 rounds small changes of activations away", "use --dtype float32")
 
 
-PARTS: tuple[Callable[[_Check], Iterator[Finding]], ...] = (
-    _missing, _diverged, _copies, _width, _scalars, _clipping, _realised, _decay, _trained, _eps, _gates, _protocol,
+PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
+    _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, _clipping, _realised,
+    _decay, _trained, _eps, _gates, _protocol,
 )  # fmt: skip

@@ -205,7 +205,8 @@ def read_baseline(path: str | Path) -> list[Stored]:
     title, _, version = lines[0].rpartition(" ")
     if title != TITLE or not version.isdecimal():
         shown = f"its first line is {lines[0][:60]!r}" if text else "it is empty"
-        raise ValueError(f"{path} is not a baseline of mupcheck: {shown}, expected '{TITLE} {FORMAT}'; {RENEW}")
+        advice = "give another file, or write one with --update-baseline" if text else RENEW
+        raise ValueError(f"{path} is not a baseline of mupcheck: {shown}, expected '{TITLE} {FORMAT}'; {advice}")
     if int(version) != FORMAT:
         raise ValueError(f"{path} is a baseline of format {version}, this mupcheck reads {FORMAT}; {RENEW}")
     groups: list[Stored] = []

@@ -13,10 +13,10 @@ from typing import Any
 from mupcheck.coordinates.finding import LOST, say_missing
 from mupcheck.coordinates.judge import Judgement, judge
 from mupcheck.gate.baseline import Stored, read_baseline
-from mupcheck.gate.compare import Comparison, check_comparable, compare, renew_file
+from mupcheck.gate.compare import Comparison, compare, not_comparable, renew_file, strangers
 from mupcheck.learning_rates.drift import Transfer, transfer
-from mupcheck.results.comparable import GROUP, Group, group_of, title_of
-from mupcheck.results.reading import Results, finished_runs, load_results, n_missing, read_sweep
+from mupcheck.results.comparable import Group, group_of, title_of
+from mupcheck.results.reading import Results, finished_runs, load_results, n_missing, n_planned, read_sweep
 from mupcheck.spec.sweep import VERDICTS, expected_verdict
 
 OK, FAILED, CANNOT_TELL = "ok", "failed", "cannot tell"
@@ -84,15 +84,22 @@ class Checked:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate says of a folder: its groups, and what is missing as a whole (each line makes it `cannot tell`)."""
+    """What the gate says of a folder.
+
+    Attributes:
+        groups: one verdict each.
+        missing: what is missing as a whole; each line makes the report `cannot tell`.
+        unfit: why the baseline was not compared with; each line makes what did not fail `cannot tell`.
+    """
 
     groups: tuple[Checked, ...]
     missing: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
-        """Return failed if any group failed, else cannot tell if anything cannot be told or is missing, else ok."""
-        incomplete = bool(self.missing) or not self.groups
+        """Return failed if any group failed, else cannot tell if anything is unknown, missing or unfit, else ok."""
+        incomplete = bool(self.missing) or bool(self.unfit) or not self.groups
         outcomes = {checked.outcome for checked in self.groups} | ({CANNOT_TELL} if incomplete else set())
         return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
 
@@ -108,21 +115,26 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
     Args:
         path: a results folder, or one sweep's folder in it.
         baseline: compare coordinate checks with this file. All that it holds must be there; of one sweep's folder, all
-            that it holds of that sweep.
+            that it holds of that sweep. One that is none, or of another, is said in `unfit` and hides no failure.
         expect: the verdict that is a success, for every group that can have it (default: what each sweep's file
             expects, else pass of a coordinate check and nothing of a learning-rate sweep).
 
     Raises:
-        ValueError: if nothing can be judged: no or damaged results, runs that must not be compared, a baseline that is
-            none or was measured in another way; one line that names what differs.
+        ValueError: if nothing can be judged: no or damaged results, or runs that must not be compared; one line that
+            names what differs.
     """
     path = Path(path)
-    stored = read_baseline(baseline) if baseline is not None else None
+    stored, unfit = None, []
+    if baseline is not None:
+        try:
+            stored = read_baseline(baseline)
+        except ValueError as error:
+            unfit.append(str(error))
     results = load_results(path)
     report = check_results(results, baseline=stored, expect=expect, where=str(baseline))
     missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path)]
     missing += _not_there(stored or [], report, path, baseline)
-    return Report(report.groups, tuple(missing))
+    return Report(report.groups, tuple(missing), (*unfit, *report.unfit))
 
 
 def check_results(
@@ -140,8 +152,11 @@ def check_results(
     if expect is not None and expect not in known:
         raise ValueError(f"expect = {expect!r} is no verdict of what is there; try {' or '.join(known)}")
     stored = {each.group: each for each in baseline or ()}
+    unfit: list[str] = []
+    strange = ""
     if stored and not any(group_of(answer) in stored for answer in answers):
-        raise ValueError(_strangers(list(stored), [group_of(a) for a in answers if isinstance(a, Judgement)], where))
+        strange = strangers(list(stored), [group_of(a) for a in answers if isinstance(a, Judgement)], where)
+        unfit.append(strange)
     groups = []
     for answer in answers:
         checked = _against_theory(answer, _expected(answer, results.sweeps, expect))
@@ -149,9 +164,13 @@ def check_results(
         if trouble and checked.outcome == OK:
             checked = replace(checked, outcome=CANNOT_TELL, reason=trouble)
         if baseline is not None and isinstance(answer, Judgement):
-            checked = _against_baseline(checked, answer, stored.get(checked.group), where, comparable=not trouble)
+            mine = stored.get(checked.group)
+            other = strange or ("" if mine is None or trouble else not_comparable(answer, mine, where=where))
+            if other not in ("", *unfit):
+                unfit.append(other)
+            checked = _against_baseline(checked, answer, mine, where, unfit=other, comparable=not trouble)
         groups.append(checked)
-    return Report(tuple(groups))
+    return Report(tuple(groups), unfit=tuple(unfit))
 
 
 def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool) -> str:
@@ -175,7 +194,8 @@ def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool)
     if wrong or report.missing:
         return f"{path} was not written, as a baseline records what is right; {[*wrong, *report.missing][0]}"
     n_groups, n_slopes, n_changed = renew_file(path, judged, keep_other_sweeps=keep_other_sweeps)
-    return f"{path} was written: {n_groups} group(s), {n_slopes} slopes; {n_changed} new, changed or gone"
+    held = f"{n_groups} group(s), {n_slopes} judged slopes (mean_abs left out)"
+    return f"{path} was written: {held}; {n_changed} new, changed or gone"
 
 
 def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
@@ -222,7 +242,7 @@ def notes(checked: Checked) -> list[str]:
         if len(texts) > N_LINES:
             lines.append(f"{name}: and {len(texts) - N_LINES} more")
     if n_new := sum(each.verdict == "new" for each in checked.comparisons):
-        lines.append(f"{n_new} slope(s) not in the baseline; --update-baseline adds them")
+        lines.append(f"{n_new} judged slope(s) not in the baseline; --update-baseline adds them")
     return lines
 
 
@@ -264,21 +284,22 @@ def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Check
 
 
 def _against_baseline(
-    checked: Checked, judgement: Judgement, stored: Stored | None, where: str, *, comparable: bool
+    checked: Checked, judgement: Judgement, stored: Stored | None, where: str, *, unfit: str, comparable: bool
 ) -> Checked:
-    """Return the outcome with what moved since the baseline."""
+    """Return the outcome with what moved since the baseline; `unfit` says why it belongs to something else."""
     drift, reason = CANNOT_TELL, ""
-    if stored is None:
+    if unfit:
+        reason = f"not compared: {unfit}"
+    elif stored is None:
         reason = f"{checked.title} of {checked.sweep} is not in {where}; add it with --update-baseline"
     elif comparable:
-        check_comparable(judgement, stored, where=where)
         checked = replace(checked, comparisons=tuple(compare(judgement, stored)))
         drift = _drift(checked.comparisons)
         if drift != "same":
             moved = checked.moved
             what = "drifted from" if drift == "drifted" else "could not be compared with"
             n = sum(_drift([each]) == drift for each in moved)
-            reason = f"{n} of {len(checked.comparisons)} slopes {what} {where}: {moved[0].text}"
+            reason = f"{n} of {len(checked.comparisons)} compared slopes {what} {where}: {moved[0].text}"
     outcome = {"drifted": FAILED, "same": OK}.get(drift, CANNOT_TELL)
     reasons = [checked.reason] if checked.outcome != OK else []
     reason = "; ".join([*reasons, reason] if reason else reasons) or checked.reason
@@ -301,7 +322,8 @@ def _counts(comparison: Comparison) -> bool:
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     """Say what of the sweep was not there to be judged, "" where all was."""
     if lacking := n_missing(results, answer.sweep):
-        return f"{say_missing(lacking, answer.sweep)}; run the same command again"
+        text = say_missing(lacking, answer.sweep, planned=n_planned(results, answer.sweep))
+        return f"{text}; run the same command again"
     if isinstance(answer, Judgement) and answer.verdict != "fail":
         return next((str(finding) for finding in answer.findings if finding.name in LOST), "")
     return ""
@@ -320,6 +342,8 @@ def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: s
     of_one_sweep = is_one_sweep(path)
     there = {checked.group for checked in report.groups}
     sweeps = {group[0] for group in there}
+    if there.isdisjoint(each.group for each in stored):
+        return []  # it belongs to something else, of which nothing need be here
     lines = []
     for each in stored:
         if each.group in there or (of_one_sweep and each.sweep not in sweeps):
@@ -327,18 +351,3 @@ def _not_there(stored: Sequence[Stored], report: Report, path: Path, baseline: s
         what = f"{each.parametrization} of {each.sweep}" if each.sweep in sweeps else f"the sweep {each.sweep}"
         lines.append(f"{what} is in {baseline} and not in {path}; run it, or renew the baseline")
     return list(dict.fromkeys(lines))
-
-
-def _strangers(stored: Sequence[Group], groups: Sequence[Group], where: str) -> str:
-    """Say in which field the nearest group of a baseline differs, where none is the same."""
-    if not groups:
-        return f"{where} is a baseline of coordinate checks, and there is none among the results"
-    theirs, ours = max(
-        ((one, other) for one in stored for other in groups),
-        key=lambda pair: sum(a == b for a, b in zip(*pair, strict=True)),
-    )
-    field, then, now = next((n, a, b) for n, a, b in zip(GROUP, theirs, ours, strict=True) if a != b)
-    return (
-        f"{where} has no group of the results: {field} is {then} there and {now} in the results; "
-        "give the baseline that belongs to them, or write one with --update-baseline"
-    )

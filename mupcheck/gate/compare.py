@@ -18,7 +18,7 @@ from mupcheck.gate.baseline import (
     store,
     write_baseline,
 )
-from mupcheck.results.comparable import CONFIDENCE, Group
+from mupcheck.results.comparable import CONFIDENCE, GROUP, Group
 
 # The same seeds give the same draws on every machine, so what differs is rounding. Six tables under AdamW (head-dim)
 # and SGD (heads), with other instruction sets (none, AVX2, AVX-512), the reference backend and float64: no judged slope
@@ -79,12 +79,8 @@ class Comparison:
         return f"{self.name}: {_shown(self.slope)} now, {_shown(self.baseline)} in the baseline{verdicts}"
 
 
-def check_comparable(judgement: Judgement, stored: Stored, *, where: str) -> None:
-    """Refuse a baseline that was measured in another way; other seeds are allowed.
-
-    Raises:
-        ValueError: one line that names the first setting that differs.
-    """
+def not_comparable(judgement: Judgement, stored: Stored, *, where: str) -> str:
+    """Name a setting that a baseline was measured with and that is another, "" where none is; seeds may differ."""
     now = store(judgement)
     ours = {**now.settings, "rules_hash": now.rules_hash}
     theirs = {**stored.settings, "rules_hash": stored.rules_hash}
@@ -95,10 +91,26 @@ def check_comparable(judgement: Judgement, stored: Stored, *, where: str) -> Non
                 advice = "its table of rules is another; if that is meant, renew the baseline with --update-baseline"
             elif field == "data_hash" and ours["data"] == "stdlib":
                 advice = "stdlib is that of one Python; measure with --data synthetic, the same everywhere, and renew"
-            raise ValueError(
+            return (
                 f"{where} has {field} = {theirs.get(field, 'nothing')} for {stored.parametrization} of {stored.sweep}, "
                 f"the results have {ours.get(field, 'nothing')}: {advice}"
             )
+    return ""
+
+
+def strangers(stored: Sequence[Group], groups: Sequence[Group], where: str) -> str:
+    """Say in which field the nearest group of a baseline differs, where none is the same."""
+    if not groups:
+        return f"{where} is a baseline of coordinate checks, and there is none among the results"
+    theirs, ours = max(
+        ((one, other) for one in stored for other in groups),
+        key=lambda pair: sum(a == b for a, b in zip(*pair, strict=True)),
+    )
+    field, then, now = next((n, a, b) for n, a, b in zip(GROUP, theirs, ours, strict=True) if a != b)
+    return (
+        f"{where} has no group of the results: {field} is {then} there and {now} in the results; "
+        "give the baseline that belongs to them, or write one with --update-baseline"
+    )
 
 
 def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.gate.baseline import quantity, quantity_text, store
 from mupcheck.gate.check import CANNOT_TELL, FAILED, Checked, Report, explain
+from mupcheck.gate.title import how_measured
 
 # what XML 1.0 has no form for, not even as a reference
 NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -42,6 +43,11 @@ def junit_xml(report: Report, *, strict: bool = False) -> str:
     if report.missing:
         unknown = "error" if strict else "skipped"
         suites.append(("missing", {}, [_Case("runs", line, unknown, line) for line in report.missing]))
+    if report.unfit:
+        cases = [
+            _Case("baseline", line, "error", f"the baseline was not compared with: {line}") for line in report.unfit
+        ]
+        suites.append(("baseline", {}, cases))
     root = ElementTree.Element("testsuites", name="mupcheck check")
     totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     for name, properties, cases in suites:
@@ -90,6 +96,7 @@ def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
 
 def _properties(checked: Checked) -> dict[str, str]:
     properties = {"verdict": checked.verdict, "expected": checked.expected or "any", "outcome": checked.outcome}
+    properties["measured"] = how_measured(checked.answer)
     if isinstance(checked.answer, Judgement):
         stored = store(checked.answer)
         properties |= stored.settings | {"rules_hash": stored.rules_hash, "measured with": stored.provenance}

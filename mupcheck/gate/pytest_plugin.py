@@ -58,7 +58,8 @@ class CoordCheck:
 
         (checked,) = check_results(self.results, expect=expected).groups
         if checked.outcome != OK:
-            lines = [f"coordinate check of {checked.title}: {checked.headline}", *explain(checked)]
+            lines = [f"coordinate check of {checked.title}: {checked.headline}", self.judgement.how_measured]
+            lines += explain(checked)
             lines.append(f"to see it: mupcheck check {self.folder} --all, or mupcheck plot {self.folder}")
             topic = "cannot-tell" if checked.verdict == "cannot tell" else "slopes"
             lines.append(f"what it means: mupcheck explain {topic}")

@@ -7,6 +7,7 @@ from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import farthest_first
 from mupcheck.gate.baseline import required_text
 from mupcheck.gate.check import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
+from mupcheck.gate.title import how_measured
 
 MARKS = {OK: "✅", FAILED: "❌", CANNOT_TELL: "⚠️"}
 N_ROWS = 20  # of slopes a group; a summary has at most a mebibyte
@@ -29,8 +30,11 @@ def markdown(report: Report) -> str:
         if with_baseline:
             row.append(_cell(_baseline_cell(checked)))
         rows.append([*row, "" if checked.outcome == OK else _cell(checked.reason)])
-    lines = [f"### mupcheck check: {MARKS[report.outcome]} {report.outcome}", "", *_table(head, rows), ""]
+    titles = dict.fromkeys(how_measured(checked.answer) for checked in report.groups)
+    lines = [f"### mupcheck check: {MARKS[report.outcome]} {report.outcome}", ""]
+    lines += [*(f"- {_cell(title)}" for title in titles), "", *_table(head, rows), ""]
     lines += [f"- {MARKS[CANNOT_TELL]} {_cell(line)}" for line in report.missing]
+    lines += [f"- {MARKS[FAILED]} the baseline was not compared with: {_cell(line)}" for line in report.unfit]
     for checked in report.worst_first:
         if checked.outcome != OK:
             lines += _details(checked)
@@ -62,8 +66,12 @@ def _details(checked: Checked) -> list[str]:
             ]
             for row in wrong.head(N_ROWS).to_dict("records")
         ]
-        head = ["quantity", "site", "step", "slope", "90% interval", "required", "off by", "verdict"]
-        lines += _folded(f"slopes that do not pass: {len(wrong)}", head, rows)
+        interval = f"{checked.answer.confidence:.0%} interval"
+        head = ["quantity", "site", "step", "slope", interval, "required", "off by", "verdict"]
+        lines.append(f"- {_cell(checked.answer.counted)}")
+        lines += _folded(
+            f"judged slopes that do not pass: {len(wrong)} of {(pooled['verdict'] != 'info').sum()}", head, rows
+        )
     if checked.moved:
         rows = [
             [
@@ -76,7 +84,8 @@ def _details(checked: Checked) -> list[str]:
             for each in checked.moved[:N_ROWS]
         ]
         head = ["kind", "stat", "site", "step", "slope", "baseline", "drift", "", "verdict then", "now"]
-        lines += _folded(f"slopes that moved since the baseline: {len(checked.moved)}", head, rows)
+        moved = f"{len(checked.moved)} of {len(checked.comparisons)} compared"
+        lines += _folded(f"slopes that moved since the baseline: {moved}", head, rows)
     return lines
 
 
@@ -137,6 +146,8 @@ def _annotate(report: Report, baseline: str | None, strict: bool) -> Iterator[tu
             yield kind, _command(kind, f"{checked.title}: {checked.headline}", "\n".join(explain(checked)), **at)
     for line in report.missing:
         yield unknown, _command(unknown, "mupcheck check", line)
+    for line in report.unfit:
+        yield "error", _command("error", "mupcheck check", f"the baseline was not compared with: {line}")
 
 
 def _command(kind: str, title: str, message: str, **at: str) -> str:

@@ -25,7 +25,7 @@ from mupcheck.learning_rates.lr_curve import (
     mean_curve,
     resample_curves,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, other_settings
 from mupcheck.results.printing import Best
 from mupcheck.results.reading import Results, need_results
 
@@ -154,8 +154,8 @@ def distinct(column: pd.Series) -> list[object]:
 def _check_comparable(runs: pd.DataFrame) -> None:
     """Raise ValueError naming the first field that runs of one sweep, optimizer and mode should share and do not."""
     sweep = runs["sweep"].iloc[0]
-    for field in (*SAME, *SAME_BY_MODE[runs["mode"].iloc[0]]):
-        values = distinct(runs[field])
+    shared = (*SAME, *SAME_BY_MODE[runs["mode"].iloc[0]])
+    for field, values in (*((field, distinct(runs[field])) for field in shared), *other_settings(runs)):
         if len(values) > 1:
             raise ValueError(f"runs of sweep {sweep!r} differ in {field}: {values}; make them sweeps of their own")
     for name, group in runs.groupby("parametrization"):

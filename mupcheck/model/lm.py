@@ -46,8 +46,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.spec = spec
         r = n_replicas
-        embedding_std = spec.embedding_std or (0.5 if spec.tied else 1.0)
-        self.embedding = Embedding(r, spec.vocab_size, spec.width, std=embedding_std)
+        self.embedding = Embedding(r, spec.vocab_size, spec.width, std=spec.std_of_embedding)
         self.blocks = nn.ModuleList(Block(r, spec, backend) for _ in range(spec.n_layers))
         self.final_norm_gain = Weight(r, spec.width, role=Role.NORM_GAIN, value=1.0)
         self.logits_multiplier = Multiplier("logits", spec.logit_scale)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mupcheck.results.tables import SETTINGS
 from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json
 
 if TYPE_CHECKING:
@@ -36,6 +38,22 @@ def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
     if found is not None and rules_hash(found, optimizer=run["optimizer"], mode=run["mode"]) == run["rules_hash"]:
         return found
     return None
+
+
+def lr_text(lr: float) -> str:
+    """Write a learning rate as a person does: 2^-12, or 0.003 where it is no power of two."""
+    exponent = math.log2(lr) if lr > 0 else math.nan
+    return f"2^{exponent:g}" if exponent == round(exponent, 6) else f"{lr:.4g}"
+
+
+def other_settings(runs: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each of SETTINGS that runs differ in, with its values; runs of files that do not say it are passed over."""
+    if "accumulation" not in runs:
+        return
+    said = runs[runs["accumulation"].notna()]  # of all whose files have these columns, whatever they are set to
+    for field in SETTINGS:
+        if len(values := said[field].drop_duplicates()) > 1:
+            yield field, values.tolist()
 
 
 def check_confidence(confidence: float) -> None:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mupcheck.results.files import one_line
 from mupcheck.results.overview import overview_rows, overview_text
 from mupcheck.results.printing import counted, lines_of, said
-from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+from mupcheck.results.tables import ADDED, SCHEMA_VERSION, SCHEMAS
 from mupcheck.results.writing import row_sha256_of
 
 if TYPE_CHECKING:
@@ -108,11 +108,16 @@ def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
     Args:
         command: the one that trains what is missing, where it is known.
     """
-    lacking, planned = n_missing(results, sweep), len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
+    lacking, planned = n_missing(results, sweep), n_planned(results, sweep)
     if not lacking:
         return ""
     are = "is" if lacking == 1 else "are"
     return f"{lacking} of {planned} runs of {sweep} {are} missing{TO_COMPLETE}{command or SAME_COMMAND}"
+
+
+def n_planned(results: Results, sweep: str) -> int:
+    """Return how many runs a sweep asked for, 0 where that is not known."""
+    return len(set(results.sweeps.get(sweep, {}).get("run_ids", ())))
 
 
 def finished_runs(folder: str | Path) -> set[str]:
@@ -272,20 +277,23 @@ def _as_damaged(file: Path) -> Iterator[None]:
 
 
 def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
-    """The columns of SCHEMAS[name], with its types; later versions may add others."""
+    """The columns of SCHEMAS[name], with its types: later versions may add others, earlier ones lack those of ADDED."""
     schema = SCHEMAS[name]
     if table.schema.equals(schema):
         return table
     given = dict(zip(table.schema.names, table.schema.types, strict=True))
-    missing = [field.name for field in schema if field.name not in given]
+    later = [field for field in schema if name == "runs" and field.name in ADDED and field.name not in given]
+    missing = [field.name for field in schema if field.name not in given and field not in later]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ValueError(f"{file} is not a {name} file: columns missing: {', '.join(missing[:5])}{more}; move it away")
     for field in schema:
-        if given[field.name] != field.type:
+        if given.get(field.name, field.type) != field.type:
             wrong = f"{field.name} is {given[field.name]}, not {field.type}"
             raise ValueError(f"{file} is not a {name} file: {wrong}; move it away")
-    return pa.Table.from_arrays(table.select(schema.names).columns, schema=schema)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    columns |= {field.name: pa.nulls(table.num_rows, field.type) for field in later}
+    return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
 
 
 def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:

@@ -3,6 +3,12 @@
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+# Columns of runs that files of version 1 had not from the first: a file without them is read, and they are null there.
+SETTINGS = (
+    *("eps", "beta1", "beta2", "min_lr", "accumulation", "mlp_ratio", "conv_size", "embedding_std", "projection_std"),
+    *("projection_factor", "conv_std", "readout_std", "logit_scale", "norm_eps"),
+)
+ADDED = (*SETTINGS, "mupcheck")
 
 _STR, _I32, _I64, _F64 = pa.string(), pa.int32(), pa.int64(), pa.float64()
 
@@ -65,6 +71,21 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("triton", _STR, "", "version of triton; null if not installed", null=True),
             _field("python", _STR, "", "version of Python"),
             _field("started_at", pa.timestamp("us", tz="UTC"), "UTC", "start of the run"),
+            _field("eps", _F64, "1", "AdamW's eps at the base width; null under SGD", null=True),
+            _field("beta1", _F64, "1", "AdamW's decay of the mean; null under SGD", null=True),
+            _field("beta2", _F64, "1", "AdamW's decay of the mean square; null under SGD", null=True),
+            _field("min_lr", _F64, "1", "lr at the end of the schedule; null where it is constant", null=True),
+            _field("accumulation", _I32, "1", "parts of a batch that went through the model in turn", null=True),
+            _field("mlp_ratio", _I32, "1", "MLP hidden size / width", null=True),
+            _field("conv_size", _I32, "1", "taps of the short convolutions", null=True),
+            _field("embedding_std", _F64, "1", "std of the embedding at the base width", null=True),
+            _field("projection_std", _F64, "1", "std of projections; null: by projection_factor", null=True),
+            _field("projection_factor", _F64, "1", "std of projections x sqrt(fan_in) at the base width", null=True),
+            _field("conv_std", _F64, "1", "std of the short convolutions' taps", null=True),
+            _field("readout_std", _F64, "1", "std of the readout at the base width; null where tied", null=True),
+            _field("logit_scale", _F64, "1", "constant factor on the logits", null=True),
+            _field("norm_eps", _F64, "1", "eps of every RMSNorm", null=True),
+            _field("mupcheck", _STR, "", "version of mupcheck; null where it is not installed", null=True),
             _field("steps_sha256", _STR, "", "sha256 of the run's steps file"),
             _field("coords_sha256", _STR, "", "sha256 of the run's coords file; null if it has none", null=True),
             _field("row_sha256", _STR, "", "sha256 of the other values of this row, as JSON"),

@@ -70,6 +70,11 @@ class ModelSpec(Shape):
         """Return width / base_width."""
         return self.width / self.base_width
 
+    @property
+    def std_of_embedding(self) -> float:
+        """Return the std of the embedding at the base width."""
+        return self.embedding_std or (0.5 if self.tied else 1.0)
+
     @cached_property
     def base_heads(self) -> tuple[int, int, int]:
         """Return (H, K, V) at the base width."""

@@ -85,11 +85,16 @@ def tables_of(
     copied = (
         *("run_id", "kind", "parametrization", "rules_hash", "optimizer", "mode", "width", "base_width", "seed", "lr"),
         *("weight_decay", "decay_mode", "schedule", "warmup_steps", "n_layers", "tied", "vocab_size", "batch_size"),
-        *("seq_len", "steps", "data", "data_hash", "dtype", "backend"),
+        *("seq_len", "steps", "data", "data_hash", "dtype", "backend", "accumulation", "mlp_ratio", "conv_size"),
+        *("projection_std", "projection_factor", "conv_std", "logit_scale", "norm_eps"),
     )
     record = {name: getattr(run, name) for name in copied} | {
         "log2_lr": math.log2(run.lr),
         "momentum": run.momentum if run.optimizer == "sgd" else None,
+        **{name: getattr(run, name) if run.optimizer == "adamw" else None for name in ("eps", "beta1", "beta2")},
+        "min_lr": None if run.schedule == "constant" else run.min_lr,
+        "embedding_std": run.std_of_embedding,
+        "readout_std": None if run.tied else run.readout_std,
         "clip": run.clip or None,
         "clipped_fraction": sum(row.clipped[replica] for row in kept) / updates,
         "n_heads": heads,

@@ -14,6 +14,7 @@ def provenance() -> dict[str, Any]:
     """Return the commit and versions that a run's row carries."""
     return {
         "commit": _commit(),
+        "mupcheck": _version("mupcheck"),
         "torch": metadata.version("torch"),
         "triton": _version("triton"),
         "python": platform.python_version(),

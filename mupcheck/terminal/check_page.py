@@ -26,7 +26,7 @@ STYLES = {"ok": "green", "failed": "red", "cannot tell": "yellow"}
 FIELDS = (
     "sweep", "parametrization", "optimizer", "mode", "kind", "verdict", "expected", "outcome", "reason", "drift",
 )  # fmt: skip
-OF_THE_JUDGE = ("next_step", "counts", "worst", "measured")
+OF_THE_JUDGE = ("next_step", "counts", "counted", "worst", "measured", "confidence")
 
 
 def print_report(report: "Report", *, every: bool) -> None:
@@ -34,9 +34,14 @@ def print_report(report: "Report", *, every: bool) -> None:
     from rich.text import Text
 
     from mupcheck.gate.check import explain, notes
+    from mupcheck.gate.title import how_measured
 
     out = console()
+    title = ""
     for checked in report.groups:
+        if (measured := how_measured(checked.answer)) != title:
+            title = measured
+            out.print(title, soft_wrap=True)
         _print_slopes(checked, every=every)
         headline = Text(checked.headline, STYLES[checked.outcome])
         out.print(f"{checked.title}:", headline, f" {_counts(checked)}", soft_wrap=True)
@@ -44,10 +49,14 @@ def print_report(report: "Report", *, every: bool) -> None:
             out.print(f"  {line}", soft_wrap=True)
     for line in report.missing:
         out.print(styled("cannot tell"), line, soft_wrap=True)
+    for line in report.unfit:
+        out.print("the baseline was not compared with:", line, soft_wrap=True)
     counts = Counter(checked.outcome for checked in report.groups)
     parts = [f"{n} {outcome}" for outcome, n in counts.items()]
     if report.missing:
         parts.append(f"{len(report.missing)} missing")
+    if report.unfit:
+        parts.append("the baseline does not fit")
     out.print(f"{len(report.groups)} checked: {', '.join(parts)}", soft_wrap=True)
 
 
@@ -58,11 +67,12 @@ def _counts(checked: "Checked") -> str:
 
     if not isinstance(checked.answer, Judgement):
         return checked.reason if checked.outcome == OK else ""
-    counts = checked.answer.counts
-    text = ", ".join(f"{counts[name]} {name}" for name in ("pass", "fail", "cannot tell"))
-    text = f"slopes: {text}, {counts['info']} are not judged"
     moved = Counter(each.verdict for each in checked.comparisons).most_common()
-    return text + ("; baseline: " + ", ".join(f"{n} {verdict}" for verdict, n in moved) if moved else "")
+    text = checked.answer.counted
+    if moved:
+        found = ", ".join(f"{n} {verdict}" for verdict, n in moved)
+        text += f"; {len(checked.comparisons)} compared with the baseline, which leaves out mean_abs: {found}"
+    return text
 
 
 def _print_slopes(checked: "Checked", *, every: bool) -> None:
@@ -74,6 +84,8 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
 
     if not isinstance(checked.answer, Judgement) or (checked.outcome == OK and not every):
         return
+    if checked.answer.pooled["slope"].isna().all() and not every:
+        return  # as of one width: the reason says why
     compared = {each.key: each for each in checked.comparisons}
     pooled = checked.answer.pooled
     rows = pooled.to_dict("records")
@@ -87,7 +99,16 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
         rows += [by_key[key] for key in moved if key in by_key and key not in shown][: MAX_LINES - len(rows)]
     if not rows:
         return
-    columns = ("quantity", "site", "step", "slope", "90% interval", "required", "off by", "verdict")
+    columns = (
+        "quantity",
+        "site",
+        "step",
+        "slope",
+        f"{checked.answer.confidence:.0%} interval",
+        "required",
+        "off by",
+        "verdict",
+    )
     table = table_of(*columns, *(("drift",) if compared else ()))
     table.padding = (0, 1, 0, 0)  # nine columns in the width of a pipe
     for row in rows:
@@ -113,6 +134,7 @@ def print_report_json(report: "Report") -> None:
     print_json({
         "outcome": report.outcome,
         "missing": report.missing,
+        "unfit": report.unfit,
         "groups": [_document(checked) for checked in report.groups],
     })  # fmt: skip
 
@@ -122,9 +144,10 @@ def _document(checked: "Checked") -> dict[str, Any]:
     from mupcheck.coordinates.judge import Judgement
     from mupcheck.gate.baseline import quantity
     from mupcheck.gate.check import explain, notes, off_by
+    from mupcheck.gate.title import how_measured
 
     document = {name: getattr(checked, name) for name in FIELDS}
-    document |= {"explanation": explain(checked), "notes": notes(checked)}
+    document |= {"title": how_measured(checked.answer), "explanation": explain(checked), "notes": notes(checked)}
     answer = checked.answer
     if not isinstance(answer, Judgement):
         return document | {"transfer": asdict(answer)}

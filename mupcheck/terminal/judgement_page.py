@@ -21,9 +21,11 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
         every: every quantity, and not only what does not pass, or the effective updates of a pass.
     """
     out = console()
-    out.print(_how_measured(judgement), soft_wrap=True)
+    out.print(f"{judgement.parametrization}, {judgement.how_measured}", soft_wrap=True)
     rows, left_out = _worth_a_look(judgement, every=every)
-    table = table_of("quantity", "site", "step", "slope", "90% interval", "required", "implied", "verdict")
+    table = table_of(
+        "quantity", "site", "step", "slope", f"{judgement.confidence:.0%} interval", "required", "implied", "verdict"
+    )
     for cell in rows.to_dict("records"):
         required = range_text(cell["required_low"], cell["required_high"])
         table.add_row(
@@ -36,17 +38,11 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
             range_text(cell["implied_low"], cell["implied_high"]),
             styled(cell["verdict"]),
         )
-    out.print(table)
+    if len(rows):
+        out.print(table)
     if left_out:
         out.print(f"... and {left_out} more that do not pass (--all prints every quantity)\n", soft_wrap=True)
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in judgement.counts.items() if verdict != "info")
-    counts += f", {judgement.counts['info']} are not judged"
-    out.print(
-        f"{judgement.title}:",
-        styled(judgement.verdict),
-        f"  slopes over all layers and steps: {counts}",
-        soft_wrap=True,
-    )
+    out.print(f"{judgement.title}:", styled(judgement.verdict), f" {judgement.counted}", soft_wrap=True)
     if judgement.verdict != "pass":
         out.print(f"  why: {judgement.reason}", soft_wrap=True)
     for i, cause in enumerate(judgement.causes, 1):
@@ -79,6 +75,7 @@ def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
         record = {name: getattr(judgement, name) for name in ("sweep", "parametrization", "optimizer", "mode")}
         record |= {name: getattr(judgement, name) for name in ("verdict", "reason", "next_step", "worst")}
         record |= {f"n_{verdict.replace(' ', '_')}": n for verdict, n in judgement.counts.items()}
+        record |= {"confidence": judgement.confidence, "counted": judgement.counted}
         record |= {"causes": [asdict(cause) for cause in judgement.causes]}
         record |= {"findings": [asdict(finding) for finding in judgement.findings], "measured": judgement.measured}
         summary.append(record)
@@ -88,13 +85,6 @@ def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
     }
 
 
-def _how_measured(judgement: Judgement) -> str:
-    """Say over what the slopes are: widths, seeds and steps."""
-    widths, seeds, record = (judgement.measured[name] for name in ("widths", "seeds", "record"))
-    over = f"widths {', '.join(map(str, widths))} (base {judgement.measured['base_width']}), {len(seeds)} seeds"
-    return f"{judgement.title}, {over}, steps {', '.join(map(str, record))}"
-
-
 def _worth_a_look(judgement: Judgement, *, every: bool) -> tuple[pd.DataFrame, int]:
     """Return the rows to print, and how many that do not pass are left out: of a pass the effective updates."""
     pooled = judgement.pooled
@@ -102,5 +92,7 @@ def _worth_a_look(judgement: Judgement, *, every: bool) -> tuple[pd.DataFrame, i
         return pooled, 0
     if judgement.verdict == "pass":
         return pooled[pooled["kind"] == "effective_update"], 0
+    if pooled["slope"].isna().all():
+        return pooled.iloc[:0], 0  # as of one width: there is nothing to see, and the reason says why
     trouble = not_passing(pooled)
     return trouble.head(MAX_LINES), max(len(trouble) - MAX_LINES, 0)

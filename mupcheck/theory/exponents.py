@@ -74,6 +74,12 @@ class Exponents:
     entries: Mapping[str, Entry]
     multipliers: Mapping[str, float]
 
+    @property
+    def own_logit(self) -> float:
+        """Return the exponent of a token's own logit where the readout is tied: its embedding's product with itself."""
+        size = self.entries["embedding"].size + self.entries["final_norm_gain"].size
+        return size + 1 + self.multipliers["logits"]
+
     def grown(self, side: float | str) -> float:
         """Return by which power of width a side of a weight grows in this mode."""
         return _side(side, self.mode)

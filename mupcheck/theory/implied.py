@@ -37,23 +37,30 @@ BEHIND_CLOSED_GATES = frozenset(_BEHIND_CLOSED_GATES.split())
 BEHIND_SCALARS = frozenset(("z_alpha", "a_proj", "A_log", "dt_bias"))
 
 
-def implied_by(table: Table, *, optimizer: str, mode: str, tied: bool, n_layers: int = 2) -> Mapping[Key, Range]:
+# Where tied logits of a token's own grow with width, the softmax turns from even to certain: the gradient of one token
+# turns from random signs to one sign, and what it leaves for the rows of other tokens is beyond Adam's eps.
+BEHIND_OWN_LOGIT = frozenset(("final_norm_gain", "embedding"))
+
+
+def implied_by(
+    table: Table, *, optimizer: str, mode: str, tied: bool, n_layers: int = 2, below: bool = False
+) -> Mapping[Key, Range]:
     """Return what `implied` does of a table's exponents; kept, since every group of a check asks for it again.
 
     Raises:
         ValueError: as `exponents_of`.
     """
     exponents = exponents_of(table, optimizer=optimizer, mode=mode)
-    key = (rules_hash(table, optimizer=optimizer, mode=mode), optimizer, mode, tied, n_layers)
+    key = (rules_hash(table, optimizer=optimizer, mode=mode), optimizer, mode, tied, n_layers, below)
     if key not in _KNOWN:
-        _KNOWN[key] = implied(exponents, tied=tied, n_layers=n_layers)
+        _KNOWN[key] = implied(exponents, tied=tied, n_layers=n_layers, below=below)
     return _KNOWN[key]
 
 
-_KNOWN: dict[tuple[str, str, str, bool, int], Mapping[Key, Range]] = {}
+_KNOWN: dict[tuple[str, str, str, bool, int, bool], Mapping[Key, Range]] = {}
 
 
-def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2) -> dict[Key, Range]:
+def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2, below: bool = False) -> dict[Key, Range]:
     """Return the range of slopes that the exponents entail for every quantity, by (kind, stat, site, step > 0).
 
     It holds where no eps matters, nothing saturates, no readout starts at zero, and clipping and decay are off.
@@ -63,20 +70,22 @@ def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2) -> d
         exponents: from `exponents_of`.
         tied: whether the readout shares the embedding's weight.
         n_layers: blocks; the range holds for each of them and for their mean.
+        below: whether some widths lie below the base width.
     """
     found: dict[Key, list[float]] = {}
-    for corner in corners(exponents.mode, tied=tied):
+    for corner in corners(exponents.mode, tied=tied, below=below):
         for key, values in walk(exponents, corner, tied=tied, n_layers=n_layers).items():
             found.setdefault(key, []).extend(values)
     return {key: (min(values), max(values)) for key, values in found.items()}
 
 
-def corners(mode: str, *, tied: bool) -> list[Corner]:
+def corners(mode: str, *, tied: bool, below: bool = False) -> list[Corner]:
     """Return every limit that applies: q.k and a head's V-sum change with width in head-dim mode, H in heads mode."""
     limits: dict[str, tuple[Any, ...]] = {field.name: (False, True) for field in fields(Corner)}
     limits["keys"] = (0.0, 0.5) if mode == "head-dim" else (0.0,)
     limits["values"] = (0.5, 1.0)
     limits["own"] = (0.0, 0.5) if tied else (0.0,)
+    limits["below"] = (False, True) if below else (False,)
     return [Corner(*each) for each in product(*limits.values())]
 
 
@@ -118,10 +127,13 @@ def walk(exponents: Exponents, corner: Corner, *, tied: bool = False, n_layers: 
         lawless |= BEHIND_CLOSED_GATES
     if model.w("A_log") or model.w("dt_bias"):
         lawless |= BEHIND_SCALARS
+    certain = BEHIND_OWN_LOGIT if tied and exponents.own_logit > 0 else frozenset()
     for kind, stat, moved, values in tables:
         flows_back = kind in ("activation_grad", "weight_grad") or (follows_gradient and moved)
         for (site, _), value in values.items():
             if flows_back and site in lawless:
+                continue
+            if site in certain and (flows_back or kind in ("weight_update", "effective_update")):
                 continue
             if site in ACTIVATIONS or site in PARAMETERS:
                 found.setdefault((kind, stat, site, moved), []).append(value)

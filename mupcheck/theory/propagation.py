@@ -33,6 +33,7 @@ class Corner:
         fitted: whether wider models, where their updates grow with width, have fitted the repeated batch by now, so
             that their later steps are smaller; the first step is not, and the mean over steps falls by half as much.
         own: 0 where tied logits are of random sign, 1/2 where the token's own leads them, aligned with its embedding.
+        below: whether the widths lie below the base width, where a sum of branches is still its slowest-growing term.
     """
 
     keys: float = 0.0
@@ -43,6 +44,7 @@ class Corner:
     bounded: bool = False
     fitted: bool = False
     own: float = 0.0
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,16 @@ class Model:
 
     def branches(self, *terms: float) -> float:
         """Return the exponent of a sum of branches in the forward pass."""
-        return max(terms) if self.corner.dominant else _early(terms)
+        return self._sum(terms, dominant=self.corner.dominant)
 
     def branches_back(self, *terms: float) -> float:
         """Return the exponent of a sum of gradients that branches pass back."""
-        return max(terms) if self.corner.dominant_back else _early(terms)
+        return self._sum(terms, dominant=self.corner.dominant_back)
+
+    def _sum(self, terms: tuple[float, ...], *, dominant: bool) -> float:
+        if self.corner.below:
+            return min(terms)
+        return max(terms) if dominant else _early(terms)
 
     def moves(self, *terms: float) -> float:
         """Return the exponent of a sum of changes, whose sizes at the base width nothing ties together."""

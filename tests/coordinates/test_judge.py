@@ -157,3 +157,34 @@ def test_the_seeds_that_are_said_to_decide_do():
     assert decided >= 12
     edge = table.assign(slope=0.25)
     assert seeds_needed(edge) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("widths", "said", "advice"),
+    [
+        ((64,), "1 width (64), where a slope needs at least 3", "--widths 64,128,256"),
+        ((64, 128), "2 widths (64, 128), where a slope needs at least 3", "--widths 64,128,256"),
+    ],
+)
+def test_too_few_widths_are_told_with_those_to_give(widths, said, advice):
+    found = judge_one({RESIDUAL: 0.0, EFFECTIVE: 0.0}, runs=make_runs(widths=widths))
+    assert (found.verdict, found.reason) == ("cannot tell", said)
+    assert advice in found.next_step
+
+
+def test_an_interrupted_check_says_first_how_many_runs_are_missing():
+    runs = make_runs(seeds=(0, 1))
+    coords = make_coords(runs, {EFFECTIVE: 0.0}, noise=2.0)
+    planned = [*runs["run_id"], "a", "b", "c", "d"]
+    (found,) = judge(results(runs, coords, s={"run_ids": planned}))
+    assert (found.verdict, found.reason) == ("cannot tell", "4 of 12 runs of s are missing")
+    assert found.next_step == "run the same command again"
+
+
+def test_a_judgement_says_how_it_was_measured_and_what_it_counts():
+    found = judge_one({RESIDUAL: 0.0, EFFECTIVE: 0.0, FREE: 4.0})
+    for part in ("check s: adamw, head-dim, widths 64, 128, 256, 512", "4 seeds (0 to 3)", "steps 1, lr 0.01,"):
+        assert part in found.how_measured
+    assert "data synthetic, batch 1 x 1 tokens; 90% intervals" in found.how_measured
+    assert found.how_measured.endswith("slopes pooled over layers and later steps")
+    assert found.counted == "2 judged of 3 pooled slopes: 2 pass, 0 fail, 0 cannot tell"

@@ -3,68 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted_slopes import EFFECTIVE, RESIDUAL, SEEDS, WIDTHS, make_coords
-from planted_slopes import make_runs as make_any_runs
+from planted_findings import GDN_MUP, GOOD, diagnostics, find, good_coords, make_runs, realised, the_only
+from planted_slopes import SEEDS, WIDTHS, make_coords
 
 from mupcheck.coordinates.finding import EFFECTS
-from mupcheck.coordinates.validity import UPDATES, WEIGHT_UPDATES, examine
+from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES
+from mupcheck.coordinates.validity import examine
 from mupcheck.theory.exponents import PARAMETERS, growth
-from mupcheck.theory.parametrization import TABLES, factors
-
-GDN_MUP = TABLES["gdn-mup"]
-GOOD = {  # stat -> (site, value); of all widths and seeds
-    "relative_update": ("q_proj", 0.01),
-    "adam_eps_ratio": ("q_proj", 1e4),
-    "o_norm_eps_ratio": ("o_raw", 1e3),
-    "alpha_saturated": ("alpha", 0.2),
-    "beta_saturated": ("beta", 0.0),
-}
-
-
-def make_runs(**changes):
-    settled = {"base_width": 64, "weight_decay": 0.0, "decay_mode": "coupled", "batch_size": 1, "seq_len": 16}
-    return make_any_runs(**(settled | changes))
-
-
-def diagnostics(runs, stat, site, value, *, step=1, layer=0):
-    """Return diagnostic rows, their value from a number or a function of the run's row."""
-    values = [value(run) if callable(value) else value for _, run in runs.iterrows()]
-    columns = {"kind": "diagnostic", "stat": stat, "site": site, "layer": layer, "step": step}
-    return pd.DataFrame({"run_id": runs["run_id"], "value": values} | columns)
-
-
-def good_coords(runs):
-    """Return coords of a check in which there is nothing to find."""
-    coords = make_coords(runs, {RESIDUAL: 0.0, EFFECTIVE: 0.0}, noise=0.01)
-    return pd.concat([coords, *(diagnostics(runs, stat, *planted) for stat, planted in GOOD.items())])
-
-
-def realised(runs, site, field, change=lambda run: 1.0, *, step=1, scale=1.0, table=GDN_MUP):
-    """Return rows of what a weight's lr, weight_decay or eps was: the table's, times `change`."""
-    base = {"lr": runs["lr"].iloc[0], "weight_decay": runs["weight_decay"].iloc[0], "eps": 1e-8}[field]
-    stat = {"lr": "realised_lr", "weight_decay": "realised_wd", "eps": "realised_eps"}[field]
-
-    def value(run):
-        setting = {"optimizer": run["optimizer"], "mode": run["mode"], "decay_mode": run["decay_mode"]}
-        found = factors(table, PARAMETERS[site].role, m=run["width"] / run["base_width"], **setting)
-        return base * scale * getattr(found, field) * change(run)
-
-    return diagnostics(runs, stat, site, value, step=step)
-
-
-def find(runs, *planted, name=None, table=None, missing=0):
-    """Return what is found in good coords with the planted rows, in place of those of their stat."""
-    coords = good_coords(runs)
-    for rows in planted:
-        if rows["stat"].iloc[0] in GOOD:
-            coords = coords[coords["stat"] != rows["stat"].iloc[0]]
-    found = examine(runs, pd.concat([coords, *planted]), table=table, missing=missing)
-    return [finding for finding in found if name in (None, finding.name)]
-
-
-def the_only(found):
-    assert len(found) == 1, [finding.text for finding in found]
-    return found[0]
 
 
 def test_a_good_check_has_nothing_to_find():
@@ -239,85 +184,6 @@ def test_clipping_hides_slopes_under_sgd(optimizer, effect):
     assert find(runs.assign(clipped_fraction=np.nan)) == []  # not recorded
 
 
-def everyone(runs, field, **options):
-    return [realised(runs, site, field, **options) for site in ("embedding", "q_proj", "o_proj", "A_log", "norm1_gain")]
-
-
-@pytest.mark.parametrize("field", ["lr", "weight_decay", "eps"])
-@pytest.mark.parametrize("factor", [2.0, 1 + 1e-4])
-def test_a_group_that_was_overwritten_is_named(field, factor):
-    runs = make_runs(weight_decay=0.1, decay_mode="independent")
-    rows = everyone(runs, field)
-    assert find(runs, *rows, table=GDN_MUP, name="realised") == []
-    # as the same number for all widths would be: right at the base width, wrong from there on
-    wrong = realised(runs, "gate_proj", field, lambda run: 1.0 if run["width"] == 64 else factor)
-    found = the_only(find(runs, *rows, wrong, table=GDN_MUP, name="realised"))
-    assert (found.effect, found.kinds, found.sites) == ("cannot tell", WEIGHT_UPDATES, ("gate_proj",))
-    assert found.text.startswith(f"gate_proj had {field} ")
-    assert "at width 512, where the table gives" in found.text
-    assert "scheduler" in found.advice
-    # nothing can be said without a table
-    assert find(runs, *rows, wrong, name="realised") == []
-
-
-def test_an_lr_of_zero_and_one_overwritten_later_are_named():
-    runs = make_runs()
-    frozen = realised(runs, "gate_proj", "lr", lambda run: 0.0)
-    assert the_only(find(runs, *everyone(runs, "lr"), frozen, table=GDN_MUP)).sites == ("gate_proj",)
-    later = [*everyone(runs, "lr", step=4), realised(runs, "gate_proj", "lr")]
-    assert find(runs, *everyone(runs, "lr"), *later, table=GDN_MUP) == []
-    overwritten = realised(runs, "gate_proj", "lr", lambda run: 3.0, step=4)
-    found = the_only(find(runs, *everyone(runs, "lr"), *later, overwritten, table=GDN_MUP))
-    assert found.sites == ("gate_proj",)
-
-
-def test_a_schedule_may_scale_all_alike_and_no_schedule_may_not():
-    runs = make_runs(schedule="cosine", warmup_steps=0)
-    scaled = [
-        *everyone(runs, "lr", scale=0.5), *everyone(runs, "lr", scale=0.2, step=2),
-        *everyone(runs, "lr", scale=0.0, step=3),
-    ]  # fmt: skip
-    assert find(runs, *scaled, table=GDN_MUP) == []
-    constant = make_runs()
-    found = find(constant, *everyone(constant, "lr", scale=0.5), table=GDN_MUP)
-    assert {finding.sites for finding in found} == {
-        (site,) for site in ("embedding", "q_proj", "o_proj", "A_log", "norm1_gain")
-    }
-
-
-def test_sgd_has_no_use_for_an_eps_and_gains_no_decay():
-    runs = make_runs(optimizer="sgd", weight_decay=0.1, decay_mode="independent")
-    strange_eps = [realised(runs, "q_proj", "eps", lambda run: run["width"])]
-    undecayed = [realised(runs, "norm2_gain", "weight_decay", lambda run: 0.0)]
-    assert find(runs, *strange_eps, *undecayed, *everyone(runs, "weight_decay"), table=GDN_MUP, name="realised") == []
-
-
-def test_decay_that_fades_with_lr_fails_by_itself():
-    for decay_mode, effects in (("coupled", {"fail", "warning"}), ("independent", {"warning"})):
-        runs = make_runs(weight_decay=0.1, decay_mode=decay_mode)
-        rows = [realised(runs, "q_proj", field) for field in ("lr", "weight_decay")]
-        found = find(runs, *rows, table=GDN_MUP)
-        assert {finding.effect for finding in found} == effects
-        assert {finding.name for finding in found} == {"decay"}
-    coupled = make_runs(weight_decay=0.1)
-    rows = [realised(coupled, "q_proj", field) for field in ("lr", "weight_decay")]
-    failed = find(coupled, *rows, table=GDN_MUP)[0]  # what counts most comes first
-    assert failed.effect == "fail"
-    assert "lr x weight decay of q_proj goes from 0.001 at width 64 to 0.00013 at 512" in failed.text
-    assert failed.advice == "use --decay-mode independent, or --weight-decay 0 for this check"
-    assert find(make_runs()) == []
-
-
-def test_a_schedule_is_no_decay_that_fades():
-    runs = make_runs(weight_decay=0.1, decay_mode="independent", schedule="cosine")
-    rows = [
-        realised(runs, "q_proj", field, scale=scale if field == "lr" else 1, step=step)
-        for step, scale in ((1, 1.0), (2, 0.5), (3, 0.1))
-        for field in ("lr", "weight_decay")
-    ]
-    assert {finding.effect for finding in find(runs, *rows, table=GDN_MUP)} == {"warning"}
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "text"),
     [
@@ -346,7 +212,7 @@ def test_little_or_odd_input_is_no_crash():
     runs = make_runs()
     coords = good_coords(runs)
     assert examine(runs, coords.iloc[:0]) == ()
-    assert examine(runs, coords.assign(value=np.nan)) == ()
+    assert {finding.name for finding in examine(runs, coords.assign(value=np.nan))} == {"no number"}
     one_width = runs[runs["width"] == 64]
     assert examine(one_width, coords) == ()
     assert examine(runs, coords[coords["step"] == 0], table=GDN_MUP) == ()

@@ -89,12 +89,12 @@ def test_the_distance_from_what_is_required_is_signed_and_0_inside(slope, low, h
 @pytest.mark.parametrize(
     ("results", "said"),
     [
-        (lambda: plant(missing=2), "2 runs of s are missing"),
-        (lambda: plant(WRONG, expect="fail", missing=2), "2 runs of s are missing"),
-        (lambda: plant(widths=(32, 64)), "2 widths; a slope needs at least 3"),
+        (lambda: plant(missing=2), "2 of 18 runs of s are missing"),
+        (lambda: plant(WRONG, expect="fail", missing=2), "2 of 18 runs of s are missing"),
+        (lambda: plant(widths=(32, 64)), "2 widths (32, 64), where a slope needs at least 3"),
         (lambda: plant(seeds=(0,)), "one seed"),
-        (lambda: with_value(nan), "value nan at width 256, seed 3"),
-        (lambda: with_value(float("inf")), "value inf at width 256, seed 3"),
+        (lambda: with_value(nan), "its rms is nan at width 256, seed 3"),
+        (lambda: with_value(float("inf")), "its rms is inf at width 256, seed 3"),
         (lambda: with_value(0.0), "value 0 at width 256, seed 3"),
         (lambda: without_run(), "no seed has a value at every width"),
         (lambda: diverged(), "1 of 16 runs diverged, at width 256"),
@@ -151,7 +151,7 @@ def test_distance_and_drift_are_told_apart():
     still_right = one(plant(RIGHT | {(*EFFECTIVE, 1): 0.05}), baseline=then, where="b.txt")
     assert (still_right.verdict, still_right.drift, still_right.outcome) == ("pass", "drifted", "failed")
     assert still_right.headline == "pass, as expected, drifted from the baseline"
-    assert "1 of 3 slopes drifted from b.txt: effective_update rms of a_proj" in still_right.reason
+    assert "1 of 3 compared slopes drifted from b.txt: effective_update rms of a_proj" in still_right.reason
     still_wrong = one(plant(WRONG), baseline=baseline_of(plant(WRONG)))
     assert (still_wrong.verdict, still_wrong.drift, still_wrong.outcome) == ("fail", "same", "failed")
     both = one(plant(WRONG), baseline=then, where="b.txt")
@@ -176,7 +176,7 @@ def test_new_slopes_are_good_to_know_and_gone_ones_cannot_be_told():
     more = RIGHT | {("activation", "rms", "logits", 0): 0.0}
     grown = one(plant(more), baseline=baseline_of(plant()))
     assert (grown.drift, grown.outcome) == ("same", "ok")
-    assert notes(grown) == ["1 slope(s) not in the baseline; --update-baseline adds them"]
+    assert notes(grown) == ["1 judged slope(s) not in the baseline; --update-baseline adds them"]
     shrunk = one(plant(), baseline=baseline_of(plant(more)), where="b.txt")
     assert (shrunk.drift, shrunk.outcome) == ("cannot tell", "cannot tell")
     assert "activation rms of logits, step 0: " in shrunk.reason and "not among what is judged now" in shrunk.reason
@@ -198,22 +198,28 @@ def test_a_group_that_the_baseline_does_not_have_cannot_be_told():
         ("parametrization", {"parametrization": "mup"}, "gdn-mup", "mup"),
     ],
 )
-def test_another_s_baseline_is_refused_by_the_field_that_differs(field, changes, then, now):
-    results = plant(**changes)
-    if field == "mode":
-        results = replace(results, runs=results.runs.assign(head_k_dim=8, head_v_dim=16))
-    with pytest.raises(ValueError, match=f"{field} is {then} there and {now} in the results") as caught:
-        check_results(results, baseline=baseline_of(plant()), where="b.txt")
-    assert "\n" not in str(caught.value)
+def test_another_s_baseline_is_told_by_the_field_that_differs(field, changes, then, now):
+    for slopes, outcome in ((RIGHT, "cannot tell"), (WRONG, "failed")):
+        results = plant(slopes, **changes)
+        if field == "mode":
+            results = replace(results, runs=results.runs.assign(head_k_dim=8, head_v_dim=16))
+        report = check_results(results, baseline=baseline_of(plant()), where="b.txt")
+        (line,) = report.unfit
+        assert f"{field} is {then} there and {now} in the results" in line and "\n" not in line
+        assert report.outcome == report.groups[0].outcome == outcome, "it hides no failure"
+        assert (report.groups[0].drift, report.groups[0].comparisons) == ("cannot tell", ())
+        assert line in report.groups[0].reason
 
 
-def test_another_way_to_measure_is_refused_unless_runs_are_missing():
+def test_another_way_to_measure_is_told_unless_runs_are_missing():
     then = baseline_of(plant())
-    with pytest.raises(ValueError, match="has widths = 32, 64, 128, 256"):
-        check_results(plant(widths=(32, 64, 128)), baseline=then)
-    checked = one(plant(widths=(32, 64, 128), missing=4), baseline=then)
-    assert (checked.outcome, checked.drift) == ("cannot tell", "cannot tell")
-    assert "4 runs of s are missing" in checked.reason
+    for slopes, outcome in ((RIGHT, "cannot tell"), (WRONG, "failed")):
+        report = check_results(plant(slopes, widths=(32, 64, 128)), baseline=then)
+        assert "has widths = 32, 64, 128, 256" in report.unfit[0]
+        assert report.outcome == outcome
+    report = check_results(plant(widths=(32, 64, 128), missing=4), baseline=then)
+    assert (report.outcome, report.groups[0].drift, report.unfit) == ("cannot tell", "cannot tell", ())
+    assert "4 of 16 runs of s are missing" in report.groups[0].reason
 
 
 def test_runs_that_diverged_are_not_compared_with_a_baseline():
@@ -242,7 +248,7 @@ def test_a_slope_that_cannot_be_compared_is_no_pass():
     then.entries[key] = replace(then.entries[key], slope=nan, verdict="cannot tell")
     checked = one(plant(), baseline=[then], where="b.txt")
     assert (checked.verdict, checked.drift, checked.outcome) == ("pass", "cannot tell", "cannot tell")
-    assert "1 of 3 slopes could not be compared with b.txt: effective_update rms of a_proj" in checked.reason
+    assert "1 of 3 compared slopes could not be compared with b.txt: effective_update rms of a_proj" in checked.reason
 
 
 # --- renewing ---------------------------------------------------------------------------------------------------------
@@ -252,13 +258,15 @@ def test_a_baseline_is_written_and_renewed(tmp_path):
     path = tmp_path / "b.txt"
     both = together(plant(), plant(WRONG, parametrization="sp", expect="fail"))
     said = renew_baseline(path, check_results(both), keep_other_sweeps=False)
-    assert said == f"{path} was written: 2 group(s), 6 slopes; 6 new, changed or gone"
+    assert said == f"{path} was written: 2 group(s), 6 judged slopes (mean_abs left out); 6 new, changed or gone"
     assert check_results(both, baseline=read_baseline(path)).outcome == "ok"
     before = path.read_text().splitlines()
     assert "; 0 new, changed" in renew_baseline(path, check_results(both), keep_other_sweeps=False)
     assert path.read_text().splitlines() == before
     moved = plant(RIGHT | {(*EFFECTIVE, 1): 0.1})
-    assert "1 group(s), 3 slopes; 4 new, changed" in renew_baseline(path, check_results(moved), keep_other_sweeps=True)
+    assert "1 group(s), 3 judged slopes (mean_abs left out); 4 new, changed" in renew_baseline(
+        path, check_results(moved), keep_other_sweeps=True
+    )
     assert [each.group[1] for each in read_baseline(path)] == ["gdn-mup"], "sp of this sweep is gone"
     assert len(set(path.read_text().splitlines()) - set(before)) == 1, "one line of the diff for one slope that moved"
 

@@ -7,11 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_results import example_coords, example_run, example_steps, files_under, refusal, write_example
+from small_results import example_coords, example_run, example_steps, files_under, refusal, without, write_example
 
 from mupcheck.results import reading, writing
 from mupcheck.results.files import StoreError
 from mupcheck.results.reading import SCHEMA_VERSION, SCHEMAS, finished_runs, load_results, read_sweep
+from mupcheck.results.tables import ADDED
 from mupcheck.results.writing import write_run, write_sweep
 
 # Bad input for load_results
@@ -112,7 +113,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_unread(tmp_path, mon
     write_example(tmp_path)
     file = tmp_path / "runs" / "aa.parquet"
     pq.write_table(pa.table({name: pa.nulls(10**6) for name in SCHEMAS["runs"].names}), file)
-    assert file.stat().st_size < 100_000
+    assert file.stat().st_size < 200_000
     monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("was unpacked"))
     assert "1000000 rows" in refusal(load_results, tmp_path)
 
@@ -223,3 +224,34 @@ def test_a_sweep_file_that_is_not_ours_is_refused(tmp_path):
     write_example(tmp_path)
     (tmp_path / "sweep.json").write_text('{"run_ids": 5}')
     assert "a list of run_ids" in refusal(load_results, tmp_path)
+
+
+# Columns that came later
+
+
+def test_a_file_from_before_the_added_columns_is_read_with_null_there(tmp_path):
+    write_example(tmp_path, eps=1e-8, mupcheck="1")
+    new = load_results(tmp_path).runs
+    assert new[["eps", "mupcheck"]].iloc[0].tolist() == [1e-8, "1"]
+    without(ADDED, tmp_path)
+    old = load_results(tmp_path).runs
+    assert list(old.columns) == list(new.columns)
+    assert old[list(ADDED)].isna().all(axis=None)
+    kept = [name for name in old if name not in ADDED and name != "row_sha256"]
+    pd.testing.assert_frame_equal(old[kept], new[kept])
+
+
+def test_the_seal_of_a_file_from_before_is_still_checked(tmp_path):
+    write_example(tmp_path)
+    without(ADDED, tmp_path)
+    file = tmp_path / "runs" / "ab.parquet"
+    table = pq.read_table(file)
+    at = table.schema.get_field_index("lr")
+    pq.write_table(table.set_column(at, table.schema.field("lr"), pa.array([0.7])), file)
+    assert "its row does not match its hash" in refusal(load_results, tmp_path)
+
+
+def test_a_column_of_the_first_files_must_be_there(tmp_path):
+    write_example(tmp_path)
+    without(["lr"], tmp_path)
+    assert "columns missing: lr" in refusal(load_results, tmp_path)

@@ -48,6 +48,19 @@ def test_every_run_is_written_whole(done):
     assert (progress[-1].runs_finished, progress[-1].runs_total) == (8, 8)
 
 
+def test_a_row_says_every_setting_of_its_spec(done):
+    out, results, _ = done
+    runs = results.runs.set_index("run_id")
+    for run in plan_sweep(tiny(), out=out).runs:
+        row = runs.loc[run.run_id]
+        for name in ("eps", "beta1", "beta2", "min_lr", "accumulation", "mlp_ratio", "conv_size", "projection_factor"):
+            assert row[name] == getattr(run, name) or (name == "min_lr" and run.schedule == "constant")
+        for name in ("conv_std", "readout_std", "logit_scale", "norm_eps"):
+            assert row[name] == getattr(run, name)
+        assert row["embedding_std"] == 1
+    assert runs["projection_std"].isna().all()  # by projection_factor
+
+
 def test_a_coordinate_check_has_coords_of_the_steps_asked_for(tmp_path):
     results, _ = trained(tiny_coord(widths=(16,), parametrizations=("gdn-mup",)), tmp_path, jobs=1)
     assert len(results.runs) == 2

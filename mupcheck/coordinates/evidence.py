@@ -1,0 +1,41 @@
+"""What a finding is drawn from: the runs of one group, and what they measured."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mupcheck.theory.parametrization import Table
+
+
+@dataclass(frozen=True)
+class Check:
+    """The runs of one group and what they measured.
+
+    Attributes:
+        runs: rows of the `runs` table.
+        coords: rows of the `coords` table of those that did not fail, with width and seed.
+        diagnostics: medians over seeds of the finite ones.
+        table: what the runs should have followed, None where it is not known.
+        missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+    """
+
+    runs: pd.DataFrame
+    coords: pd.DataFrame
+    diagnostics: pd.DataFrame
+    table: Table | None
+    missing: int
+    planned: int
+
+    def shared(self, name: str) -> str:
+        """Return what all runs have in a column."""
+        return str(self.runs[name].iloc[0])
+
+    def of(self, stat: str) -> pd.DataFrame:
+        """Return the diagnostics of one stat: width, layer, site, step, value."""
+        return self.diagnostics[self.diagnostics["stat"] == stat]
+
+    def sizes(self, kind: str, stat: str = "rms") -> pd.DataFrame:
+        """Return what the runs that did not diverge measured of one kind: width, seed, layer, site, step, value."""
+        whole = self.runs.loc[self.runs["status"] == "ok", "run_id"]
+        rows = self.coords[(self.coords["kind"] == kind) & (self.coords["stat"] == stat)]
+        return rows[rows["run_id"].isin(whole)]
