@@ -210,7 +210,7 @@ def of_rules() -> Iterator[str]:
 
 BY_HAND = """
     rules --width 2147483584 | rules --width 256 --base-width 2147483648
-    coordd | lrsweep | lr_sweep | COORD | --coord | -x | --frob | -- | coord coord | run | explain
+    coordd | lrsweep | lr_sweep | COORD | --coord | -x | --frob | -- | coord coord | run
     explain nope | explain Z_BETA | explain '' | explain z_beta q_pre | run a b | run folder | run .
     run /dev/null | plot a b | plot file | plot missing | plot folder | gates missing | gates file
     gates folder | check missing | check file | check folder | check missing --baseline file

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.gate.baseline import quantity, quantity_text, store
-from mupcheck.gate.check import CANNOT_TELL, FAILED, Checked, Report, explain
+from mupcheck.gate.report import CANNOT_TELL, FAILED, Checked, Report, explain
 from mupcheck.gate.title import how_measured
 
 # what XML 1.0 has no form for, not even as a reference

@@ -54,7 +54,8 @@ class CoordCheck:
 
     def _assert(self, expected: str) -> None:
         __tracebackhide__ = True
-        from mupcheck.gate.check import OK, check_results, explain
+        from mupcheck.gate.check import check_results
+        from mupcheck.gate.report import OK, explain
 
         (checked,) = check_results(self.results, expect=expected).groups
         if checked.outcome != OK:

@@ -6,7 +6,7 @@ from math import isnan
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import farthest_first
 from mupcheck.gate.baseline import required_text
-from mupcheck.gate.check import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
+from mupcheck.gate.report import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
 from mupcheck.gate.title import how_measured
 
 MARKS = {OK: "✅", FAILED: "❌", CANNOT_TELL: "⚠️"}

@@ -19,7 +19,7 @@ class Frozen(BaseModel):
         set_help(cls)
 
 
-MAX_INT = 2**31 - 1  # above which no size, step or count is meant
+MAX_INT = 2**31 - 1  # the most that a column of results holds
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_INT)]
 Natural = Annotated[int, Field(ge=0, le=MAX_INT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # a column of int64

@@ -132,6 +132,8 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
     if fault["type"] == "too_short":
         return f"{key} is empty; give at least one"
     message = EXPLAINED.get(fault["type"], message)
+    if fault["type"] == "less_than_equal":
+        message = f"input should be at most {fault['ctx']['le']:,}"
     given = repr(fault["input"])
     if len(given) > MAX_SHOWN:
         given = given[:MAX_SHOWN] + "..."

@@ -9,6 +9,7 @@ import numpy as np
 
 from mupcheck.results.files import check_writable
 from mupcheck.results.reading import finished_runs
+from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory, group_work, weight_bytes
@@ -23,8 +24,7 @@ CPU_REPLICAS = 16
 CPU_GROUP_BYTES = 2**31  # there is one group per core
 CUDA_TOKENS_IN_FLIGHT = 2**17
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # Linux, WSL2, ROCm
-# The columns of results hold int32, and what is counted over a run int64.
-LARGEST_COUNT, LARGEST_TOTAL = 2**31 - 1, 2**63 - 1
+LARGEST_TOTAL = 2**63 - 1  # what results count over a run is an int64
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ def check_sizes(sweep: SweepSpec) -> None:
     """
     one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
     for run in sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash=""):
-        heads = dict(zip(("n_heads", "head_k_dim", "head_v_dim"), run.heads, strict=True))
-        names = ("width", "base_width", "n_layers", "vocab_size", "batch_size", "seq_len", "steps")
-        for name, value in ({name: getattr(run, name) for name in names} | heads).items():
-            if value > LARGEST_COUNT:
-                raise ValueError(f"{name} = {value:,} is beyond {LARGEST_COUNT:,}, the most that results hold")
+        for name, value in zip(("n_heads", "head_k_dim", "head_v_dim"), run.heads, strict=True):
+            if value > MAX_INT:
+                raise ValueError(
+                    f"{name} = {value:,} at width {run.width} is beyond {MAX_INT:,}, the most that results hold"
+                )
         if run.steps * run.batch_size * run.seq_len > LARGEST_TOTAL:
             sizes = f"{run.steps:,} x {run.batch_size:,} x {run.seq_len:,}"
             raise ValueError(f"steps x batch_size x seq_len = {sizes} is beyond 2^63, the most that results hold")

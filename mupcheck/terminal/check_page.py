@@ -19,7 +19,7 @@ from mupcheck.terminal.console import (
 )
 
 if TYPE_CHECKING:
-    from mupcheck.gate.check import Checked, Report
+    from mupcheck.gate.report import Checked, Report
 
 STYLES = {"ok": "green", "failed": "red", "cannot tell": "yellow"}
 # of a Checked, as they are in the JSON document
@@ -33,7 +33,7 @@ def print_report(report: "Report", *, every: bool) -> None:
     """Print what of each group is not as it should be, or with `every` all its slopes; then the sum of it."""
     from rich.text import Text
 
-    from mupcheck.gate.check import explain, notes
+    from mupcheck.gate.report import explain, notes
     from mupcheck.gate.title import how_measured
 
     out = console()
@@ -63,7 +63,7 @@ def print_report(report: "Report", *, every: bool) -> None:
 def _counts(checked: "Checked") -> str:
     """Say how many slopes got which verdict, and how many moved; of a learning-rate sweep its drift."""
     from mupcheck.coordinates.judge import Judgement
-    from mupcheck.gate.check import OK
+    from mupcheck.gate.report import OK
 
     if not isinstance(checked.answer, Judgement):
         return checked.reason if checked.outcome == OK else ""
@@ -80,7 +80,7 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
     from mupcheck.coordinates.judge import Judgement
     from mupcheck.coordinates.slopes import not_passing
     from mupcheck.gate.baseline import quantity
-    from mupcheck.gate.check import OK, off_by
+    from mupcheck.gate.report import OK, off_by
 
     if not isinstance(checked.answer, Judgement) or (checked.outcome == OK and not every):
         return
@@ -143,7 +143,7 @@ def _document(checked: "Checked") -> dict[str, Any]:
     """Return a group as JSON: what the gate says, what the judge says, and every slope with its drift."""
     from mupcheck.coordinates.judge import Judgement
     from mupcheck.gate.baseline import quantity
-    from mupcheck.gate.check import explain, notes, off_by
+    from mupcheck.gate.report import explain, notes, off_by
     from mupcheck.gate.title import how_measured
 
     document = {name: getattr(checked, name) for name in FIELDS}

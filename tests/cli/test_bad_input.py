@@ -128,7 +128,6 @@ BAD_INPUT = [
     ("coord one.toml", "one.toml"),
     ("frobnicate", "frobnicate"),
     ("run", "FILE is missing; see mupcheck run --help"),
-    ("explain", "SITE is missing"),
     ("run lr.toml --opt sgd", "mupcheck coord or lr-sweep --config FILE --opt"),
     ("run lr.toml --lrs 1e-3", "run takes no --lrs"),
     (

@@ -8,7 +8,8 @@ from planted_checks import EFFECTIVE, FREE, RESIDUAL, RIGHT, plant, together
 
 from mupcheck.coordinates.judge import judge
 from mupcheck.gate.baseline import read_baseline, store
-from mupcheck.gate.check import Report, check_results, explain, notes, off_by, renew_baseline
+from mupcheck.gate.check import check_results, renew_baseline
+from mupcheck.gate.report import Report, explain, notes, off_by
 
 WRONG = RIGHT | {(*EFFECTIVE, 1): 0.5}
 

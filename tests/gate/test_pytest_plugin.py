@@ -128,11 +128,11 @@ def test_what_cannot_be_told_is_no_pass_and_no_fail(run):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("'gdn-mup', width=[16, 32]", "coord_check: unknown key 'width'; known: accumulation"),
+        ("'gdn-mup', width=[16, 32]", "coord_check: unknown key 'width', perhaps widths; known: accumulation"),
         ("'gdn-mup', 'muon'", "coord_check: optimizer = 'muon' is not allowed"),
-        ("'nope'", "coord_check: unknown parametrization 'nope'; known: sp, "),
-        ("'nope.toml'", "coord_check: cannot read the rules file nope.toml: No such file"),
-        ("'gdn-mup', widths=[16, 20]", "coord_check: width 20 is not allowed"),
+        ("'nope'", "coord_check: parametrizations: unknown parametrization 'nope'; known: sp, "),
+        ("'nope.toml'", "coord_check: parametrizations: cannot read the rules file nope.toml: No such file"),
+        ("'gdn-mup', widths=[16, 20]", "coord_check: widths: width 20 is not allowed"),
     ],
 )
 def test_wrong_use_is_one_line(run, call, said):

@@ -12,16 +12,18 @@ from mupcheck.sweep.machine import available_memory
 
 ABSURD = [
     ("--widths 1000000000", "width 1000000000 does not fit: needs more than 1,024 PiB of"),
-    ("--widths 64,100000000000", "width = 100,000,000,000 is beyond 2,147,483,647"),
+    ("--widths 64,100000000000", "--widths: 100000000000 is not allowed: input should be at most 2,147,483,647"),
     ("--widths 16384,65536 --base-width 64", "width 65536 does not fit: needs"),
     ("--layers 1000000", "does not fit: needs"),
-    ("--layers 10000000000", "is beyond 2,147,483,647"),
+    ("--layers 10000000000", "--layers 10000000000 is not allowed: input should be at most 2,147,483,647"),
+    ("--layers 2000000000", "does not fit: needs"),
+    ("--widths 2147483600", "does not fit: needs|is beyond"),
     ("--seq-len 100000000", "fewer than one batch of 1 x 100000000"),
     ("--batch-size 10000000", "fewer than one batch of 10000000 x 16"),
-    ("--steps 1000000000000", "steps = 1,000,000,000,000 is beyond"),
+    ("--steps 1000000000000", "--steps 1000000000000 is not allowed: input should be at most"),
     ("--seeds 1000000000", "give 1 to 100,000"),
     ("--vocab-size 1000000000", "give 2 to 65536"),
-    ("--heads 1000000", "does not divide 3/4 of base_width=64"),
+    ("--heads 1000000", "does not divide 3/4 of --base-width 64"),
     ("--record 0,1000000000", "does not fit: needs .*; try fewer --steps"),
 ]
 

@@ -78,8 +78,8 @@ def test_memory_needed_at_once_is_that_of_a_group_in_each_process(plan_within):
     [
         ({"widths": (65_536,)}, r"width 65536 does not fit: needs 1\.2 TiB of 23 GiB .*; try narrower --widths, fewer"),
         ({"widths": (10**9,)}, r"needs more than 1,024 PiB of 23 GiB free on this machine; try narrower --widths"),
-        ({"mlp_ratio": 10**12}, "needs 25 PiB"),
-        ({"conv_size": 10**12}, "try narrower --widths, fewer --layers, or --force"),
+        ({"mlp_ratio": 10**9}, "needs 25 TiB"),
+        ({"conv_size": 10**9}, "try narrower --widths, fewer --layers, or --force"),
         ({"n_layers": 10**6}, "does not fit: .* fewer --layers, or --force to try anyway"),
         ({"steps": 10**9}, "try fewer --steps"),
         (
@@ -141,15 +141,9 @@ def test_a_top_up_adds_no_width_that_does_not_fit(plan_within, monkeypatch):
     ("changes", "said"),
     [
         (
-            {"widths": (16, 10**26)},
-            "width = 100,000,000,000,000,000,000,000,000 is beyond 2,147,483,647, the most that",
+            {"widths": (16, 48), "head_k_dim": 10**9},
+            "head_k_dim = 3,000,000,000 at width 48 is beyond 2,147,483,647, the",
         ),
-        ({"steps": 10**12}, "steps = 1,000,000,000,000 is beyond"),
-        ({"seq_len": 2**31}, "seq_len = 2,147,483,648 is beyond"),
-        ({"batch_size": 10**10}, "batch_size = 10,000,000,000 is beyond"),
-        ({"n_layers": 2**31}, "n_layers = "),
-        ({"vocab_size": 10**10}, "vocab_size = "),
-        ({"head_k_dim": 10**10}, "head_k_dim = "),
         (
             {"steps": 2**30, "batch_size": 2**20, "seq_len": 2**20},
             r"1,073,741,824 x 1,048,576 x 1,048,576 is beyond 2\^63",

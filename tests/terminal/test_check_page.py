@@ -11,7 +11,7 @@ from planted_checks import EFFECTIVE, RESIDUAL, RIGHT, plant, together, write
 
 from mupcheck.cli import exits
 from mupcheck.gate.baseline import read_baseline
-from mupcheck.gate.check import Report
+from mupcheck.gate.report import Report
 
 etree = pytest.importorskip("lxml.etree")  # of the test extra; a GPU image may lack it
 
