@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.gate.baseline import quantity, quantity_text, store
 from mupcheck.gate.report import CANNOT_TELL, FAILED, Checked, Report, explain
-from mupcheck.gate.title import how_measured
 
 # what XML 1.0 has no form for, not even as a reference
 NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -96,7 +95,7 @@ def _cases(checked: Checked, strict: bool) -> Iterator[_Case]:
 
 def _properties(checked: Checked) -> dict[str, str]:
     properties = {"verdict": checked.verdict, "expected": checked.expected or "any", "outcome": checked.outcome}
-    properties["measured"] = how_measured(checked.answer)
+    properties["measured"] = checked.answer.how_measured
     if isinstance(checked.answer, Judgement):
         stored = store(checked.answer)
         properties |= stored.settings | {"rules_hash": stored.rules_hash, "measured with": stored.provenance}

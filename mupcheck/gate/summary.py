@@ -7,7 +7,6 @@ from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import farthest_first
 from mupcheck.gate.baseline import required_text
 from mupcheck.gate.report import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
-from mupcheck.gate.title import how_measured
 
 MARKS = {OK: "✅", FAILED: "❌", CANNOT_TELL: "⚠️"}
 N_ROWS = 20  # of slopes a group; a summary has at most a mebibyte
@@ -30,7 +29,7 @@ def markdown(report: Report) -> str:
         if with_baseline:
             row.append(_cell(_baseline_cell(checked)))
         rows.append([*row, "" if checked.outcome == OK else _cell(checked.reason)])
-    titles = dict.fromkeys(how_measured(checked.answer) for checked in report.groups)
+    titles = dict.fromkeys(checked.answer.how_measured for checked in report.groups)
     lines = [f"### mupcheck check: {MARKS[report.outcome]} {report.outcome}", ""]
     lines += [*(f"- {_cell(title)}" for title in titles), "", *_table(head, rows), ""]
     lines += [f"- {MARKS[CANNOT_TELL]} {_cell(line)}" for line in report.missing]

@@ -108,7 +108,7 @@ class Transfer(Verdict):
 
     @property
     def how_measured(self) -> str:
-        """Say in one line of what the numbers are: sweep, table, widths, seeds, steps, data, lrs, loss, intervals."""
+        """Say in one line of what the numbers are: sweep, widths, seeds, steps, data, lrs, loss, intervals."""
         of, n_seeds = self.measured, len(self.measured["seeds"])
         lrs = of["lrs"]
         grid = f"{len(lrs)} lr{'s' * (len(lrs) != 1)}"
@@ -116,7 +116,7 @@ class Transfer(Verdict):
             grid += f" from 2^{math.log2(lrs[0]):.4g} to 2^{math.log2(lrs[-1]):.4g}"
         many = "width" if len(of["widths"]) == 1 else "widths"
         parts = [
-            f"{self.sweep}: {self.title}",
+            f"learning-rate sweep {self.sweep}: {self.optimizer}, {self.mode}",
             f"{many} {', '.join(map(str, of['widths']))} (base {self.base_width})",
             f"{n_seeds} seed{'s' * (n_seeds != 1)}",
             f"{of['steps']} steps",

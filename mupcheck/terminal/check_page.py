@@ -34,12 +34,11 @@ def print_report(report: "Report", *, every: bool) -> None:
     from rich.text import Text
 
     from mupcheck.gate.report import explain, notes
-    from mupcheck.gate.title import how_measured
 
     out = console()
     title = ""
     for checked in report.groups:
-        if (measured := how_measured(checked.answer)) != title:
+        if (measured := checked.answer.how_measured) != title:
             title = measured
             out.print(title, soft_wrap=True)
         _print_slopes(checked, every=every)
@@ -144,10 +143,9 @@ def _document(checked: "Checked") -> dict[str, Any]:
     from mupcheck.coordinates.judge import Judgement
     from mupcheck.gate.baseline import quantity
     from mupcheck.gate.report import explain, notes, off_by
-    from mupcheck.gate.title import how_measured
 
     document = {name: getattr(checked, name) for name in FIELDS}
-    document |= {"title": how_measured(checked.answer), "explanation": explain(checked), "notes": notes(checked)}
+    document |= {"title": checked.answer.how_measured, "explanation": explain(checked), "notes": notes(checked)}
     answer = checked.answer
     if not isinstance(answer, Judgement):
         return document | {"transfer": asdict(answer)}

@@ -13,7 +13,7 @@ from mupcheck.terminal.topic_page import pointer
 def print_transfer(answer: Transfer) -> None:
     """Print one parametrization: title, optimum per width, what each costs the other widths, verdict and the rest."""
     out = console()
-    out.print(answer.how_measured, soft_wrap=True)
+    out.print(f"{answer.parametrization}, {answer.how_measured}", soft_wrap=True)
     _print_optima(answer)
     if len(answer.optima) > 1:
         _print_costs(answer)

@@ -21,7 +21,11 @@ def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
     assert "Traceback" not in answer.err and "\x1b" not in answer.out + answer.err
     assert "36 of 36 runs to train" in answer.err and "done in" in answer.err
     for name in ("sp-fanin", "gdn-mup"):
-        page = answer.out[answer.out.index(f"smoke: {name} (adamw, head-dim), widths 16, 32, 64 (base 16), 2 seeds") :]
+        page = answer.out[
+            answer.out.index(
+                f"{name}, learning-rate sweep smoke: adamw, head-dim, widths 16, 32, 64 (base 16), 2 seeds"
+            ) :
+        ]
         verdict = rf"^{name} \(adamw, head-dim\): (transfers|drifts|cannot tell)\n  (.*\n)?  drift"
         assert re.search(verdict, page, re.MULTILINE)
     assert len(list((tmp_path / "smoke" / "runs").glob("*.parquet"))) == 36

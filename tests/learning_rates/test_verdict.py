@@ -161,7 +161,7 @@ def test_how_it_was_measured_is_in_the_record_and_one_line():
     assert (of["data"], of["confidence"], of["lrs"], of["added_lrs"]) == ("synthetic", 0.9, tuple(2.0**LRS), 2)
     assert (of["clip"], of["device"]) == (None, ("cpu",))
     assert answer.how_measured == (
-        "s: p (adamw, head-dim), widths 32, 64, 128 (base 32), 3 seeds, 60 steps, data synthetic, "
+        "learning-rate sweep s: adamw, head-dim, widths 32, 64, 128 (base 32), 3 seeds, 60 steps, data synthetic, "
         "8 lrs from 2^-10 to 2^-3 and 2 of a refinement, float32 on cpu, val_loss, 90% intervals"
     )
 
