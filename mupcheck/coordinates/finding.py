@@ -31,10 +31,3 @@ class Finding:
     def __str__(self) -> str:
         """Say what was seen and what to change, in one line."""
         return f"{self.text}; {self.advice}" if self.advice else self.text
-
-
-def say_missing(n_runs: int, sweep: str, *, planned: int = 0) -> str:
-    """Say how many runs of a sweep are missing, of how many where it is known."""
-    of = f" of {planned}" if planned else ""
-    one = n_runs == 1
-    return f"{n_runs}{of} run{'s' * (not one or planned > 1)} of {sweep} {'is' if one else 'are'} missing"

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.coordinates.evidence import Check
-from mupcheck.coordinates.finding import EFFECTS, Finding, say_missing
+from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.results.comparable import GROUP
+from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import Role, Table, factors
 
@@ -68,7 +69,7 @@ def examine(
 def _missing(check: Check) -> Iterator[Finding]:
     if lacking := check.missing + int((check.runs["status"] == "failed").sum()):
         text = say_missing(lacking, check.shared("sweep"), planned=check.planned)
-        yield Finding("missing runs", "no pass", text, "run the same command again")
+        yield Finding("missing runs", "no pass", text, SAME_COMMAND)
 
 
 def _diverged(check: Check) -> Iterator[Finding]:

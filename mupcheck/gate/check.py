@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mupcheck.coordinates.finding import LOST, say_missing
+from mupcheck.coordinates.finding import LOST
 from mupcheck.coordinates.judge import Judgement, judge
 from mupcheck.gate.baseline import Stored, read_baseline
 from mupcheck.gate.compare import Comparison, compare, not_comparable, renew_file, strangers
 from mupcheck.gate.report import CANNOT_TELL, FAILED, OK, WORST_FIRST, Checked, Report, counts
 from mupcheck.learning_rates.drift import Transfer, transfer
 from mupcheck.results.comparable import group_of
-from mupcheck.results.reading import Results, finished_runs, load_results, n_missing, n_planned, read_sweep
+from mupcheck.results.reading import Results, finished_runs, load_results, read_sweep, say_incomplete
 from mupcheck.spec.sweep import VERDICTS, expected_verdict
 
 
@@ -172,9 +172,8 @@ def _drift(comparisons: Sequence[Comparison]) -> str:
 
 def _trouble(answer: Judgement | Transfer, results: Results) -> str:
     """Say what of the sweep was not there to be judged, "" where all was."""
-    if lacking := n_missing(results, answer.sweep):
-        text = say_missing(lacking, answer.sweep, planned=n_planned(results, answer.sweep))
-        return f"{text}; run the same command again"
+    if incomplete := say_incomplete(results, answer.sweep):
+        return incomplete
     if isinstance(answer, Judgement) and answer.verdict != "fail":
         return next((str(finding) for finding in answer.findings if finding.name in LOST), "")
     return ""

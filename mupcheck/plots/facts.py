@@ -19,7 +19,8 @@ def describe_setting(runs: pd.DataFrame) -> str:
 def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
     """Return "5 seeds · 60 steps · data stdlib · base width 32 · lr 2⁻⁶ · 90% intervals · mupcheck 0.1.0 · 2026-11-26".
 
-    The date is that of the newest run, so the same results say the same whenever they are drawn.
+    Date and version are those of the runs, so the same results say the same whenever they are drawn; files of before
+    they said their version are drawn with this one's.
 
     Args:
         runs: of one sweep, optimizer and mode.
@@ -31,7 +32,7 @@ def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
         f"data {shorten(str(runs['data'].iloc[0]), NAME_CHARACTERS)}",
         f"base width {_spread(runs['base_width'])}",
     ]
-    facts += [_lrs(runs["lr"]), f"{confidence:.0%} intervals", f"mupcheck {version()}"]
+    facts += [_lrs(runs["lr"]), f"{confidence:.0%} intervals", _versions(runs)]
     if "started_at" in runs and runs["started_at"].notna().any():
         facts.append(f"{runs['started_at'].max():%Y-%m-%d}")
     return " · ".join(facts).replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", " · ")
@@ -52,3 +53,8 @@ def _lrs(lrs: pd.Series) -> str:
 def _lr(lr: float) -> str:
     power = np.log2(lr)
     return power_of_two(int(power)) if float(power).is_integer() else f"{lr:.3g}"
+
+
+def _versions(runs: pd.DataFrame) -> str:
+    said = sorted(set(runs["mupcheck"].dropna())) if "mupcheck" in runs else []
+    return f"mupcheck {', '.join(said) or version()}"

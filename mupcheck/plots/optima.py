@@ -121,6 +121,8 @@ def describe_drift(answer: Transfer, *, unit: str = "") -> str:
     """Return "drift −0.89 [−1.15, −0.63]", octaves per doubling of width."""
     if answer.drift.slope is None:
         return "no drift: fewer than two optima"
+    if any(optimum.at_edge for optimum in answer.optima):
+        return "drift not known: an optimum at the grid's edge"
     return f"drift {canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)}{unit}"
 
 

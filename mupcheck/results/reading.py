@@ -108,11 +108,16 @@ def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
     Args:
         command: the one that trains what is missing, where it is known.
     """
-    lacking, planned = n_missing(results, sweep), n_planned(results, sweep)
-    if not lacking:
+    if not (lacking := n_missing(results, sweep)):
         return ""
-    are = "is" if lacking == 1 else "are"
-    return f"{lacking} of {planned} runs of {sweep} {are} missing{TO_COMPLETE}{command or SAME_COMMAND}"
+    return say_missing(lacking, sweep, planned=n_planned(results, sweep)) + TO_COMPLETE + (command or SAME_COMMAND)
+
+
+def say_missing(n_runs: int, sweep: str, *, planned: int = 0) -> str:
+    """Say how many runs of a sweep are missing, of how many where it is known."""
+    of = f" of {planned}" if planned else ""
+    one = n_runs == 1
+    return f"{n_runs}{of} run{'s' * (not one or planned > 1)} of {sweep} {'is' if one else 'are'} missing"
 
 
 def n_planned(results: Results, sweep: str) -> int:

@@ -170,7 +170,7 @@ def check_fits(plan: Plan) -> None:
     needed, available = size_text(plan.needed_bytes), size_text(plan.available_bytes)
     raise ValueError(
         f"width {run.width} does not fit: needs {needed} of {available} free on {where}; try {', '.join(advice)}, or "
-        "--force to try anyway"
+        "--force to try anyway (mupcheck explain memory)"
     )
 
 

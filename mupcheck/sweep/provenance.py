@@ -8,13 +8,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mupcheck.results.version import version
+
 
 @cache
 def provenance() -> dict[str, Any]:
     """Return the commit and versions that a run's row carries."""
     return {
         "commit": _commit(),
-        "mupcheck": _version("mupcheck"),
+        "mupcheck": version(),
         "torch": metadata.version("torch"),
         "triton": _version("triton"),
         "python": platform.python_version(),

@@ -12,7 +12,6 @@ from typing import Any
 from mupcheck.results.files import StoreError
 from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
-from mupcheck.results.version import version
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -220,6 +219,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
-        "mupcheck": version(),
         **provenance(),
     }

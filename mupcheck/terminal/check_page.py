@@ -17,6 +17,7 @@ from mupcheck.terminal.console import (
     styled,
     table_of,
 )
+from mupcheck.terminal.topic_page import pointer
 
 if TYPE_CHECKING:
     from mupcheck.gate.report import Checked, Report
@@ -33,7 +34,7 @@ def print_report(report: "Report", *, every: bool) -> None:
     """Print what of each group is not as it should be, or with `every` all its slopes; then the sum of it."""
     from rich.text import Text
 
-    from mupcheck.gate.report import explain, notes
+    from mupcheck.gate.report import OK, explain, notes
 
     out = console()
     title = ""
@@ -44,12 +45,13 @@ def print_report(report: "Report", *, every: bool) -> None:
         _print_slopes(checked, every=every)
         headline = Text(checked.headline, STYLES[checked.outcome])
         out.print(f"{checked.title}:", headline, f" {_counts(checked)}", soft_wrap=True)
-        for line in (*explain(checked, slopes=False), *notes(checked)):
+        told = pointer(checked.verdict) if checked.outcome != OK else []
+        for line in (*explain(checked, slopes=False), *notes(checked), *told):
             out.print(f"  {line}", soft_wrap=True)
     for line in report.missing:
         out.print(styled("cannot tell"), line, soft_wrap=True)
     for line in report.unfit:
-        out.print("the baseline was not compared with:", line, soft_wrap=True)
+        out.print("the baseline was not compared with:", line, "(mupcheck explain ci)", soft_wrap=True)
     counts = Counter(checked.outcome for checked in report.groups)
     parts = [f"{n} {outcome}" for outcome, n in counts.items()]
     if report.missing:

@@ -36,7 +36,8 @@ def find_table(name: str | Path) -> Table:
     if name.endswith(".toml"):
         return read_table(Path(name))
     raise ValueError(
-        f"unknown parametrization {name!r}; known: {', '.join(TABLES)}, or the path of a .toml file with custom rules"
+        f"unknown parametrization {name!r}; known: {', '.join(TABLES)}, or the path of a .toml file with custom rules "
+        "(mupcheck explain tables)"
     )
 
 

@@ -30,7 +30,7 @@ def test_the_readme_is_short_and_says_what_matters_first():
         "our reference Gated DeltaNet model",
         "What the answer is",
         "What it costs",
-        "110 s on two CPU cores",
+        "a minute on two CPU cores",
         f"({PICTURE.name})",
     ):
         assert said.replace(f"({PICTURE.name})", f"sweeps/{PICTURE.name}") in first_screen, said

@@ -17,7 +17,13 @@ def page(capsys, runs, **options):
 
 def test_the_title_comes_before_any_number(capsys):
     first, *_ = page(capsys, sweep(noise=0.01)).splitlines()
-    for word in ("p, learning-rate sweep s: adamw, head-dim", "widths 32, 64, 128 (base 32)", "3 seeds", "60 steps", "data synthetic"):
+    for word in (
+        "p, learning-rate sweep s: adamw, head-dim",
+        "widths 32, 64, 128 (base 32)",
+        "3 seeds",
+        "60 steps",
+        "data synthetic",
+    ):
         assert word in first
     assert "8 lrs from 2^-10 to 2^-3" in first and "val_loss, 90% intervals" in first
     assert "80% interval" in page(capsys, sweep(noise=0.01), confidence=0.8)

@@ -40,7 +40,9 @@ def open_corpus(data: str, *, vocab_size: int | None = None) -> Corpus:
     if scheme in NAMED_SOURCES and rest:
         return NAMED_SOURCES[scheme](data, rest, vocab_size)
     hint = f"; try text:{data}" if os.path.exists(os.path.expanduser(data)) else ""
-    raise ValueError(f"data {data!r} is not one of stdlib, synthetic, text:PATH, tokens:GLOB, hf:NAME{hint}")
+    raise ValueError(
+        f"data {data!r} is not one of stdlib, synthetic, text:PATH, tokens:GLOB, hf:NAME{hint} (mupcheck explain data)"
+    )
 
 
 PLAIN_SOURCES: dict[str, Callable[[str, int | None], Corpus]] = {
