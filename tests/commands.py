@@ -34,7 +34,7 @@ def mupcheck(*arguments: object, **environment: str) -> Answer:
     terminate = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mupcheck", *map(str, arguments)])
-        for name, value in ({"MPLBACKEND": "agg"} | environment).items():
+        for name, value in environment.items():
             patch.setenv(name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             app.main()

@@ -3,7 +3,6 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
-import os
 import signal
 import sys
 from functools import cache
@@ -64,7 +63,6 @@ def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
     steady_streams()
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shell commands get too, is not for files
     try:
         code = _command()(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:

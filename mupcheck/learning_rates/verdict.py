@@ -31,7 +31,7 @@ REMEDIES = {
 }
 
 
-class Verdict(NamedTuple):
+class Conclusion(NamedTuple):
     """transfers, drifts or cannot tell; why, in one line; and what to do next, "" for nothing."""
 
     verdict: str
@@ -56,7 +56,7 @@ def conclude(
     missing: str = "",
     decay: str = "",
     spec: Mapping[str, Any] | None = None,
-) -> Verdict:
+) -> Conclusion:
     """Return the verdict on one parametrization.
 
     Args:
@@ -68,7 +68,7 @@ def conclude(
         spec: the sweep's, for what it already asks for.
     """
     if missing:
-        return Verdict("cannot tell", missing, missing.partition(TO_COMPLETE)[2])
+        return Conclusion("cannot tell", missing, missing.partition(TO_COMPLETE)[2])
     doubts = [decay] if decay else []
     for guard, advice in GUARDS.items():
         hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
@@ -83,14 +83,14 @@ def conclude(
         doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
     slope, low, high, _ = line
     if doubts or slope is None or low is None or high is None:
-        return Verdict("cannot tell", ". ".join(doubts), _next_of_doubts(optima, line, tolerance, decay, spec or {}))
+        return Conclusion("cannot tell", ". ".join(doubts), _next_of_doubts(optima, line, tolerance, decay, spec or {}))
     measured = f"drift {slope:+.2f} [{low:+.2f}, {high:+.2f}] octaves per doubling of width"
     if -tolerance <= low and high <= tolerance:
-        return Verdict("transfers", f"{measured}, within +-{tolerance:g}", "")
+        return Conclusion("transfers", f"{measured}, within +-{tolerance:g}", "")
     if low > tolerance or high < -tolerance:
-        return Verdict("drifts", f"{measured}, outside +-{tolerance:g}", _next_of_drift(optima))
+        return Conclusion("drifts", f"{measured}, outside +-{tolerance:g}", _next_of_drift(optima))
     reason = f"{measured}, an interval across +-{tolerance:g}; add seeds, or widths over a wider range"
-    return Verdict("cannot tell", reason, _next_of_interval(optima, line, tolerance, spec or {}))
+    return Conclusion("cannot tell", reason, _next_of_interval(optima, line, tolerance, spec or {}))
 
 
 def changing_decay(runs: pd.DataFrame, table: Table | None) -> str:

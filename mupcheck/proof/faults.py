@@ -105,7 +105,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("width that does not reach the model", "sgd", "heads", plant="one width", named="width"),
     Fault("other data at one width", "adamw", "heads", plant="other data", named="data_hash"),
     Fault("all seeds the same", "sgd", "head-dim", plant="one seed", named="copied seeds"),
-    Fault("a size that is not finite", "adamw", "head-dim", plant="nan", named="value nan at width"),
+    Fault("a size that is not finite", "adamw", "head-dim", plant="nan", named="no number"),
     Fault("a run is missing", "sgd", "heads", plant="missing", named="missing runs"),
 )
 # fmt: on

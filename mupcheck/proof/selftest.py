@@ -126,8 +126,9 @@ def _grid(optimizer: str, mode: str) -> dict[str, Any]:
 def _write_rules(fault: Fault, path: Path) -> str:
     """Write a fault's table as a rules file, named as the file is, and return its path."""
     lines = [f'name = "{path.stem}"', f'base = "{BASE}"']
-    for role, field, exponent in fault.rules:
-        lines += ["[[rule]]", f'role = "{role}"', f"{field} = {exponent:.4f}"]
+    for role in dict.fromkeys(role for role, _, _ in fault.rules):
+        exponents = [f"{field} = {exponent:.4f}" for each, field, exponent in fault.rules if each == role]
+        lines += ["[[rule]]", f'role = "{role}"', *exponents]
     if fault.multipliers:
         lines += ["[multiplier]", *(f"{site} = {exponent:.4f}" for site, exponent in fault.multipliers.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -99,6 +99,14 @@ def test_drift_and_verdict_are_said_beside_the_optima():
     assert any(text.startswith("drift −1.0") for text in drifting)
 
 
+def test_a_drift_at_the_edge_of_the_grid_has_no_number():
+    beyond = transfer(planted_lrs(-2.5))
+    assert any(optimum.at_edge for optimum in beyond[0].optima)
+    said = texts(draw_optima(beyond, T))
+    assert "drift not known: an optimum at the grid's edge" in said
+    assert not any(text.startswith("drift −") for text in said)
+
+
 def test_divergence_is_a_bar_and_its_drift_is_said():
     runs = planted_lrs(names=("sp",))
     gone = runs["log2_lr"] > -4 - np.log2(runs["width"] / WIDTHS[0])

@@ -10,6 +10,7 @@ from commands import mupcheck
 
 from mupcheck.cli import app
 from mupcheck.cli.constants import NAMED, fill
+from mupcheck.learning_rates.optimum import GUARDS
 from mupcheck.terminal.topic_page import COLUMNS, pointer
 from mupcheck.theory.explain import SITES
 from mupcheck.theory.topics import GROUPS, SEE_ALSO, TOPICS, load_topic
@@ -137,6 +138,11 @@ def test_few_numbers_are_written_where_the_code_has_them():
 def test_a_constant_that_is_not_there_is_seen():
     with pytest.raises(AttributeError):
         fill("{coordinates.judge.NO_SUCH_NUMBER}")
+
+
+def test_every_guard_of_a_verdict_is_explained():
+    text = "\n".join(load_topic("cannot-tell").blocks)
+    assert set(re.findall(r"GUARDS\[([\w ]+)\]", text)) == set(GUARDS)
 
 
 def test_the_columns_of_files_are_those_on_disk():
