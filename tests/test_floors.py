@@ -147,7 +147,8 @@ def test_a_circle_is_found():
 
 
 def test_no_file_is_two():
-    long = {module: n for module, source in SOURCES.items() if (n := source.count("\n")) > MAX_LINES}
+    files = [*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    long = {str(file): n for file in files if (n := file.read_text(encoding="utf-8").count("\n")) > MAX_LINES}
     assert long == {}, "a file on its way past so many lines is usually two ideas"
 
 

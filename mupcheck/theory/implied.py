@@ -11,8 +11,8 @@ size is d^a, and `walk` carries a through the forward pass, the backward pass an
     softmax            its gradient is of order one
 
 Where the widths in reach lie between two limits, both are walked, and the implied slope is the range between them.
-`Corner` names these limits. Derived here from the model of theory.md, section 1; tests/theory/test_implied.py compares
-it with the measured slopes of every shipped table, optimizer and mode.
+`Corner` names these limits. Derived here from the model of theory.md, section 1; the measured slopes of every shipped
+table, optimizer and mode are compared with it in tests/theory/test_implied_measured.py.
 """
 
 from collections.abc import Mapping
