@@ -57,6 +57,10 @@ def imports_of(source: str, modules: Iterable[str] = SOURCES) -> Iterator[tuple[
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.level or node.module == "mupcheck"):
+            whole = {f"mupcheck.{alias.name}" for alias in node.names}
+            # relative, or through the roof: that says nothing of the floor it leads to
+            names = [name if name.removeprefix("mupcheck.") in modules else "mupcheck.?" for name in whole]
         elif isinstance(node, ast.ImportFrom) and node.module:
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             inner = {name for name in whole if name.removeprefix("mupcheck.") in modules}
@@ -81,6 +85,9 @@ def faults(module: str, source: str) -> list[str]:
             owner = BELONGS.get(name[1:].partition(".")[0], half)
             if at_once and half and owner != half:
                 found.append(f"{module} ({half}) imports {name[1:]} ({owner})")
+            continue
+        if name.partition(".")[0] not in HOUSE:
+            found.append(f"{module} imports through the roof or relatively; name the file that it is in")
             continue
         other_floor, other_half = HOUSE[name.partition(".")[0]]
         if other_floor > floor:
@@ -129,6 +136,8 @@ def test_no_file_imports_in_a_circle():
         ("sweep.runner", "from mupcheck.coordinates.judge import judge"),
         ("coordinates.slopes", "from mupcheck.measuring import probes"),
         ("results.store", "import mupcheck.coordinates.slopes"),
+        ("results.store", "def later():\n    from ..gate import check"),
+        ("results.store", "def later():\n    from mupcheck import transfer"),
     ],
 )
 def test_a_wrong_import_is_found(module, source):

@@ -147,7 +147,10 @@ def test_a_verdict_on_the_learning_rate_prints_itself(lrs):
 def test_an_optimum_shows_what_is_known_of_it(lrs):
     optimum = mupcheck.find_optima(lrs)[0]
     one_sided = replace(optimum, ci_low=None, ci_high=-5.5, flags=("low edge",))
-    assert str(one_sided).endswith(f"[?, -5.50], val_loss {optimum.loss:.4f} (low edge)")
+    assert str(one_sided).endswith(
+        f"(lowest measured {optimum.lowest.loss:.4f} at 2^{optimum.lowest.log2_lr:g}) (low edge)"
+    )
+    assert f"[?, -5.50], fitted val_loss {optimum.loss:.4f} (" in str(one_sided)
     assert str(replace(optimum, log2_lr=None, loss=None, flags=("no finite lr",))) == (
         "width 32: no best lr (no finite lr)"
     )

@@ -25,6 +25,7 @@ def check(
     """
     from mupcheck.gate.check import check as check_folder
     from mupcheck.gate.check import is_one_sweep, renew_baseline
+    from mupcheck.results.leftovers import say_leftovers
     from mupcheck.spec.reading import call
     from mupcheck.terminal import check_page
 
@@ -34,6 +35,9 @@ def check(
         report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
     except ValueError as error:
         raise ValueError(call(str(error), {"expect": called("--expect")})) from None
+    for folder in sorted({path if is_one_sweep(path) else path / checked.sweep for checked in report.groups}):
+        if leftovers := say_leftovers(folder):
+            say(leftovers)
     if json:
         check_page.print_report_json(report)
     else:

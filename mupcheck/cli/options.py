@@ -211,7 +211,10 @@ def list_of(name: str, text: str, convert: type) -> list[Any]:
     Raises:
         ValueError: if one is not of the type, or blanks stand for commas.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",")]
+    if any(parts) and "" in parts[:-1]:
+        raise ValueError(f"{name} {text!r} has an empty place; write a value between two commas")
+    parts = [part for part in parts if part]
     # a name with a blank is nobody's, but a file may have one
     if any(
         len(part.split()) > 1 and not (convert is str and part.endswith(".toml") and os.path.exists(part))

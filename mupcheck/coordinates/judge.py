@@ -29,7 +29,7 @@ FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at
 T_PASS, T_FAIL = 1.75, 4.0
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Judgement(Verdict):
     """The answer on one (sweep, parametrization, optimizer, mode).
 

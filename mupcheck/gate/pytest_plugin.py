@@ -112,7 +112,8 @@ def coord_check(
         try:
             sweep = make_sweep(given, device="cpu" if device == "cpu" else "cuda")
         except ValueError as error:
-            pytest.fail(f"coord_check: {error} (mupcheck explain ci)", pytrace=False)
+            said = f"coord_check: {error} (mupcheck explain ci)"
+            raise pytest.fail.Exception(said, pytrace=False) from None  # or pytest shows both
         key = f"{device} {sweep.model_dump_json()} {[table_to_json(table) for table in sweep.tables]}"
         if key not in _coord_checks:
             _coord_checks[key] = _train(sweep, tmp_path_factory.mktemp("coord_check"), jobs=jobs, device=device)

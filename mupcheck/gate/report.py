@@ -120,6 +120,8 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
             lines.append(f"next step: {answer.next_step}")
     elif isinstance(answer, Transfer):
         lines += [f"note: {note}" for note in answer.notes[:N_LINES]]
+        if answer.next_step:
+            lines.append(f"next step: {answer.next_step}")
     if slopes:
         lines += [f"moved: {each.text}" for each in checked.moved[:N_LINES] if each.text not in checked.reason]
     if checked.drift == "drifted":

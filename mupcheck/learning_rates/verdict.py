@@ -89,7 +89,7 @@ def conclude(
         return Conclusion("transfers", f"{measured}, within +-{tolerance:g}", "")
     if low > tolerance or high < -tolerance:
         return Conclusion("drifts", f"{measured}, outside +-{tolerance:g}", _next_of_drift(optima))
-    reason = f"{measured}, an interval across +-{tolerance:g}; add seeds, or widths over a wider range"
+    reason = f"{measured}, an interval across +-{tolerance:g}"
     return Conclusion("cannot tell", reason, _next_of_interval(optima, line, tolerance, spec or {}))
 
 

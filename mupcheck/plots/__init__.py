@@ -34,6 +34,7 @@ from mupcheck.plots.overview import draw_slopes
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.wider import draw_wider
 from mupcheck.results.files import StoreError, check_writable
+from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, load_results
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def plot_results(
 def _load(results: Results | str | Path) -> Results:
     if isinstance(results, Results):
         return results
+    if not isinstance(results, str | Path):
+        raise ValueError(f"figures are drawn of what load_results() returned, or of its folder, not of {said(results)}")
     return load_results(Path(results), tables=("runs", "steps", "coords"))
 
 

@@ -189,8 +189,16 @@ def scatter_verdict(panel: Axes, x: ArrayLike, y: ArrayLike, verdict: str, *, si
     panel.scatter(x, y, s=size, marker=mark.marker, label=verdict, **look, **style)
 
 
-def draw_interval(panel: Axes, at: float, low: float, high: float, *, along: str, color: str | Color) -> None:
-    """Draw an interval along "x" or "y", at `at` on the other axis; an arrowhead where it goes on beyond the limits."""
+def draw_interval(
+    panel: Axes, at: float, low: float | None, high: float | None, *, along: str, color: str | Color
+) -> None:
+    """Draw an interval along "x" or "y", at `at` on the other axis; an arrowhead where it goes on beyond the limits.
+
+    An end that is None is not known: it goes on, too. An interval without ends is not drawn.
+    """
+    if low is None and high is None:
+        return
+    low, high = -np.inf if low is None else low, np.inf if high is None else high
     bottom, top = panel.get_xlim() if along == "x" else panel.get_ylim()
     shown = [min(max(low, bottom), top), min(max(high, bottom), top)]
     points = (shown, [at, at]) if along == "x" else ([at, at], shown)

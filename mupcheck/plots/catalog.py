@@ -78,7 +78,7 @@ def choose(found: Sequence[Sketch], only: str | Sequence[str] | None, *, every: 
     for pattern in patterns or [""]:
         if not any(_is(sketch, pattern) for sketch in found):
             known = ", ".join(dict.fromkeys(sketch.name for sketch in found))
-            raise ValueError(f"only {pattern!r} is no figure of these results; known: {known}")
+            raise ValueError(f"{pattern!r} is no figure of these results; known: {known}")
     return [sketch for sketch in found if any(_is(sketch, pattern) for pattern in patterns)]
 
 

@@ -164,7 +164,7 @@ def _not_shown(left_out: Sequence[Mapping]) -> list[str]:
         sites = [row["site"] for row in left_out if row["verdict"] == verdict]
         if sites:
             said.append(f"{', '.join(sites)} ({canvas.verdict_name(verdict)})")
-    return [f"not shown: {'; '.join(said)}"] if said else []
+    return [f"not shown, but with --all: {'; '.join(said)}"] if said else []
 
 
 def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats, *, required: bool) -> list[Artist]:

@@ -212,6 +212,5 @@ def _draw_interval(panel: Axes, optimum: Optimum, color: canvas.Color, *, up: fl
         return
     low, high = panel.get_ylim()
     y = low + up / canvas.place(panel)[3] * (high - low)
-    if optimum.ci_low is not None and optimum.ci_high is not None:
-        canvas.draw_interval(panel, y, optimum.ci_low, optimum.ci_high, along="x", color=color)
+    canvas.draw_interval(panel, y, optimum.ci_low, optimum.ci_high, along="x", color=color)
     draw_optimum(panel, optimum.log2_lr, y, optimum, color)

@@ -145,7 +145,8 @@ def _reach(answer: Transfer) -> list[float]:
 def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside: float) -> None:
     """Draw one parametrization's optima, `aside` octaves of width from where they belong, and its drift line."""
     drift = answer.drift
-    if drift.slope is not None and drift.intercept is not None:
+    beyond = any(optimum.at_edge for optimum in answer.optima)
+    if drift.slope is not None and drift.intercept is not None and not beyond:
         ends = np.log2([answer.optima[0].width, answer.optima[-1].width])
         line = drift.intercept + drift.slope * ends
         panel.plot(ends + aside, line, color=color, linewidth=1, alpha=0.7, label="drift")
@@ -158,8 +159,7 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
             edge = panel.get_xaxis_transform()
             panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
             continue
-        if optimum.ci_low is not None and optimum.ci_high is not None:
-            canvas.draw_interval(panel, x, optimum.ci_low, optimum.ci_high, along="y", color=color)
+        canvas.draw_interval(panel, x, optimum.ci_low, optimum.ci_high, along="y", color=color)
         draw_optimum(panel, x, optimum.log2_lr, optimum, color, marker)
 
 

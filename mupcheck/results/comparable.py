@@ -58,5 +58,5 @@ def other_settings(runs: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
 
 def check_confidence(confidence: float) -> None:
     """Raise ValueError unless confidence is in (0, 1)."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1; try {CONFIDENCE}")
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence!r} must lie between 0 and 1; try {CONFIDENCE}")

@@ -83,7 +83,10 @@ class Best:
         if log2_lr is not None and loss is not None:
             ends = ", ".join("?" if end is None else f"{end:+.2f}" for end in (low, high))
             ends = "" if low is None and high is None else f" [{ends}]"
-            best = f"best lr {2**log2_lr:.3g} = 2^{log2_lr:.2f}{ends}, {getattr(self, 'loss_name', 'loss')} {loss:.4f}"
+            name = getattr(self, "loss_name", "loss")
+            best = f"best lr {2**log2_lr:.3g} = 2^{log2_lr:.2f}{ends}, fitted {name} {loss:.4f}"
+            if (point := getattr(self, "lowest", None)) is not None:
+                best += f" (lowest measured {point.loss:.4f} at 2^{point.log2_lr:.4g})"
         return f"width {getattr(self, 'width', '')}: {best}" + (f" ({', '.join(flags)})" if flags else "")
 
 

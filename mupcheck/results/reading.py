@@ -36,7 +36,7 @@ SAME_COMMAND = "run the same command again"
 TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tables have no one truth to compare by
 class Results:
     """What `load_results` found, one row per run, step or quantity; a table not asked for has columns and no rows.
 

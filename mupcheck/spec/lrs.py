@@ -17,6 +17,8 @@ def parse_lrs(text: str) -> tuple[float, ...]:
     if re.search(r"[^\s,:]\s+[^\s,:]", text.strip("[] ")):
         with_commas = ",".join(text.strip("[] ").replace(",", " ").split())
         raise ValueError(f"lrs = {text!r} is not allowed; a list has commas: {with_commas}")
+    if text.strip(" ,") and re.search(r"^\s*,|,\s*,", text):
+        raise ValueError(f"lrs = {text!r} has an empty place; write a value between two commas")
     if ":" not in text:
         return tuple(_parse_number(part) for part in text.split(",") if part.strip())
     parts = text.split(":")

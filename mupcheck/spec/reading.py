@@ -95,7 +95,7 @@ def call(message: str, names: Mapping[str, str], *, keys: Collection[str] = (), 
 
 
 def _pattern(key: str) -> re.Pattern[str]:
-    before, after, equals = r"(?<![-\w./'])", r"(?![-\w./'])", r"( ?=(?!=) ?(?=\S))"
+    before, after, equals = r"(?<![-\w./'?])", r"(?![-\w./'])", r"( ?=(?!=) ?(?=\S))"
     if "_" in key:
         return re.compile(rf"{before}{key}{after}{equals}?")
     return re.compile(rf"(?:^{key}{after}{equals}?|{before}{key}{equals})")

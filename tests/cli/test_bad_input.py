@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -44,6 +45,8 @@ def _bad_things():
 
 
 BAD_INPUT = [
+    ("coord --widths 16,,64", "--widths '16,,64' has an empty place"),
+    ("lr-sweep --lrs 2^-8,,2^-6", "--lrs '2^-8,,2^-6' has an empty place"),
     # unknown names
     ("coord -p nope", "-p: unknown parametrization 'nope'; known: sp, "),
     ("coord -p missing.toml", "cannot read the rules file missing.toml: No such file"),
@@ -298,3 +301,9 @@ def test_stored_results_of_a_table_with_an_odd_name_are_read(monkeypatch):
     assert answer.code == exits.CANNOT_TELL, answer.err
     again = mupcheck("check", "results/lr")
     assert again.code == exits.CANNOT_TELL and "[/red] :boom: (adamw, head-dim): cannot tell" in again.out
+
+
+def test_what_a_source_is_advised_is_said_as_it_is_typed(tmp_path):
+    np.arange(20_000, dtype="<u4").__mod__(250).tofile(tmp_path / "wide.bin")
+    answer = mupcheck("coord", "--data", "tokens:wide.bin", "--vocab-size", "256", "--dtype", "float32", *HERE)
+    assert answer.code == exits.USAGE and "try ?dtype=uint32" in answer.err

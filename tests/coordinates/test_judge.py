@@ -187,4 +187,6 @@ def test_a_judgement_says_how_it_was_measured_and_what_it_counts():
         assert part in found.how_measured
     assert "data synthetic, batch 1 x 1 tokens; 90% intervals" in found.how_measured
     assert found.how_measured.endswith("slopes pooled over layers and later steps")
+    (less,) = judge(results(make_runs(), make_coords(make_runs(), {RESIDUAL: 0.0}, noise=0.01)), confidence=0.8)
+    assert "; 80% intervals" in less.how_measured
     assert found.counted == "2 judged of 3 pooled slopes: 2 pass, 0 fail, 0 cannot tell"

@@ -59,7 +59,7 @@ def test_what_has_no_room_is_named():
     figure = draw_coordinates(pd.concat(sized), pd.concat(more), T)
     assert COLUMNS.get(len(names), 1) == 1
     said = " ".join(texts(figure))
-    assert "not shown: site2, site3, site4, site5 (pass)" in said
+    assert "not shown, but with --all: site2, site3, site4, site5 (pass)" in said
 
 
 def test_the_band_of_what_is_tolerated_is_drawn_and_in_the_legend():

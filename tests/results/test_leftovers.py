@@ -42,3 +42,5 @@ def test_a_command_says_it_on_stderr(tmp_path, monkeypatch):
     assert "also holds" not in mupcheck(*tiny, "--jobs", "1").err
     answer = mupcheck(*tiny, "--jobs", "1", "--lr", "2^-10")
     assert "results/coord also holds 1 run of an earlier spec (lr 2^-12), not part of this sweep" in answer.err
+    assert "results/coord also holds 1 run" in mupcheck("check", "results/coord").err
+    assert "results/coord also holds 1 run" in mupcheck("check", "results").err

@@ -76,5 +76,5 @@ def test_counts_say_of_what_they_are(capsys):
 def test_next_stands_once_under_the_reason(capsys):
     lines = page(capsys, sweep(noise=0.6)).splitlines()
     (at,) = [i for i, line in enumerate(lines) if line.startswith("  next: ")]
-    assert "add seeds" in lines[at - 1]
+    assert lines[at - 1].endswith("an interval across +-0.25")
     assert not any(line.startswith("  next: ") for line in page(capsys, sweep(noise=0.01)).splitlines())

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ def execute(groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence
                 receive, send = context.Pipe()
                 group = waiting.popleft()
                 process = context.Process(target=_child, args=(work, group, send), daemon=True)
-                with _script_left_alone():
+                with _script_left_alone(), _uninterrupted():
                     process.start()
                 send.close()
                 running[receive] = (process, group)
@@ -100,6 +101,20 @@ def _script_left_alone() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes that a Ctrl-C of the terminal does not reach before they can say so, nor ends with a traceback.
+
+    The fork server imports torch for a second before it looks after signals, and has the mask that it was started with.
+    """
+    resource_tracker.ensure_running()  # which lets the signal through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _child(work: Work, group: Group, send: Connection) -> None:
