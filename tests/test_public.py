@@ -123,6 +123,7 @@ def test_a_verdict_prints_itself(check):
         "<Judgement gdn-mup (adamw, head-dim) of s: fail; 1 pass, 1 fail, 0 cannot tell; 0 are not judged>"
     )
     assert found._repr_html_().startswith("<pre>gdn-mup (adamw, head-dim) of s: fail")
+    assert "of &lt;b&gt;: fail" in replace(judgement, sweep="<b>")._repr_html_()
 
 
 def test_a_pass_prints_no_more_than_it_needs():
@@ -171,6 +172,7 @@ def test_results_say_what_they_hold(check, lrs):
     assert "s: coord; gdn-mup (adamw, head-dim); widths 64, 128, 256, 512; 1 lr; 4 seeds; 16 runs; 1 missing" in flat
     assert "lrs: lr; gdn-mup, sp (adamw, head-dim); widths 32, 64, 128; 8 lrs; 3 seeds; 144 runs" in flat
     assert both._repr_html_().count("<tr") == 4
+    assert len(mupcheck.judge(both)) == 1 and len(mupcheck.transfer(both)) == 2
     odd = both.runs.assign(parametrization="<b>", status="diverged")
     html = mupcheck.Results(odd, lrs.steps, lrs.coords, {})._repr_html_()
     assert "&lt;b&gt;" in html and "<b>" not in html

@@ -45,6 +45,7 @@ def _bad_things():
 
 
 BAD_INPUT = [
+    ("coord --n-layers=0", "--n-layers 0 is not allowed"),
     ("coord --widths 16,,64", "--widths '16,,64' has an empty place"),
     ("lr-sweep --lrs 2^-8,,2^-6", "--lrs '2^-8,,2^-6' has an empty place"),
     # unknown names

@@ -59,3 +59,4 @@ def test_an_interrupted_sweep_says_how_much_is_missing_and_what_goes_on(copied, 
     assert answer.code == exits.INTERRUPTED
     assert "interrupted with 2 of 6 runs missing; " in answer.err
     assert answer.err.rstrip().endswith(" ".join(["mupcheck", *map(str, command)]))
+    assert "--fresh" not in mupcheck(*command, "--fresh").err, "it would train again what is kept"

@@ -79,6 +79,8 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
     # bracketed by a diverged lr, an octave away: the seeds agree
     cliff = diverge(sweep(centre=-5, noise=0.01), lambda runs: runs["log2_lr"] > -6)
     assert judge(cliff).next_step.startswith("give --refine: most of the interval is the spacing of the lrs")
+    refined = conclude(find_optima(sweep()), Line(0.2, 0.0, 0.4, 0.19), 0.25, spec={"refine": True, "precision": 0.25})
+    assert refined.next_step.startswith("give --precision 0.125: most of the interval is the spacing of the lrs")
     noisy = conclude(find_optima(sweep()), Line(0.02, -0.36, 0.40, 0.07), 0.25)
     assert noisy.next_step == "give more seeds, about 9: most of the interval is their noise"
     assert "flat" in judge(sweep(bend=0.001)).optima[0].flags and "--steps 120" in judge(sweep(bend=0.001)).next_step
