@@ -102,7 +102,10 @@ def test_drift_and_verdict_are_said_beside_the_optima():
 def test_a_drift_at_the_edge_of_the_grid_has_no_number():
     beyond = transfer(planted_lrs(-2.5))
     assert any(optimum.at_edge for optimum in beyond[0].optima)
-    said = texts(draw_optima(beyond, T))
+    figure = draw_optima(beyond, T)
+    assert len(points(figure.axes[0], "goes on")), "an interval with one end goes on at the other"
+    assert len(points(figure.axes[0], "drift")) == 0
+    said = texts(figure)
     assert "drift not known: an optimum at the grid's edge" in said
     assert not any(text.startswith("drift −") for text in said)
 
