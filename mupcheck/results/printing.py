@@ -31,18 +31,17 @@ class Verdict:
     """The base of records with title, sweep, verdict and reason: what `print` and a notebook show of them.
 
     What else such a record may have is shown where it does: `how_measured`, the `counts` of slopes, `optima`, `causes`,
-    `findings`, `notes`, what is `missing`, and the `next_step`.
+    `findings`, `notes` and the `next_step`.
     """
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._head()}; {self._counts() or self._get('reason')}>"
 
     def __str__(self) -> str:
-        reason, drift, missing = (self._get(name) for name in ("reason", "drift_text", "missing"))
+        reason, drift = self._get("reason"), self._get("drift_text")
         found = [finding for finding in self._get("findings") if finding.text not in reason]
         lines = [
             ("", self._get("how_measured")),
-            ("", "" if missing in reason else missing),
             ("slopes", self._counts()),
             ("why", reason),
             ("", "" if not drift or drift.partition(" octaves")[0] in reason else drift),

@@ -22,7 +22,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise ValueError(f"cannot read the {what} {path}: it is larger than {MAX_BYTES:,} bytes")
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         hint = "it is UTF-16; save it as UTF-8" if utf16 else f"it is no UTF-8 text ({error.reason})"

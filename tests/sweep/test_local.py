@@ -39,6 +39,19 @@ def test_the_engine_reports_steps_and_ends(jobs):
     assert steps[groups[0]] > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads signal masks in /proc")
+def test_an_early_interrupt_does_not_reach_the_process_that_starts_the_others():
+    # a process of its own, whose fork server is as new as that of a command
+    code = "import signal; from multiprocessing import forkserver; from mupcheck.sweep.engines import local\n"
+    code += "with local._script_left_alone(), local._uninterrupted():\n    forkserver.ensure_running()\n"
+    code += "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())\n"
+    code += "print('free', signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (blocked,) = [int(line.split()[1], 16) for line in done.stdout.splitlines() if line.startswith("SigBlk")]
+    assert blocked >> (signal.SIGINT - 1) & 1
+    assert "free True" in done.stdout
+
+
 def wait_for_children(marks):
     """Run two children that sleep and a quick one; return the engine when the quick one ended and the others sleep."""
     engine = local.execute(
