@@ -129,6 +129,8 @@ def test_a_top_up_adds_no_width_that_does_not_fit(plan_within, monkeypatch):
     plan = plan_within(sweep, 23 * GIB, jobs=1)
     wide = tiny_coord(widths=(2**20,), base_width=16).runs(vocab_size=32, data_hash=plan.corpus.hash)
     monkeypatch.setattr("mupcheck.sweep.runner._topped_up", lambda _: iter([wide]))
+    # the clock stands: what the first round took, however little, would predict years for a width of a million
+    monkeypatch.setattr("mupcheck.sweep.runner.time.monotonic", lambda: 0.0)
     assert list(rounds(plan)) == [plan]
     roomy = replace(plan, available_bytes=2**60)
     assert len(list(rounds(roomy))) == 2
