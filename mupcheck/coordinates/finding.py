@@ -18,6 +18,7 @@ class Finding:
         advice: what to change.
         kinds, sites: the quantities in doubt; an empty tuple means all.
         later: whether those of step 0 are not.
+        layers, widths, steps: where it was seen, most telling first; an empty tuple where that says nothing.
     """
 
     name: str
@@ -27,6 +28,9 @@ class Finding:
     kinds: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     later: bool = False
+    layers: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         """Say what was seen and what to change, in one line."""
