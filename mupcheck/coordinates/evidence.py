@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mupcheck.results.path import Path
 from mupcheck.theory.parametrization import Table
 
 
@@ -17,6 +18,7 @@ class Check:
         diagnostics: medians over seeds of the finite ones.
         table: what the runs should have followed, None where it is not known.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        paths: how the backend compares with the reference, where that is known.
     """
 
     runs: pd.DataFrame
@@ -25,6 +27,7 @@ class Check:
     table: Table | None
     missing: int
     planned: int
+    paths: tuple[Path, ...] = ()
 
     def shared(self, name: str) -> str:
         """Return what all runs have in a column."""

@@ -14,6 +14,7 @@ from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
+from mupcheck.results.path import Path, paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
@@ -45,6 +46,7 @@ class Judgement(Verdict):
         causes: the likely causes of a failure, ranked.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `record`, `torch` and `device`.
         confidence: of the intervals.
+        paths: how the backend that trained compares with the reference, where that is known.
     """
 
     sweep: str
@@ -62,6 +64,7 @@ class Judgement(Verdict):
     causes: tuple[Cause, ...]
     measured: dict[str, Any]
     confidence: float = CONFIDENCE
+    paths: tuple[Path, ...] = ()
 
     @property
     def title(self) -> str:
@@ -79,7 +82,7 @@ class Judgement(Verdict):
             f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
             f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
             f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens; {self.confidence:.0%} intervals, "
-            "slopes pooled over layers and later steps"
+            "slopes pooled over layers and later steps" + (f"; {path}" if (path := say_paths(self.paths)) else "")
         )
 
     @property
@@ -123,14 +126,15 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
-        findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
+        paths = paths_of(resolved, runs)
+        findings = examine(runs, coords, table=table, missing=lacking, planned=asked, paths=paths)
         findings += (
             *_not_as_implied(pooled, findings),
             *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
         )
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
-        judgements.append(replace(judgement, confidence=confidence))
+        judgements.append(replace(judgement, confidence=confidence, paths=paths))
     return Answers(judgements)
 
 

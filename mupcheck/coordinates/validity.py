@@ -14,8 +14,10 @@ import pandas as pd
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
+from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.results.comparable import GROUP
+from mupcheck.results.path import Path
 from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import Role, Table, factors
@@ -41,7 +43,13 @@ COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
 
 
 def examine(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0, planned: int = 0
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    *,
+    table: Table | None = None,
+    missing: int = 0,
+    planned: int = 0,
+    paths: tuple[Path, ...] = (),
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -50,6 +58,7 @@ def examine(
         coords: the `coords` table.
         table: what the runs should have followed; None leaves out what it would tell.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        paths: how the backend compares with the reference, as `paths_of` returns it.
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -61,7 +70,7 @@ def examine(
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
     rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    check = Check(runs, mine, medians, table, missing, planned)
+    check = Check(runs, mine, medians, table, missing, planned, paths)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
@@ -298,5 +307,5 @@ def _protocol(check: Check) -> Iterator[Finding]:
 
 PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
     _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, _clipping, _realised,
-    _decay, _trained, _eps, _gates, _protocol,
+    _decay, _trained, _eps, _gates, wrong_path, _protocol,
 )  # fmt: skip

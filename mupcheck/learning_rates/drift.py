@@ -17,6 +17,7 @@ from scipy import stats
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.learning_rates.lr_curve import grid_floor, grid_rounding, interval, resample_curves
 from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
+from mupcheck.learning_rates.path import held_to_path, notes_of_path
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.learning_rates.refine import next_lrs
 from mupcheck.learning_rates.robustness import (
@@ -38,6 +39,7 @@ from mupcheck.results.comparable import (
     group_of,
     title_of,
 )
+from mupcheck.results.path import Path, paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict, said
 from mupcheck.results.reading import Results, n_missing, need_results, say_incomplete
 
@@ -100,6 +102,7 @@ class Transfer(Verdict):
     missing_runs: int
     planned_runs: int
     measured: dict
+    paths: tuple[Path, ...] = ()  # how the backend that trained compares with the reference, where that is known
 
     @property
     def title(self) -> str:
@@ -125,6 +128,7 @@ class Transfer(Verdict):
             " on ".join(filter(None, (str(of["dtype"]), " and ".join(of["device"])))),
             self.loss_name,
             f"{of['confidence']:.0%} intervals",
+            *filter(None, [say_paths(self.paths)]),
         ]
         return ", ".join(parts)
 
@@ -203,9 +207,11 @@ def transfer(
         missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec) else ""
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
         line = Line(drift.slope, drift.ci_low, drift.ci_high, drift.ci_grid)
-        verdict, reason, next_step = conclude(
+        paths = paths_of(resolved, group)
+        conclusion = conclude(
             optima, line, tolerance, missing=missing, decay=decay, spec={"steps": int(group["steps"].iloc[0]), **spec}
         )
+        verdict, reason, next_step = held_to_path(conclusion, paths)
         answer = Transfer(
             *key,
             base_width=int(group["base_width"].iloc[0]),
@@ -224,12 +230,13 @@ def transfer(
             wider_is_better=compare_widths(group, steps, confidence=confidence),
             verdict=verdict,
             reason=reason,
-            notes=(*_notes(group, optima), *([] if missing else _unbracketed(optima, spec))),
+            notes=(*_notes(group, optima), *notes_of_path(paths), *([] if missing else _unbracketed(optima, spec))),
             next_step=next_step,
             missing=missing,
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence),
+            paths=paths,
         )
         answers.append(answer)
     return Answers(answers)

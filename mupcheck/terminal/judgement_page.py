@@ -78,6 +78,7 @@ def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
         record |= {"confidence": judgement.confidence, "counted": judgement.counted}
         record |= {"causes": [asdict(cause) for cause in judgement.causes]}
         record |= {"findings": [asdict(finding) for finding in judgement.findings], "measured": judgement.measured}
+        record |= {"path": [asdict(path) | {"text": str(path)} for path in judgement.paths]}
         summary.append(record)
     slopes = {name: [getattr(judgement, name) for judgement in judgements] for name in ("pooled", "slopes")}
     return {"summary": summary} | {

@@ -87,7 +87,7 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         model.zero_grad(set_to_none=True)
         loss = torch.zeros(n_replicas, dtype=torch.float64, device=device)
         for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
-            with _autocast(spec, device):
+            with autocast(spec, device):
                 part_loss = model.loss(part) / spec.accumulation
             part_loss.sum().backward()
             loss += part_loss.detach()
@@ -125,7 +125,7 @@ def evaluate(model: LanguageModel, runs: Sequence[RunSpec], corpus: Corpus, devi
     shape = {"batch_size": spec.batch_size // spec.accumulation, "seq_len": spec.seq_len}
     count = held_out_batches(corpus, tokens=spec.eval_tokens, **shape)
     total = torch.zeros(len(runs), dtype=torch.float64, device=device)
-    with torch.no_grad(), _autocast(spec, device):
+    with torch.no_grad(), autocast(spec, device):
         for index in range(count):
             batch = held_out_batch(corpus, index=index, **shape)
             total += model.loss(torch.from_numpy(batch).to(device).expand(len(runs), -1, -1))
@@ -187,7 +187,8 @@ def _batch(runs: Sequence[RunSpec], corpus: Corpus, step: int) -> Tensor:
     return torch.from_numpy(np.stack([by_seed[run.seed] for run in runs]))
 
 
-def _autocast(spec: RunSpec, device: str) -> AbstractContextManager:
+def autocast(spec: RunSpec, device: str) -> AbstractContextManager:
+    """Return the context of a forward pass, in the dtype of a run."""
     if spec.dtype != "bfloat16":
         return nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16)

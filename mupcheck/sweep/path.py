@@ -1,0 +1,231 @@
+"""The path that a sweep trains, compared with the reference once a sweep: what is compared, and what is written of it.
+
+The models of the smallest and of the widest width start as the sweep's do and see its first batch, at the sweep's
+sequence length and, where that is short, at one that crosses chunks. Bounds on each keep it to about a second.
+"""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mupcheck.results.path import BY, QUANTITIES, Departure
+from mupcheck.results.reading import read_sweep
+from mupcheck.results.writing import write_sweep
+from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.cost import count_parameters
+from mupcheck.sweep.plan import Plan
+from mupcheck.training.data.corpus import Corpus
+from mupcheck.training.data.sources import open_corpus
+
+if TYPE_CHECKING:
+    from mupcheck.measuring.path import Error
+
+MAX_LAYERS = 4  # the first ones; they start as in the whole model
+MAX_PAIRS = 4  # of a sequence and a head, of each layer
+MAX_ENTRIES = 8
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a comparison may take: values of a model, tokens through the backend, values of the reference's states."""
+
+    model: int
+    tokens: int
+    states: int
+
+
+CPU, CUDA = Bounds(2**24, 2**11, 2**25), Bounds(2**27, 2**14, 2**29)
+
+
+@dataclass(frozen=True)
+class PathTask:
+    """Runs whose models are compared: of each width one of every table, replicas of one model.
+
+    Attributes:
+        again: whether to compare where `sweep.json` says how it came out already.
+    """
+
+    groups: tuple[tuple[RunSpec, ...], ...]
+    again: bool
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Return the run_ids by which an entry knows its sweep."""
+        return [run.run_id for group in self.groups for run in group]
+
+
+def path_task(plan: Plan) -> PathTask:
+    """Return what to compare of a plan: at its smallest width, and at the widest whose model may be built."""
+    # those that every round of a refinement or a top-up has
+    alike = [run for run in plan.runs if (run.lr, run.seed) == (plan.sweep.lrs[0], plan.sweep.seeds[0])]
+    widths = sorted({run.width for run in alike})
+    groups = {width: tuple(run for run in alike if run.width == width) for width in widths}
+    bounds = _bounds(plan.device)
+    built = [width for width in widths if _layers(groups[width][0], len(groups[width]), bounds)]
+    chosen = dict.fromkeys((widths[0], *built[-1:]))
+    return PathTask(tuple(groups[width] for width in chosen), again=plan.missing == len(plan.runs))
+
+
+def _bounds(device: str) -> Bounds:
+    return CPU if device == "cpu" else CUDA
+
+
+def _layers(run: RunSpec, replicas: int, bounds: Bounds) -> int:
+    """Return how many layers of a model to build, 0 where one is beyond bounds."""
+    for n_layers in range(min(run.n_layers, MAX_LAYERS), 0, -1):
+        if replicas * count_parameters(run.model_copy(update={"n_layers": n_layers})) <= bounds.model:
+            return n_layers
+    return 0
+
+
+def compare_path(
+    group: tuple[PathTask], *, folder: Path, corpus: Corpus | None, device: str, provenance: Mapping[str, Any]
+) -> Iterator[int]:
+    """Compare the backend of a sweep with the reference and write how it came out; yields no steps.
+
+    What goes wrong here, memory first, is written too: it is the comparison's fault and not the sweep's.
+    """
+    from mupcheck.sweep.group import device_name
+    from mupcheck.training.train import one_thread
+
+    (task,) = group
+    by = {**provenance, "device": device_name(device)}
+    by = {name: by[name] for name in BY}
+    if not task.again and any(_same(entry, task, by) for entry in kept_paths(folder, task.run_ids)):
+        return
+    start = perf_counter()
+    run = task.groups[0][0]
+    entry: dict[str, Any] = {"backend": run.backend, "dtype": run.dtype, **by, "run_ids": task.run_ids}
+    try:
+        corpus = corpus or open_corpus(run.data, vocab_size=run.vocab_size)
+        with one_thread() if device == "cpu" else nullcontext():
+            entry |= _compared(task, corpus, device)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        entry |= {"reason": " ".join(str(error).split())[:200] or type(error).__name__}
+    finally:
+        _free(device)
+    write_path(folder, entry | {"seconds": round(perf_counter() - start, 3)})
+    yield from ()
+
+
+def _free(device: str) -> None:
+    """Give back what the device's allocator holds, as the runs need it."""
+    if device != "cpu":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
+    """Return the part of an entry that says how the backend compares."""
+    import torch
+
+    from mupcheck.measuring.path import LONG, TOLERANCES, capture, compare
+    from mupcheck.model.build import build_model
+    from mupcheck.training.data.batches import train_batch
+    from mupcheck.training.train import autocast
+
+    bounds = _bounds(device)
+    tolerance = TOLERANCES[task.groups[0][0].dtype]
+    compared, departures = [], []
+    for group in task.groups:
+        run, (_, k_dim, v_dim) = group[0], group[0].heads
+        n_layers = _layers(run, len(group), bounds) or 1
+        model = build_model([each.model_copy(update={"n_layers": n_layers}) for each in group], device)
+        longest = max(LONG, bounds.states // (n_layers * k_dim * v_dim), 1)
+        for length in _lengths(run.seq_len, longest, len(corpus.train) - 1, LONG):
+            rows = max(1, min(run.batch_size // run.accumulation, bounds.tokens // (length * len(group))))
+            batch = train_batch(corpus, seed=run.seed, step=0, batch_size=rows, seq_len=length)[:, :-1]
+            tokens = torch.from_numpy(batch).to(device).expand(len(group), -1, -1)
+            pairs = min(MAX_PAIRS, max(1, bounds.states // (n_layers * length * k_dim * v_dim)))
+            calls = capture(model, tokens, autocast(run, device))
+            errors = compare(calls, pairs, autocast(run, device))
+            finite = [each.error for each in errors if each.error < float("inf")]
+            shape: dict[str, Any] = {
+                "width": run.width,
+                "tokens": length,
+                "sequences": rows * len(group),
+                "layers": n_layers,
+            }
+            by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
+            shape["errors"] = {what: error if error < float("inf") else None for what, error in by_what.items()}
+            compared.append(shape | {"pairs": pairs, "error": max(finite, default=None)})
+            wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
+            departures += [_departure(each, run, length, tolerance) for each in wrong]
+    departures.sort(key=lambda each: (each.tokens, QUANTITIES.index(each.what)))
+    return {
+        "tolerance": tolerance,
+        "error": max((each["error"] for each in compared if each["error"] is not None), default=None),
+        "compared": compared,
+        "departures": [asdict(each) for each in departures],
+    }
+
+
+def _lengths(seq_len: int, longest: int, there: int, long: int) -> list[int]:
+    """Return the lengths to compare at: the sweep's, as far as it may be, and a long one where that is short."""
+    lengths = [min(seq_len, longest)]
+    if seq_len < long and min(long, there) > seq_len:
+        lengths.append(min(long, there))
+    return lengths
+
+
+def _first_to_look_at(error: "Error") -> tuple[int, int]:
+    return QUANTITIES.index(error.what), error.layer
+
+
+def _departure(error: "Error", run: RunSpec, tokens: int, tolerance: float) -> Departure:
+    from mupcheck.ops.chunk import chunking
+
+    off = error.departing(tolerance)
+    finite = error.error < float("inf")
+    scaled = finite and error.rest <= tolerance
+    chunks = None
+    if off and run.backend == "chunk":
+        n_chunks, size = chunking(tokens)
+        chunks = (off[0] // size + 1, off[-1] // size + 1, n_chunks)
+    return Departure(
+        what=error.what,
+        width=run.width,
+        layer=error.layer,
+        tokens=tokens,
+        error=error.error if finite else None,
+        first=off[0] if off else None,
+        last=off[-1] if off else None,
+        chunks=chunks,
+        factor=error.factor if scaled else None,
+    )
+
+
+def kept_paths(folder: Path, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the entries that `sweep.json` has of runs of a plan; none where it is not there or cannot be read."""
+    entries: Any = ()
+    with suppress(ValueError):
+        entries = read_sweep(folder).get("path", ())
+    asked = set(run_ids)
+    return [each for each in entries if isinstance(each, dict) and asked & set(each.get("run_ids", ()))][-MAX_ENTRIES:]
+
+
+def write_path(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Write an entry into `sweep.json`, in place of one of the same runs, device and versions.
+
+    Raises:
+        ValueError: if there is no `sweep.json` to write it into.
+        StoreError: if it cannot be written.
+    """
+    resolved = read_sweep(folder)
+    others = [each for each in resolved.get("path", ()) if any(each.get(name) != entry.get(name) for name in KEY)]
+    write_sweep(folder, resolved | {"path": [*others, dict(entry)]})
+
+
+KEY = ("run_ids", *BY)
+
+
+def _same(entry: Mapping[str, Any], task: PathTask, by: Mapping[str, Any]) -> bool:
+    """Say whether an entry compared just this, on this device by these versions."""
+    known = {**by, "run_ids": task.run_ids}
+    return not entry.get("reason") and all(entry.get(name) == value for name, value in known.items())
