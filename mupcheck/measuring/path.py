@@ -7,6 +7,7 @@ each other, so the reference, a loop over tokens, need not go through all of the
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,10 @@ SEGMENT = 32  # tokens whose states the reference keeps at once; of the others i
 # A head whose sizes are below this share of the others' is measured against them: what decays at once leaves gradients
 # of log_alpha that are rounding beside those of its neighbours.
 SMALLEST_SHARE = 0.1
+# A sequence of one token, or one in which all is forgotten at once, has no gradient of log_alpha but rounding: below
+# this share of the rms of o, whose size it comes in, it is measured against that.
+SMALLEST_LOG_ALPHA = 0.01
+TINY = 1e-100  # where all is zero, as v may be, nothing is off
 # Of the rms error over the rms of a tensor. The chunk form on a CPU, widths 32 to 512, 16 to 512 tokens, both modes,
 # two tables: at most 8e-7, 2.6e-3 and 4e-14. float32 and float64 round sums of many terms, and tf32 would miss 1e-5 by
 # a factor 30; bfloat16 rounds what goes in and out, by 2^-9, and kernels that also multiply in it are at 4e-3.
@@ -49,6 +54,7 @@ class Error(NamedTuple):
         by_token: rms difference of each token over the rms of all, of the worst pair each; empty for the final state.
         factor: what the reference is to be multiplied by to come nearest, nan where nothing is there.
         rest: the error that is left then.
+        missing: whether there is no such tensor, as of an input that nothing flows back to.
     """
 
     layer: int
@@ -57,6 +63,7 @@ class Error(NamedTuple):
     by_token: tuple[float, ...]
     factor: float
     rest: float
+    missing: bool = False
 
     def departs(self, tolerance: float) -> bool:
         """Say whether it is beyond what rounding does, as a whole or at one token."""
@@ -94,9 +101,18 @@ def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager)
         calls: as `capture` returns them.
         pairs: of a sequence and a head that the reference goes through, of each call; spread over all there are.
         autocast: as in training.
+
+    Returns:
+        Errors of every tensor of the calls, up to one whose inputs are not finite: that is what a call before it gave.
+
+    Raises:
+        ValueError: if the first call's inputs are not finite, or what the reference makes of any.
     """
+    usable = list(takewhile(lambda call: all(x.isfinite().all() for x in call.inputs), calls))
+    if not usable:
+        raise ValueError("what the model gives the delta rule is not finite")
     got, given = [], []
-    for call in calls:
+    for call in usable:
         leaves = [x.detach().clone().requires_grad_() for x in call.inputs]
         with autocast:
             o, state = call.rule(*leaves)
@@ -110,20 +126,22 @@ def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager)
     right = _reference(columns[:5], columns[5:])
     names = ("o", *(f"gradient of {name}" for name in INPUTS), "final_state")
     errors = []
-    for i, (call, found) in enumerate(zip(calls, got, strict=True)):
-        for name, mine, expected in zip(names, found, right, strict=True):
-            n_pairs = len(expected) // len(calls)
-            errors.append(_error(call.layer, name, mine, expected[i * n_pairs : (i + 1) * n_pairs]))
+    for i, (call, found) in enumerate(zip(usable, got, strict=True)):
+        n_pairs = len(right[0]) // len(usable)
+        of_call = [x[i * n_pairs : (i + 1) * n_pairs] for x in right]
+        if not all(x.isfinite().all() for x in of_call):
+            raise ValueError(f"what the reference makes of the inputs of layer {call.layer} is not finite")
+        floors = dict.fromkeys(names, 0.0) | {"gradient of log_alpha": SMALLEST_LOG_ALPHA * _rms(of_call[0])}
+        for name, mine, expected in zip(names, found, of_call, strict=True):
+            errors.append(_error(call.layer, name, mine, expected, floors[name]))
     return errors
 
 
 def _gradients(outputs: Sequence[Tensor], leaves: Sequence[Tensor], upstream: Sequence[Tensor]) -> list[Tensor | None]:
     """Return the gradient of each leaf, None where nothing flows back to it."""
-    flowing = [(x, grad) for x, grad in zip(outputs, upstream, strict=True) if x.requires_grad]
-    if not flowing:
-        return [None] * len(leaves)
-    tensors, grads = zip(*flowing, strict=True)
-    return list(torch.autograd.grad(tensors, leaves, grads, allow_unused=True))
+    flowing = [(x * grad).sum() for x, grad in zip(outputs, upstream, strict=True) if x.requires_grad]
+    # a loss each, as torch imports sympy for half a second where it is handed the gradients of its outputs
+    return list(torch.autograd.grad(flowing, leaves, allow_unused=True)) if flowing else [None] * len(leaves)
 
 
 def _projection(x: Tensor) -> Tensor:
@@ -172,23 +190,32 @@ def _reference(inputs: Sequence[Tensor], upstream: Sequence[Tensor]) -> list[Ten
         span = [x[:, start : start + SEGMENT].clone().requires_grad_() for x in inputs]
         leaves = [*span, state.requires_grad_()]
         ends = gated_delta_rule_reference(*leaves)
-        *of_inputs, d_state = torch.autograd.grad(ends, leaves, (d_o[:, start : start + SEGMENT], d_state))
+        losses = [(x * grad).sum() for x, grad in zip(ends, (d_o[:, start : start + SEGMENT], d_state), strict=True)]
+        *of_inputs, d_state = torch.autograd.grad(losses, leaves)
         grads.insert(0, tuple(of_inputs))
     return [torch.cat(outputs, 1), *(torch.cat(parts, 1) for parts in zip(*grads, strict=True)), entering[-1].detach()]
 
 
-def _error(layer: int, what: str, got: Tensor | None, right: Tensor) -> Error:
-    """Return how far [P, T, 1, X], [P, T, 1] or, of the state, [P, 1, K, V] is from what is right."""
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def _error(layer: int, what: str, got: Tensor | None, right: Tensor, floor: float) -> Error:
+    """Return how far [P, T, 1, X], [P, T, 1] or, of the state, [P, 1, K, V] is from what is right.
+
+    Args:
+        floor: an rms below it counts as so large.
+    """
     inf, nan = float("inf"), float("nan")
     tokens = what != "final_state"
     if got is None:
-        return Error(layer, what, inf, (inf,) * (right.shape[1] if tokens else 0), nan, nan)
+        return Error(layer, what, inf, (inf,) * (right.shape[1] if tokens else 0), nan, nan, missing=True)
     wide = right.flatten(2) if tokens else right.flatten(1)[:, None]  # [P, T, X]
     mine = got.double().reshape(wide.shape)
     of_pair = wide.square().mean((1, 2)).sqrt()
-    scale = of_pair.clamp(min=SMALLEST_SHARE * float(wide.square().mean().sqrt()))
+    scale = of_pair.clamp(min=max(SMALLEST_SHARE * _rms(wide), floor, TINY))
     by_token = ((mine - wide).square().mean(2).sqrt() / scale[:, None]).nan_to_num(nan=inf)  # [P, T]
-    factor = float((mine * wide).sum() / wide.square().sum())
+    factor = float((mine * wide).sum() / wide.square().sum().clamp(min=TINY**2))
     rest = float(((mine - factor * wide).square().mean((1, 2)).sqrt() / scale).amax())
     return Error(
         layer,

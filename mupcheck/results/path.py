@@ -7,8 +7,10 @@ trained elsewhere later has an entry of its own. A sweep of an older version has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from mupcheck.results.printing import named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 BY = ("device", "torch", "mupcheck", "commit")  # what another kernel, or another rounding, may come of
 TO_MEND = "nothing here is of the delta rule: mend the backend, or give --backend reference"
 # The first that is off is the one to look at: what it is off by comes back in all that follow.
+GRADIENT = "gradient of "
 QUANTITIES = (
     *("o", "final_state"),
-    *(f"gradient of {name}" for name in ("q", "k", "v", "log_alpha", "beta")),
+    *(GRADIENT + name for name in ("q", "k", "v", "log_alpha", "beta")),
 )
 
 
@@ -32,6 +35,7 @@ class Departure:
         tokens: length of the sequence, of which `first` to `last` are off (None of the final state).
         chunks: of those tokens the first and last chunk, counted from 1, and how many there are; None without chunks.
         factor: where the tensor is that many times the reference's and nothing else; None otherwise.
+        missing: whether there is no such tensor, as of an input that nothing flows back to.
     """
 
     what: str
@@ -43,13 +47,14 @@ class Departure:
     last: int | None = None
     chunks: tuple[int, int, int] | None = None
     factor: float | None = None
+    missing: bool = False
 
     def __str__(self) -> str:
         """Say what is off, by how much and where."""
         if self.factor is not None:
             text = f"{self.what} is {self.factor:.3g} times the reference's"
         elif self.error is None:
-            text = f"{self.what} is missing or not finite"
+            text = f"{self.what} is {'missing' if self.missing else 'not finite'}"
         else:
             text = f"{self.what} is off by {self.error:.2g} of its size"
         text += f" at width {self.width}, layer {self.layer}"
@@ -95,11 +100,19 @@ class Path:
         if self.error is not None and self.agrees:
             return f"{self.backend} agrees with the reference to {self.error:.1e} at {at}"
         first = self.departures[0]
-        also = dict.fromkeys(each.what for each in self.departures if each.what != first.what)
-        well = [n for n in self.tokens if n not in {each.tokens for each in self.departures}]
         text = f"{self.backend} in {self.dtype} is not what the reference computes: {first}"
-        text += f"; also {', '.join(also)}" if also else ""
-        return text + (f"; none at {' and '.join(map(str, well))} tokens" if well else "")
+        places = [sorted({getattr(each, name) for each in self.departures}) for name in ("width", "layer")]
+        if max(map(len, places)) > 1:
+            names = (f"{name}{'s' * (len(at) > 1)}" for name, at in zip(("width", "layer"), places, strict=True))
+            text += "; seen at " + ", ".join(f"{n} {named(at)}" for n, at in zip(names, places, strict=True))
+        off = {each.what for each in self.departures if each.what != first.what}
+        rest = [name for name in QUANTITIES if name in off]
+        gradients = ", ".join(name.removeprefix(GRADIENT) for name in rest if name.startswith(GRADIENT))
+        rest = [name for name in rest if not name.startswith(GRADIENT)]
+        rest += [f"gradients of {gradients}"] if gradients else []
+        text += f"; off too: {', '.join(rest)}" if rest else ""
+        well = [n for n in self.tokens if n not in {each.tokens for each in self.departures}]
+        return text + (f"; nothing is off at {' and '.join(map(str, well))} tokens" if well else "")
 
 
 def paths_of(resolved: Mapping[str, Any], runs: pd.DataFrame) -> tuple[Path, ...]:
@@ -139,10 +152,11 @@ def _plain(value: Any) -> Any:
 
 def path_of(entry: Mapping[str, Any]) -> Path:
     """Return an entry of `sweep.json` as a record."""
-    departures = (
-        Departure(**{**each, "chunks": tuple(each["chunks"]) if each.get("chunks") else None})
-        for each in entry.get("departures", ())
-    )
+    names = {field.name for field in fields(Departure)}  # a later version may write more
+    departures = []
+    for each in entry.get("departures", ()):
+        values: dict[str, Any] = {name: each[name] for name in names if name in each}
+        departures.append(Departure(**values | {"chunks": tuple(values["chunks"]) if values.get("chunks") else None}))
     return Path(
         backend=str(entry.get("backend")),
         dtype=str(entry.get("dtype")),

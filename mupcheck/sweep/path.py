@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_LAYERS = 4  # the first ones; they start as in the whole model
 MAX_PAIRS = 4  # of a sequence and a head, of each layer
 MAX_ENTRIES = 8
+INF = float("inf")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Bounds:
     states: int
 
 
-CPU, CUDA = Bounds(2**24, 2**11, 2**25), Bounds(2**27, 2**14, 2**29)
+CPU, CUDA = Bounds(2**24, 2**11, 2**24), Bounds(2**27, 2**14, 2**29)
 
 
 @dataclass(frozen=True)
@@ -137,23 +138,25 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
         run, (_, k_dim, v_dim) = group[0], group[0].heads
         n_layers = _layers(run, len(group), bounds) or 1
         model = build_model([each.model_copy(update={"n_layers": n_layers}) for each in group], device)
-        longest = max(LONG, bounds.states // (n_layers * k_dim * v_dim), 1)
+        longest = max(LONG, MAX_PAIRS * bounds.states // (k_dim * v_dim))
         for length in _lengths(run.seq_len, longest, len(corpus.train) - 1, LONG):
             rows = max(1, min(run.batch_size // run.accumulation, bounds.tokens // (length * len(group))))
             batch = train_batch(corpus, seed=run.seed, step=0, batch_size=rows, seq_len=length)[:, :-1]
             tokens = torch.from_numpy(batch).to(device).expand(len(group), -1, -1)
-            pairs = min(MAX_PAIRS, max(1, bounds.states // (n_layers * length * k_dim * v_dim)))
-            calls = capture(model, tokens, autocast(run, device))
+            # of one pair of one layer; as many layers as may be, then as many pairs
+            states = length * k_dim * v_dim
+            calls = capture(model, tokens, autocast(run, device))[: max(1, bounds.states // states)]
+            pairs = min(MAX_PAIRS, max(1, bounds.states // (len(calls) * states)))
             errors = compare(calls, pairs, autocast(run, device))
-            finite = [each.error for each in errors if each.error < float("inf")]
+            finite = [each.error for each in errors if each.error < INF]
             shape: dict[str, Any] = {
                 "width": run.width,
                 "tokens": length,
                 "sequences": rows * len(group),
-                "layers": n_layers,
+                "layers": len(calls),
             }
             by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
-            shape["errors"] = {what: error if error < float("inf") else None for what, error in by_what.items()}
+            shape["errors"] = {what: error if error < INF else None for what, error in by_what.items()}
             compared.append(shape | {"pairs": pairs, "error": max(finite, default=None)})
             wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
             departures += [_departure(each, run, length, tolerance) for each in wrong]
@@ -182,7 +185,7 @@ def _departure(error: "Error", run: RunSpec, tokens: int, tolerance: float) -> D
     from mupcheck.ops.chunk import chunking
 
     off = error.departing(tolerance)
-    finite = error.error < float("inf")
+    finite = error.error < INF
     scaled = finite and error.rest <= tolerance
     chunks = None
     if off and run.backend == "chunk":
@@ -198,6 +201,7 @@ def _departure(error: "Error", run: RunSpec, tokens: int, tolerance: float) -> D
         last=off[-1] if off else None,
         chunks=chunks,
         factor=error.factor if scaled else None,
+        missing=error.missing,
     )
 
 
