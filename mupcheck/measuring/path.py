@@ -214,7 +214,7 @@ def _error(layer: int, what: str, got: Tensor | None, right: Tensor, floor: floa
     mine = got.double().reshape(wide.shape)
     of_pair = wide.square().mean((1, 2)).sqrt()
     scale = of_pair.clamp(min=max(SMALLEST_SHARE * _rms(wide), floor, TINY))
-    by_token = ((mine - wide).square().mean(2).sqrt() / scale[:, None]).nan_to_num(nan=inf)  # [P, T]
+    by_token = ((mine - wide).square().mean(2).sqrt() / scale[:, None]).nan_to_num(nan=inf, posinf=inf)  # [P, T]
     factor = float((mine * wide).sum() / wide.square().sum().clamp(min=TINY**2))
     rest = float(((mine - factor * wide).square().mean((1, 2)).sqrt() / scale).amax())
     return Error(

@@ -107,9 +107,9 @@ class Path:
             text += "; seen at " + ", ".join(f"{n} {named(at)}" for n, at in zip(names, places, strict=True))
         off = {each.what for each in self.departures if each.what != first.what}
         rest = [name for name in QUANTITIES if name in off]
-        gradients = ", ".join(name.removeprefix(GRADIENT) for name in rest if name.startswith(GRADIENT))
+        inputs = [name.removeprefix(GRADIENT) for name in rest if name.startswith(GRADIENT)]
         rest = [name for name in rest if not name.startswith(GRADIENT)]
-        rest += [f"gradients of {gradients}"] if gradients else []
+        rest += [f"gradient{'s' * (len(inputs) > 1)} of {', '.join(inputs)}"] if inputs else []
         text += f"; off too: {', '.join(rest)}" if rest else ""
         well = [n for n in self.tokens if n not in {each.tokens for each in self.departures}]
         return text + (f"; nothing is off at {' and '.join(map(str, well))} tokens" if well else "")

@@ -153,7 +153,7 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
                 "width": run.width,
                 "tokens": length,
                 "sequences": rows * len(group),
-                "layers": len(calls),
+                "layers": len({each.layer for each in errors}),
             }
             by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
             shape["errors"] = {what: error if error < INF else None for what, error in by_what.items()}
