@@ -39,7 +39,7 @@ from mupcheck.results.comparable import (
     group_of,
     title_of,
 )
-from mupcheck.results.path import Path, paths_of, say_paths
+from mupcheck.results.path import paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict, said
 from mupcheck.results.reading import Results, n_missing, need_results, say_incomplete
 
@@ -75,7 +75,8 @@ class Transfer(Verdict):
         missing: how many runs are missing and what completes the sweep, if some of these are; else "".
         missing_runs, planned_runs: of the whole sweep, whatever the parametrization; 0 where that is not known.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `lrs` (of the sweep's grid),
-            `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`.
+            `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`, and
+            `path`, a line on how the backend compares with the reference, "" where that is not known.
     """
 
     sweep: str
@@ -102,7 +103,6 @@ class Transfer(Verdict):
     missing_runs: int
     planned_runs: int
     measured: dict
-    paths: tuple[Path, ...] = ()  # how the backend that trained compares with the reference, where that is known
 
     @property
     def title(self) -> str:
@@ -128,7 +128,7 @@ class Transfer(Verdict):
             " on ".join(filter(None, (str(of["dtype"]), " and ".join(of["device"])))),
             self.loss_name,
             f"{of['confidence']:.0%} intervals",
-            *filter(None, [say_paths(self.paths)]),
+            *filter(None, [of.get("path")]),
         ]
         return ", ".join(parts)
 
@@ -235,8 +235,7 @@ def transfer(
             missing=missing,
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
-            measured=_measured(group, grids.get(key[0], lrs), confidence),
-            paths=paths,
+            measured=_measured(group, grids.get(key[0], lrs), confidence) | {"path": say_paths(paths)},
         )
         answers.append(answer)
     return Answers(answers)

@@ -74,6 +74,12 @@ class Error(NamedTuple):
         return tuple(t for t, off in enumerate(self.by_token) if off > TOKEN_STARTS * tolerance)
 
 
+def tolerance_of(dtype: str) -> float:
+    """Return what rounding in a run's dtype may do; float32 products that torch may round to tf32 count as bfloat16."""
+    lower = dtype == "float32" and torch.get_float32_matmul_precision() != "highest"
+    return TOLERANCES["bfloat16" if lower else dtype]
+
+
 @torch.no_grad()
 def capture(model: LanguageModel, tokens: Tensor, autocast: AbstractContextManager) -> list[Call]:
     """Return the calls of the delta rule, one a layer, of one forward pass over tokens [R, B, T]."""
@@ -106,8 +112,10 @@ def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager)
         Errors of every tensor of the calls, up to one whose inputs are not finite: that is what a call before it gave.
 
     Raises:
-        ValueError: if the first call's inputs are not finite, or what the reference makes of any.
+        ValueError: if there are no calls, the first one's inputs are not finite, or what the reference makes of any.
     """
+    if not calls:
+        raise ValueError("the model does not call the delta rule")
     usable = list(takewhile(lambda call: all(x.isfinite().all() for x in call.inputs), calls))
     if not usable:
         raise ValueError("what the model gives the delta rule is not finite")

@@ -98,7 +98,8 @@ class Path:
         if self.reason:
             return f"{self.backend} was not compared with the reference: {self.reason}"
         if self.error is not None and self.agrees:
-            return f"{self.backend} agrees with the reference to {self.error:.1e} at {at}"
+            other = "itself in float64" if self.backend == "reference" else "the reference"
+            return f"{self.backend} agrees with {other} to {self.error:.1e} at {at}"
         first = self.departures[0]
         text = f"{self.backend} in {self.dtype} is not what the reference computes: {first}"
         places = [sorted({getattr(each, name) for each in self.departures}) for name in ("width", "layer")]

@@ -126,13 +126,13 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
     """Return the part of an entry that says how the backend compares."""
     import torch
 
-    from mupcheck.measuring.path import LONG, TOLERANCES, capture, compare
+    from mupcheck.measuring.path import LONG, capture, compare, tolerance_of
     from mupcheck.model.build import build_model
     from mupcheck.training.data.batches import train_batch
     from mupcheck.training.train import autocast
 
     bounds = _bounds(device)
-    tolerance = TOLERANCES[task.groups[0][0].dtype]
+    tolerance = tolerance_of(task.groups[0][0].dtype)
     compared, departures = [], []
     for group in task.groups:
         run, (_, k_dim, v_dim) = group[0], group[0].heads

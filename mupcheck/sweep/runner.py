@@ -236,9 +236,10 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
     """Return what to say when the comparison ended, "" where all is well; one that was killed is written down here."""
     if message.error is not None:
         run = plan.runs[0]
-        entry = {"backend": run.backend, "dtype": run.dtype, "run_ids": message.group[0].run_ids}
-        with suppress(StoreError):
-            write_path(plan.folder, entry | {"reason": message.error})
+        entry = {"backend": run.backend, "dtype": run.dtype, "reason": message.error}
+        with suppress(StoreError, ValueError):
+            write_path(plan.folder, entry | {"run_ids": message.group[0].run_ids})
+        return str(path_of(entry))
     paths = map(path_of, kept_paths(plan.folder, message.group[0].run_ids)[-1:])
     return "; ".join(str(path) for path in paths if not path.agrees)
 

@@ -31,7 +31,8 @@ def test_a_wrong_path_decides_nothing_and_a_right_one_changes_nothing(drift, ver
     assert right.how_measured == (
         f"{without.how_measured}, chunk agrees with the reference to 3.0e-07 at 48 and 165 tokens"
     )
-    assert asdict(right)["paths"][0]["error"] == 3e-7
+    assert asdict(right)["measured"]["path"] == "chunk agrees with the reference to 3.0e-07 at 48 and 165 tokens"
+    assert without.measured["path"] == ""
 
     wrong = answered(runs, departures=[DEPARTURE])
     assert wrong.verdict == "cannot tell"

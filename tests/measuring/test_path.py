@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from mupcheck.measuring.path import INPUTS, LONG, TOLERANCES, capture, compare
+from mupcheck.measuring.path import INPUTS, LONG, TOLERANCES, capture, compare, tolerance_of
 from mupcheck.model import build_model, gdn
 from mupcheck.ops import gated_delta_rule
 from mupcheck.ops.chunk import CHUNK, LONGEST_SINGLE_CHUNK, chunking
@@ -115,6 +115,22 @@ def test_the_long_sequence_crosses_chunks_and_ends_in_a_part_of_one():
     assert n_chunks * size > LONG
     assert LONG > 2 * LONGEST_SINGLE_CHUNK
     assert all(LONG % chunk for chunk in (16, CHUNK, LONGEST_SINGLE_CHUNK, 128))
+
+
+def test_products_that_may_be_rounded_are_allowed_to_be():
+    assert [tolerance_of(dtype) for dtype in TOLERANCES] == list(TOLERANCES.values())
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")  # as some containers do by their environment
+        assert tolerance_of("float32") == TOLERANCES["bfloat16"]
+        assert tolerance_of("float64") == TOLERANCES["float64"]
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_model_without_a_delta_rule_is_refused():
+    with pytest.raises(ValueError, match="does not call"):
+        compare([], 4, nullcontext())
 
 
 def test_inputs_that_are_not_finite_are_refused_or_left_out():

@@ -24,6 +24,8 @@ def test_a_path_that_agrees_says_to_what_and_at_which_lengths():
     assert path.agrees
     assert (path.tokens, path.widths) == ((16, 165), (32, 64))
     assert str(path) == say_paths([path]) == "chunk agrees with the reference to 3.4e-07 at 16 and 165 tokens"
+    itself = path_of(entry(backend="reference"))
+    assert str(itself) == "reference agrees with itself in float64 to 3.4e-07 at 16 and 165 tokens"
 
 
 def test_nothing_is_said_of_results_that_do_not_say():

@@ -12,6 +12,7 @@ from mupcheck.coordinates.judge import judge
 from mupcheck.measuring import path as measuring
 from mupcheck.model import gdn
 from mupcheck.ops import gated_delta_rule
+from mupcheck.results.files import StoreError
 from mupcheck.results.path import QUANTITIES
 from mupcheck.results.reading import read_sweep
 from mupcheck.sweep import path as module
@@ -194,6 +195,19 @@ def test_a_comparison_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     assert "SIGKILL" in note
     (entry,) = entries(tmp_path)
     assert "SIGKILL" in entry["reason"]
+
+
+def full_disk(*_):
+    raise StoreError("cannot write sweep.json: No space left on device")
+
+
+def test_a_comparison_that_cannot_be_written_is_said_and_the_runs_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "write_path", full_disk)
+    monkeypatch.setattr(runner, "write_path", full_disk)
+    results, seen = trained(tiny(**AT), tmp_path, jobs=1)
+    assert len(results.runs) == 4
+    (note,) = [state.note for state in seen if state.note]
+    assert note == "chunk was not compared with the reference: cannot write sweep.json: No space left on device"
 
 
 def interrupted(*_):
