@@ -1,7 +1,11 @@
 """The path that a sweep trains, compared with the reference once a sweep: what is compared, and what is written of it.
 
-The models of the smallest and of the widest width start as the sweep's do and see its first batch, at the sweep's
-sequence length and, where that is short, at one that crosses chunks. Bounds on each keep it to about a second.
+The models start as the sweep's do and see its first batch, at the sweep's sequence length and, where that is short, at
+one that crosses chunks: at the smallest and the widest width, and between them at the longer of the two wherever heads
+have another size, as a kernel may be chosen by it. Bounds on each keep it to about a second.
+
+Nothing else of the long sequence is recorded: all that its length adds to the sizes at step 0 is the delta rule, which
+is compared value by value here, while sizes of one seed could not be judged.
 """
 
 import gc
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from mupcheck.measuring.path import Error
 
 MAX_LAYERS = 4  # the first ones; they start as in the whole model
+MAX_BETWEEN = 4  # widths between the smallest and the widest
 MAX_PAIRS = 4  # of a sequence and a head, of each layer
 MAX_ENTRIES = 8
 INF = float("inf")
@@ -39,7 +44,7 @@ class Bounds:
     states: int
 
 
-CPU, CUDA = Bounds(2**24, 2**11, 2**24), Bounds(2**27, 2**14, 2**29)
+CPU, CUDA = Bounds(3 * 2**23, 2**11, 2**24), Bounds(2**26, 2**14, 2**29)
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,17 @@ class PathTask:
 
 
 def path_task(plan: Plan) -> PathTask:
-    """Return what to compare of a plan: at its smallest width, and at the widest whose model may be built."""
+    """Return what to compare of a plan, of the widths whose models may be built; the smallest is one in any case."""
     # those that every round of a refinement or a top-up has
     alike = [run for run in plan.runs if (run.lr, run.seed) == (plan.sweep.lrs[0], plan.sweep.seeds[0])]
     widths = sorted({run.width for run in alike})
     groups = {width: tuple(run for run in alike if run.width == width) for width in widths}
     bounds = _bounds(plan.device)
-    built = [width for width in widths if _layers(groups[width][0], len(groups[width]), bounds)]
-    chosen = dict.fromkeys((widths[0], *built[-1:]))
+    widths = widths[:1] + [w for w in widths[1:] if _layers(groups[w][0], len(groups[w]), bounds)]
+    by_heads = {groups[width][0].heads[1:]: width for width in reversed(widths)}  # the smallest of a head size
+    between = sorted(set(by_heads.values()) - {widths[0], widths[-1]})
+    step = max(-(-len(between) // MAX_BETWEEN), 1)
+    chosen = dict.fromkeys((widths[0], *between[::step], widths[-1]))
     return PathTask(tuple(groups[width] for width in chosen), again=plan.missing == len(plan.runs))
 
 
@@ -134,12 +142,13 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
     bounds = _bounds(device)
     tolerance = tolerance_of(task.groups[0][0].dtype)
     compared, departures = [], []
-    for group in task.groups:
+    for i, group in enumerate(task.groups):
         run, (_, k_dim, v_dim) = group[0], group[0].heads
         n_layers = _layers(run, len(group), bounds) or 1
         model = build_model([each.model_copy(update={"n_layers": n_layers}) for each in group], device)
         longest = max(LONG, MAX_PAIRS * bounds.states // (k_dim * v_dim))
-        for length in _lengths(run.seq_len, longest, len(corpus.train) - 1, LONG):
+        lengths = _lengths(run.seq_len, longest, len(corpus.train) - 1, LONG)
+        for length in lengths if i in (0, len(task.groups) - 1) else lengths[-1:]:
             rows = max(1, min(run.batch_size // run.accumulation, bounds.tokens // (length * len(group))))
             batch = train_batch(corpus, seed=run.seed, step=0, batch_size=rows, seq_len=length)[:, :-1]
             tokens = torch.from_numpy(batch).to(device).expand(len(group), -1, -1)

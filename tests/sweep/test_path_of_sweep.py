@@ -111,16 +111,19 @@ def test_the_numbers_are_those_of_a_sweep_that_compares_nothing(done, tmp_path, 
     assert_same(numbers(without), numbers(compared))
 
 
-def test_the_smallest_width_and_the_widest_that_may_be_built_are_compared(tmp_path):
+def test_the_smallest_width_the_widest_that_may_be_built_and_other_heads_are_compared(tmp_path):
     def widths_of(**changes):
         task = path_task(plan_sweep(tiny(parametrizations=("gdn-mup",), **changes), out=tmp_path))
         assert all(len(group) == 1 for group in task.groups)
         return [group[0].width for group in task.groups]
 
-    assert widths_of(widths=(64, 16, 32)) == [16, 64]
+    assert widths_of(widths=(64, 16, 32)) == [16, 32, 64]
+    assert widths_of(widths=(64, 16, 32), mode="heads") == [16, 64]  # heads of one size
     assert widths_of(widths=(32,)) == [32]
     assert widths_of(widths=(256, 512, 4096)) == [256, 512]
     assert widths_of(widths=(4096, 8192)) == [4096]  # one is compared in any case
+    many = widths_of(widths=tuple(range(16, 272, 16)))
+    assert (many[0], many[-1], len(many)) == (16, 256, 6)
 
 
 def test_a_long_sequence_is_added_where_the_sweeps_is_short_and_there_are_tokens():
@@ -160,6 +163,25 @@ def test_a_kernel_that_is_wrong_beyond_a_chunk_fails_a_check_of_16_tokens(tmp_pa
     (judgement,) = judge(results)
     assert judgement.verdict == "fail"
     assert judgement.reason.startswith(note)
+
+
+def wrong_at_32(q, k, v, *rest, **options):
+    """Be wrong for the heads of width 32 alone, as a kernel chosen by their size may be."""
+    o, state = gated_delta_rule(q, k, v, *rest, **options)
+    return o * (1.1 if q.shape[-1] == 12 else 1.0), state
+
+
+def test_a_kernel_that_is_wrong_at_a_middle_width_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(gdn, "gated_delta_rule", wrong_at_32)
+    sweep = tiny(**AT | {"widths": (16, 32, 64)})
+    assert [run.heads[1] for run in plan_sweep(sweep, out=tmp_path).runs[::2]] == [6, 12, 24]
+    trained(sweep, tmp_path, jobs=1)
+    (entry,) = entries(tmp_path)
+    assert [(each["width"], each["tokens"]) for each in entry["compared"]] == [
+        *((16, 16), (16, 165), (32, 165), (64, 16), (64, 165)),
+    ]
+    assert {each["width"] for each in entry["departures"]} == {32}
+    assert [each["factor"] for each in entry["departures"] if each["what"] == "o"] == [pytest.approx(1.1, rel=1e-6)]
 
 
 def out_of_memory(*_):
