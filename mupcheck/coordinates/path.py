@@ -21,3 +21,5 @@ def wrong_path(check: Check) -> Iterator[Finding]:
             yield Finding("path", "fail", str(path), TO_MEND, layers=layers, widths=widths)
         elif path.reason:
             yield Finding("path", "warning", str(path), "see what went wrong and run the sweep with --fresh")
+        elif path.strain:
+            yield Finding("path", "warning", path.strain, "mend the backend before training at large learning rates")

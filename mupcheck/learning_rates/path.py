@@ -16,5 +16,6 @@ def held_to_path(conclusion: Conclusion, paths: Sequence[Path]) -> Conclusion:
 
 
 def notes_of_path(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield why a path was not compared."""
+    """Yield why a path was not compared, or where one that is right may not stay so."""
     yield from (str(path) for path in paths if path.reason)
+    yield from filter(None, (path.strain for path in paths))

@@ -76,6 +76,7 @@ class Path:
         tolerance: what it may be.
         tokens: lengths of the sequences; `widths` of the models.
         departures: what is beyond the tolerance, the first to look at first.
+        strained: likewise where keys are made alike, which is not what was trained.
     """
 
     backend: str
@@ -86,11 +87,20 @@ class Path:
     widths: tuple[int, ...]
     departures: tuple[Departure, ...]
     reason: str = ""
+    strained: tuple[Departure, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Say whether it was compared and nothing departs."""
         return not self.departures and not self.reason
+
+    @property
+    def strain(self) -> str:
+        """Say that the backend departs where keys are alike and not on what was trained, "" otherwise."""
+        if not self.strained or not self.agrees:
+            return ""
+        text = f"{self.backend} departs from the reference where keys are alike, as a large lr makes them"
+        return f"{text}: {self.strained[0]}"
 
     def __str__(self) -> str:
         """Say in one line how they compare."""
@@ -153,11 +163,6 @@ def _plain(value: Any) -> Any:
 
 def path_of(entry: Mapping[str, Any]) -> Path:
     """Return an entry of `sweep.json` as a record."""
-    names = {field.name for field in fields(Departure)}  # a later version may write more
-    departures = []
-    for each in entry.get("departures", ()):
-        values: dict[str, Any] = {name: each[name] for name in names if name in each}
-        departures.append(Departure(**values | {"chunks": tuple(values["chunks"]) if values.get("chunks") else None}))
     return Path(
         backend=str(entry.get("backend")),
         dtype=str(entry.get("dtype")),
@@ -165,6 +170,13 @@ def path_of(entry: Mapping[str, Any]) -> Path:
         tolerance=entry.get("tolerance"),
         tokens=tuple(sorted({each["tokens"] for each in entry.get("compared", ())})),
         widths=tuple(sorted({each["width"] for each in entry.get("compared", ())})),
-        departures=tuple(departures),
+        departures=tuple(map(_departure_of, entry.get("departures", ()))),
         reason=str(entry.get("reason", "")),
+        strained=tuple(map(_departure_of, entry.get("strained", ()))),
     )
+
+
+def _departure_of(entry: Mapping[str, Any]) -> Departure:
+    known = {field.name for field in fields(Departure)}  # a later version may write more
+    values: dict[str, Any] = {name: value for name, value in entry.items() if name in known}
+    return Departure(**values | {"chunks": tuple(values["chunks"]) if values.get("chunks") else None})

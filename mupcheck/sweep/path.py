@@ -134,14 +134,14 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
     """Return the part of an entry that says how the backend compares."""
     import torch
 
-    from mupcheck.measuring.path import LONG, capture, compare, tolerance_of
+    from mupcheck.measuring.path import LONG, capture, compare, strained, tolerance_of
     from mupcheck.model.build import build_model
     from mupcheck.training.data.batches import train_batch
     from mupcheck.training.train import autocast
 
     bounds = _bounds(device)
     tolerance = tolerance_of(task.groups[0][0].dtype)
-    compared, departures = [], []
+    compared, departures, alike = [], [], []
     for i, group in enumerate(task.groups):
         run, (_, k_dim, v_dim) = group[0], group[0].heads
         n_layers = _layers(run, len(group), bounds) or 1
@@ -169,12 +169,17 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
             compared.append(shape | {"pairs": pairs, "error": max(finite, default=None)})
             wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
             departures += [_departure(each, run, length, tolerance) for each in wrong]
+        if i == 0:  # it holds of the kernel, and once will do
+            errors = compare(strained(calls), pairs, autocast(run, device))
+            wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
+            alike = [asdict(_departure(each, run, lengths[-1], tolerance)) for each in wrong]
     departures.sort(key=lambda each: (each.tokens, QUANTITIES.index(each.what)))
     return {
         "tolerance": tolerance,
         "error": max((each["error"] for each in compared if each["error"] is not None), default=None),
         "compared": compared,
         "departures": [asdict(each) for each in departures],
+        "strained": alike,
     }
 
 

@@ -241,7 +241,7 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
             write_path(plan.folder, entry | {"run_ids": message.group[0].run_ids})
         return str(path_of(entry))
     paths = map(path_of, kept_paths(plan.folder, message.group[0].run_ids)[-1:])
-    return "; ".join(str(path) for path in paths if not path.agrees)
+    return "; ".join(path.strain if path.agrees else str(path) for path in paths)
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_a_path_that_was_not_compared_is_a_warning():
     assert found.how_measured.endswith(finding.text)
 
 
+def test_a_path_that_is_wrong_where_keys_are_alike_is_a_warning():
+    found = judged(strained=[DEPARTURE])
+    assert found.verdict == "pass"
+    (finding,) = [each for each in found.findings if each.name == "path"]
+    assert finding.effect == "warning"
+    assert "where keys are alike" in finding.text
+    assert "agrees with the reference" in found.how_measured
+
+
 @pytest.mark.parametrize("name", ["device", "torch", "mupcheck", "commit"])
 def test_a_wrong_path_of_another_machine_or_version_is_not_held_against_runs(name):
     assert judged(departures=[DEPARTURE], **{name: "another"}).verdict == "pass"

@@ -52,7 +52,10 @@ def test_what_could_not_be_told_anyway_is_said_after_it():
     assert reason.endswith(answered(runs).reason)
 
 
-def test_a_path_that_was_not_compared_is_a_note():
+def test_a_path_that_was_not_compared_or_may_go_wrong_is_a_note():
     lost = answered(sweep(noise=0.01), reason="out of memory", compared=[], error=None)
     assert lost.verdict == "transfers"
     assert "chunk was not compared with the reference: out of memory" in lost.notes
+    alike = answered(sweep(noise=0.01), departures=[], strained=[DEPARTURE])
+    assert alike.verdict == "transfers"
+    assert any("where keys are alike" in note for note in alike.notes)

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from mupcheck.measuring.path import INPUTS, LONG, TOLERANCES, capture, compare, tolerance_of
+from mupcheck.measuring.path import INPUTS, LONG, TOLERANCES, capture, compare, strained, tolerance_of
 from mupcheck.model import build_model, gdn
 from mupcheck.ops import gated_delta_rule
 from mupcheck.ops.chunk import CHUNK, LONGEST_SINGLE_CHUNK, chunking
@@ -241,6 +241,38 @@ def test_a_kernel_that_is_wrong_in_bfloat16_alone_is_seen_there_alone(monkeypatc
     planted(monkeypatch, fault)
     assert not departing(LONG)
     assert ("o", 0) in departing(LONG, dtype="bfloat16")
+
+
+def by_a_series(rule, inputs):
+    """Solve (I + A) U = W by some terms of its power series, and no chunks: right while keys have little in common."""
+    q, k, v, log_alpha, beta = inputs
+    c = log_alpha.double().cumsum(1).transpose(1, 2)  # [B, H, T]
+    decay = (c[..., :, None] - c[..., None, :]).tril().exp().tril()
+    q, k, v = (x.double().transpose(1, 2) for x in (q, k, v))
+    beta_k = beta.double().transpose(1, 2)[..., None] * k
+    a = (beta_k @ k.mT * decay).tril(-1)
+    term = writes = beta.double().transpose(1, 2)[..., None] * v
+    for _ in range(24):
+        term = -a @ term
+        writes = writes + term
+    o = (q @ k.mT * decay).tril() @ writes
+    state = (decay[..., -1, :, None] * k).mT @ writes
+    return o.transpose(1, 2).to(inputs[2]), state.float()
+
+
+def test_keys_that_are_alike_show_a_kernel_that_solves_by_a_series(monkeypatch):
+    def both(tokens):
+        model = build_model([run_of()])
+        batch = torch.randint(32, (1, 2, tokens), generator=torch.Generator().manual_seed(1))
+        calls = capture(model, batch, nullcontext())
+        worst = [max(each.error for each in compare(these, 4, nullcontext())) for these in (calls, strained(calls))]
+        return [error / TOLERANCES["float32"] for error in worst]
+
+    assert max(both(LONG)) < 1
+    planted(monkeypatch, by_a_series)
+    own, alike = both(48)
+    assert own < 1
+    assert alike > 100
 
 
 @pytest.mark.parametrize("place", [(0, 0), (-1, -1)])

@@ -84,6 +84,18 @@ def test_a_path_that_was_not_compared_says_why_and_the_worst_of_several_is_said(
     assert say_paths([less, agrees]) == str(agrees)
 
 
+def test_a_path_that_departs_where_keys_are_alike_alone_agrees_and_says_so():
+    path = path_of(entry(strained=[LATE]))
+    assert path.agrees
+    assert str(path) == str(path_of(entry()))
+    assert path.strain.startswith(
+        "chunk departs from the reference where keys are alike, as a large lr makes them: o is"
+    )
+    assert path_of(entry()).strain == ""
+    # what is wrong anyway is said as that
+    assert path_of(entry(LATE, strained=[LATE])).strain == ""
+
+
 def test_an_entry_of_a_later_version_or_another_hand_is_read_as_far_as_it_goes():
     later = entry(LATE | {"new": 1}, other={"x": 2})
     assert path_of(later).departures == (Departure(**LATE),)

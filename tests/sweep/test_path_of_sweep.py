@@ -9,7 +9,6 @@ import pytest
 from tiny_sweeps import assert_same, numbers, tiny, tiny_coord, trained
 
 from mupcheck.coordinates.judge import judge
-from mupcheck.measuring import path as measuring
 from mupcheck.model import gdn
 from mupcheck.ops import gated_delta_rule
 from mupcheck.results.files import StoreError
@@ -29,15 +28,15 @@ def entries(out, name="tiny"):
 
 
 def counted(monkeypatch):
-    """Count how often models are compared."""
+    """Count how often a sweep is compared."""
     calls = []
+    real = module._compared
 
-    def compare(*arguments):
+    def compared(*arguments):
         calls.append(arguments)
-        return measuring_compare(*arguments)
+        return real(*arguments)
 
-    measuring_compare = measuring.compare
-    monkeypatch.setattr(measuring, "compare", compare)
+    monkeypatch.setattr(module, "_compared", compared)
     return calls
 
 
@@ -59,7 +58,7 @@ def test_a_sweep_says_how_its_backend_compares(jobs, tmp_path):
         # two tables, each with its own inputs: two sequences at 16 tokens
         assert (each["layers"], each["sequences"]) == (1, 4)
         assert 0 < each["error"] < entry["tolerance"]
-    assert entry["departures"] == []
+    assert entry["departures"] == entry["strained"] == []
     line = f"chunk agrees with the reference to {entry['error']:.1e} at 16 and 165 tokens"
     for judgement in judge(results):
         assert judgement.how_measured.endswith(line)
@@ -69,26 +68,26 @@ def test_what_is_there_is_not_compared_again_and_what_is_new_is(tmp_path, monkey
     calls = counted(monkeypatch)
     sweep = tiny(**AT)
     trained(sweep, tmp_path, jobs=1)
-    assert len(calls) == 4
+    assert len(calls) == 1
     (first,) = entries(tmp_path)
     # nothing to train
     trained(sweep, tmp_path, jobs=1)
     # something, as after an interruption
     next((tmp_path / "tiny" / "runs").iterdir()).unlink()
     trained(sweep, tmp_path, jobs=1)
-    assert len(calls) == 4
+    assert len(calls) == 1
     assert entries(tmp_path) == [first]
     # other versions: the old entry stays for the runs that it is of
     next((tmp_path / "tiny" / "runs").iterdir()).unlink()
     monkeypatch.setattr(runner, "provenance", lambda: first | {"torch": "other", "triton": None, "python": "3"})
     list(execute(plan_sweep(sweep, out=tmp_path), jobs=1))
-    assert len(calls) == 8
+    assert len(calls) == 2
     assert [each["torch"] for each in entries(tmp_path)] == [first["torch"], "other"]
     monkeypatch.undo()
     # asked to start again, as who changed the code does
     calls = counted(monkeypatch)
     trained(sweep, tmp_path, jobs=1, fresh=True)
-    assert len(calls) == 4
+    assert len(calls) == 1
     assert [each["torch"] for each in entries(tmp_path)] == ["other", first["torch"]]
     # another sweep of the same name keeps none of it
     trained(tiny(**AT | {"seq_len": 8}), tmp_path, jobs=1)
@@ -100,7 +99,7 @@ def test_rounds_of_a_search_share_one_comparison(tmp_path, monkeypatch):
     refined = {"refine": True, "precision": 1.0, "widths": (16,), "lrs": (2.0**-9, 2.0**-6), "steps": 8}
     results, _ = trained(tiny(**AT | refined), tmp_path, jobs=1)
     assert len(results.runs) > 2
-    assert len(calls) == 2
+    assert len(calls) == 1
     assert len(entries(tmp_path)) == 1
 
 
