@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_LAYERS = 4  # the first ones; they start as in the whole model
 MAX_BETWEEN = 4  # widths between the smallest and the widest
 MAX_PAIRS = 4  # of a sequence and a head, of each layer
+FEWER_PAIRS = 2  # at a width between
 MAX_ENTRIES = 8
 INF = float("inf")
 
@@ -141,21 +142,24 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
 
     bounds = _bounds(device)
     tolerance = tolerance_of(task.groups[0][0].dtype)
-    compared, departures, alike = [], [], []
+    compared: list[dict[str, Any]] = []
+    departures: list[Departure] = []
+    alike: list[Departure] = []
     for i, group in enumerate(task.groups):
         run, (_, k_dim, v_dim) = group[0], group[0].heads
         n_layers = _layers(run, len(group), bounds) or 1
         model = build_model([each.model_copy(update={"n_layers": n_layers}) for each in group], device)
         longest = max(LONG, MAX_PAIRS * bounds.states // (k_dim * v_dim))
         lengths = _lengths(run.seq_len, longest, len(corpus.train) - 1, LONG)
-        for length in lengths if i in (0, len(task.groups) - 1) else lengths[-1:]:
+        at_an_end = i in (0, len(task.groups) - 1)
+        for length in lengths if at_an_end else lengths[-1:]:
             rows = max(1, min(run.batch_size // run.accumulation, bounds.tokens // (length * len(group))))
             batch = train_batch(corpus, seed=run.seed, step=0, batch_size=rows, seq_len=length)[:, :-1]
             tokens = torch.from_numpy(batch).to(device).expand(len(group), -1, -1)
             # of one pair of one layer; as many layers as may be, then as many pairs
             states = length * k_dim * v_dim
             calls = capture(model, tokens, autocast(run, device))[: max(1, bounds.states // states)]
-            pairs = min(MAX_PAIRS, max(1, bounds.states // (len(calls) * states)))
+            pairs = min(MAX_PAIRS if at_an_end else FEWER_PAIRS, max(1, bounds.states // (len(calls) * states)))
             errors = compare(calls, pairs, autocast(run, device))
             finite = [each.error for each in errors if each.error < INF]
             shape: dict[str, Any] = {
@@ -167,19 +171,16 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
             by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
             shape["errors"] = {what: error if error < INF else None for what, error in by_what.items()}
             compared.append(shape | {"pairs": pairs, "error": max(finite, default=None)})
-            wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
-            departures += [_departure(each, run, length, tolerance) for each in wrong]
+            departures += [_departure(each, run, length, tolerance) for each in errors if each.departs(tolerance)]
         if i == 0:  # it holds of the kernel, and once will do
             errors = compare(strained(calls), pairs, autocast(run, device))
-            wrong = sorted((each for each in errors if each.departs(tolerance)), key=_first_to_look_at)
-            alike = [asdict(_departure(each, run, lengths[-1], tolerance)) for each in wrong]
-    departures.sort(key=lambda each: (each.tokens, QUANTITIES.index(each.what)))
+            alike = [_departure(each, run, lengths[-1], tolerance) for each in errors if each.departs(tolerance)]
     return {
         "tolerance": tolerance,
         "error": max((each["error"] for each in compared if each["error"] is not None), default=None),
         "compared": compared,
-        "departures": [asdict(each) for each in departures],
-        "strained": alike,
+        "departures": [asdict(each) for each in sorted(departures, key=_first_to_look_at)],
+        "strained": [asdict(each) for each in sorted(alike, key=_first_to_look_at)],
     }
 
 
@@ -191,8 +192,8 @@ def _lengths(seq_len: int, longest: int, there: int, long: int) -> list[int]:
     return lengths
 
 
-def _first_to_look_at(error: "Error") -> tuple[int, int]:
-    return QUANTITIES.index(error.what), error.layer
+def _first_to_look_at(departure: Departure) -> tuple[int, ...]:
+    return departure.tokens, QUANTITIES.index(departure.what), departure.width, departure.layer
 
 
 def _departure(error: "Error", run: RunSpec, tokens: int, tolerance: float) -> Departure:
