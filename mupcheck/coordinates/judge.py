@@ -13,6 +13,7 @@ from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, need_columns
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
+from mupcheck.coordinates.widths import GROSS, OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
@@ -124,10 +125,14 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
-        findings += (
-            *_not_as_implied(pooled, findings),
-            *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
-        )
+        off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
+        if not any(finding.effect == "fail" for finding in off):
+            # a width that is off bends whatever is read off a slope
+            off += (
+                *_not_as_implied(pooled, findings),
+                *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
+            )
+        findings = tuple(sorted((*findings, *off), key=lambda finding: EFFECTS.index(finding.effect)))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
         judgements.append(replace(judgement, confidence=confidence))
@@ -184,6 +189,14 @@ def _not_followed(
             yield Finding("not followed", "no pass", text, "the code does not apply its table to this parameter")
 
 
+def _failed(pooled: pd.DataFrame, slopes: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `fit_slopes` that fail a group: pooled ones, else those of one layer and step."""
+    failed = pooled[pooled["verdict"] == "fail"]
+    # few seeds agree by luck on one of hundreds
+    alone = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)]
+    return alone if failed.empty else failed
+
+
 def _conclude(
     key: tuple[str, ...],
     runs: pd.DataFrame,
@@ -196,10 +209,8 @@ def _conclude(
     """Return the judgement on one group from its slopes and findings."""
     first = runs.iloc[0]
     counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
-    failed, later = pooled[pooled["verdict"] == "fail"], "later steps"
-    if failed.empty:
-        # few seeds agree by luck on one of hundreds
-        failed, later = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)], ""
+    failed = _failed(pooled, slopes)
+    later = "later steps" if (pooled["verdict"] == "fail").any() else ""
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()
@@ -207,7 +218,8 @@ def _conclude(
     if len(failed) or against["fail"]:
         verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
-        causes = diagnose(pooled, slopes, table=table, **setting)
+        if not any(finding.name == OFF for finding in against["fail"]):
+            causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]
         advice += [cause.remedy for cause in causes]
@@ -292,7 +304,8 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
     open_ones = open_ones[open_ones["slope"].notna()]
     if more := more_seeds(open_ones, n_seeds):
         return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
-    return f"add a larger width, such as {2 * runs['width'].max()}: more seeds will hardly do (--top-up tries)"
+    why = "the size bends there" if (open_ones["open"] == "widths").any() else "more seeds will hardly do"
+    return f"add a larger width, such as {2 * runs['width'].max()}: {why} (--top-up tries)"
 
 
 def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
@@ -300,6 +313,9 @@ def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
 
     An estimate from few seeds is a rough one: it is not trusted to say that none will do, nor to leap ahead.
     """
+    table = table[table["open"] != "widths"]
+    if table.empty:
+        return None
     needed = seeds_needed(table)
     if n_seeds >= min(needed, MOST_SEEDS) or (needed > MOST_SEEDS and n_seeds >= TRUSTED_SEEDS):
         return None
@@ -310,9 +326,13 @@ def seeds_needed(table: pd.DataFrame) -> float:
     """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
     beyond = np.maximum(distance(table), 0) - table["tolerance"]
     scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
+    # a factor of two at one width must be beyond what the interval leaves; what it does not exclude may be noise
+    room = GROSS - np.maximum(table["off_most"] - 2 * table["off_half"], 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2
-    most = float(needed.replace(np.nan, inf).max())
+        gross = np.where(room > 0, table["n_seeds"] * (table["off_half"] / room) ** 2, inf)
+    gross = np.where(table["off_most"] >= GROSS, gross, 0.0)
+    most = float(np.maximum(needed.replace(np.nan, inf), gross).max())
     return inf if most == inf else ceil(max(most, 2))
 
 
