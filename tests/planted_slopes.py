@@ -41,6 +41,14 @@ def make_coords(runs, slope_of, *, noise=0.0, seed=0):
     return pd.concat(tables, ignore_index=True)
 
 
+def times_at(coords, runs, width, factor, *sites):
+    """Multiply the sizes at one width, of all sites or of these, as one wrong width does."""
+    there = coords["run_id"].isin(runs.loc[runs["width"] == width, "run_id"])
+    if sites:
+        there &= coords["site"].isin(sites)
+    return coords.assign(value=coords["value"].where(~there, coords["value"] * factor))
+
+
 def results(runs, coords, **sweeps):
     return Results(runs=runs, steps=pd.DataFrame(), coords=coords, sweeps=sweeps)
 

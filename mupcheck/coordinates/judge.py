@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, need_columns
-from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
+from mupcheck.coordinates.seeds import more_seeds
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
-from mupcheck.coordinates.widths import GROSS, OFF, find_widths
+from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
@@ -23,11 +22,6 @@ DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what t
 FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
 N_WORST = 5  # offenders that a judgement names
 LOOKS_OF_TOP_UP = 6  # from few seeds to MOST_SEEDS by GROWTH, and two more widths
-MOST_SEEDS = 64  # more cost more than a larger width
-TRUSTED_SEEDS = 8  # whose scatter says how many are needed
-FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at most by this factor
-# Student's quantiles of some 16 seeds: of the interval of a pass, and of a fail among so many slopes (Holm)
-T_PASS, T_FAIL = 1.75, 4.0
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -290,6 +284,9 @@ def _too_few(runs: pd.DataFrame) -> tuple[str, str] | None:
         shown = f"{len(widths)} width{'s' * (len(widths) > 1)} ({', '.join(map(str, widths))})"
         reason = f"{shown}, where a slope needs at least {MIN_WIDTHS}"
         return reason, f"give at least {MIN_WIDTHS}, such as --widths {','.join(map(str, [*widths, *more]))}"
+    if widths[-1] < 2 * widths[0]:
+        reason = f"widths {', '.join(map(str, widths))} span less than an octave, so a slope is hardly seen"
+        return reason, f"give widths far apart, such as --widths {','.join(str(widths[0] * 2**i) for i in range(3))}"
     if n_seeds < 2:
         return "one seed, so the interval is only that of the fit's residuals", "give at least 2 seeds: --seeds 8"
     return None
@@ -306,34 +303,6 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
         return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
     why = "the size bends there" if (open_ones["open"] == "widths").any() else "more seeds will hardly do"
     return f"add a larger width, such as {2 * runs['width'].max()}: {why} (--top-up tries)"
-
-
-def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
-    """Return how many seeds to have next where they may decide the rows of `fit_slopes`, None where widths must.
-
-    An estimate from few seeds is a rough one: it is not trusted to say that none will do, nor to leap ahead.
-    """
-    table = table[table["open"] != "widths"]
-    if table.empty:
-        return None
-    needed = seeds_needed(table)
-    if n_seeds >= min(needed, MOST_SEEDS) or (needed > MOST_SEEDS and n_seeds >= TRUSTED_SEEDS):
-        return None
-    return ceil(min(max(needed, n_seeds + FEWEST_MORE), GROWTH * n_seeds, MOST_SEEDS))
-
-
-def seeds_needed(table: pd.DataFrame) -> float:
-    """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
-    beyond = np.maximum(distance(table), 0) - table["tolerance"]
-    scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
-    # a factor of two at one width must be beyond what the interval leaves; what it does not exclude may be noise
-    room = GROSS - np.maximum(table["off_most"] - 2 * table["off_half"], 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2
-        gross = np.where(room > 0, table["n_seeds"] * (table["off_half"] / room) ** 2, inf)
-    gross = np.where(table["off_most"] >= GROSS, gross, 0.0)
-    most = float(np.maximum(needed.replace(np.nan, inf), gross).max())
-    return inf if most == inf else ceil(max(most, 2))
 
 
 def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.coordinates.grid import (
     QUANTITY,
@@ -37,7 +36,7 @@ from mupcheck.coordinates.grid import (
     lay_out,
     need_columns,
 )
-from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, with_widths
+from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, p_beyond, with_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules
 from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
@@ -48,7 +47,7 @@ from mupcheck.theory.required import TOLERANCES, Required, required
 COLUMNS = [
     *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
     "implied", "implied_low", "implied_high", "tolerance", "p_fail", "verdict", "as_implied", "n_widths", "n_seeds",
-    "reason", "off_width", "off", "p_off", "off_most", "off_half", "last", "last_low", "last_high", "p_last", "open",
+    "reason", "off_width", "off", "p_off", "off_most", "off_stderr", "last", "last_low", "last_high", "p_last", "open",
 ]  # fmt: skip
 MIN_WIDTHS = 3  # two points always lie on a line
 FAMILY_LEVEL = 0.05  # chance that any slope of a group fails by noise alone, at most
@@ -230,11 +229,11 @@ def _point(low: pd.Series, high: pd.Series) -> pd.Series:
 
 
 def _p_outside(fit: pd.DataFrame, low: pd.Series, high: pd.Series) -> NDArray[np.float64]:
-    """Return for each slope the p-value against lying between low and high (one-sided t, at the nearer of them)."""
+    """Return for each slope the p-value against lying between low and high (t, at the nearer of them)."""
     beyond = np.maximum(fit["slope"] - high, low - fit["slope"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(beyond == 0, 0.0, beyond / fit["slope_stderr"])
-    return np.asarray(stats.t.sf(t, np.maximum(fit["n_seeds"] - 1, 1)))
+    return p_beyond(
+        beyond.to_numpy(), (high - low).to_numpy(), fit["slope_stderr"].to_numpy(), fit["n_seeds"].to_numpy()
+    )
 
 
 def holm(p_values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

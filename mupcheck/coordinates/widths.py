@@ -39,7 +39,7 @@ TIE = 1e-6  # of an octave's misfit for each octave that the width is off
 
 
 DEPARTURES = [
-    "off_width", "off", "alone", "p_off", "off_most", "most_width", "off_half", "last", "last_low", "last_high",
+    "off_width", "off", "alone", "p_off", "off_most", "most_width", "off_stderr", "last", "last_low", "last_high",
     "p_last",
 ]  # fmt: skip
 
@@ -57,9 +57,8 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
         Q rows of DEPARTURES, NaN where there is no such number: the first width to suspect, by how many octaves its
         size lies above the line through the others and whether these, `alone`, lie on a line as required; `p_off`, the
         chance of a residual so far beyond the tolerance at any width if it were at its edge; `off_most`, the largest
-        factor (octaves) that the intervals leave at any width, at `most_width`, with `off_half` of that interval;
-        `last`, the slope of the two largest widths, with its interval, and `p_last`
-        as `p_off`.
+        factor (octaves) that the intervals leave at any width, at `most_width`, with the `off_stderr` behind it;
+        `last`, the slope of the two largest widths, with its interval, and `p_last`, as `p_off`.
     """
     x = np.log2(grid.widths)
     n = grid.complete.sum(axis=1)
@@ -69,14 +68,14 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
 
     from_all = np.eye(len(x)) - _hat(x)
     residual, stderr = _over_seeds(y @ from_all, grid.complete, usable)
-    beyond = np.abs(residual) - RESIDUAL_SHARE * tolerance[:, None]
+    edge = RESIDUAL_SHARE * tolerance[:, None]
+    p_residual = p_beyond(np.abs(residual) - edge, 2 * edge, stderr, n[:, None])
     # of three widths the residuals are one number, thrice
     tests = 1 if len(x) == 3 else len(x)
-    p_off = np.minimum(_p_beyond(beyond, stderr, n).min(axis=1) * tests, 1.0)
+    p_off = np.minimum(p_residual.min(axis=1) * tests, 1.0)
 
     off, stderr = _over_seeds(y @ (from_all / np.diag(from_all)), grid.complete, usable)  # [Q, W]
-    off_half = quantile * stderr
-    most = np.abs(off) + off_half
+    most = np.abs(off) + quantile * stderr
     if len(x) == 3:
         # where one end is off by two, the slope is by one half, and does not pass
         most[:, [0, 2]] = -np.inf
@@ -85,7 +84,7 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
 
     last, last_stderr = _over_seeds((y[..., [-1]] - y[..., [-2]]) / (x[-1] - x[-2]), grid.complete, usable)
     half = quantile * last_stderr
-    outside = np.maximum(last - high[:, None], low[:, None] - last) - tolerance[:, None]
+    outside = np.maximum(last[:, 0] - high, low - last[:, 0]) - tolerance
     rows, worst = np.arange(len(n)), np.where(usable, most.argmax(axis=1), 0)
     found = {
         "off_width": grid.widths[suspect].astype(float),
@@ -94,11 +93,11 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
         "p_off": p_off,
         "off_most": most[rows, worst],
         "most_width": grid.widths[worst].astype(float),
-        "off_half": off_half[rows, worst],
+        "off_stderr": stderr[rows, worst],
         "last": last[:, 0],
         "last_low": (last - half)[:, 0],
         "last_high": (last + half)[:, 0],
-        "p_last": _p_beyond(outside, last_stderr, n)[:, 0],
+        "p_last": p_beyond(outside, high - low + 2 * tolerance, last_stderr[:, 0], n),
     }
     table = pd.DataFrame(found)
     return table.where(np.broadcast_to(usable[:, None], table.shape))
@@ -182,8 +181,9 @@ def find_widths(failed: pd.DataFrame, slopes: pd.DataFrame) -> Iterator[Finding]
 
 
 def factor_text(octaves: float) -> str:
-    """Write a factor as "x2.0", "x0.5" or "x1e+03"."""
-    return f"x{2**octaves:.2g}" if abs(octaves) > 3 else f"x{2**octaves:.2f}".removesuffix("0")
+    """Write a factor as "x1000", "x2.0" or "x0.25"."""
+    factor = 2**octaves
+    return f"x{factor:.0f}" if 10 <= factor < 1e6 else f"x{factor:.1f}" if 1 <= factor < 10 else f"x{factor:.2g}"
 
 
 def _hat(x: Floats) -> Floats:
@@ -201,11 +201,18 @@ def _over_seeds(values: Floats, complete: NDArray[np.bool_], usable: NDArray[np.
     return np.where(usable[:, None], mean, np.nan), np.where(usable[:, None], stderr, np.nan)
 
 
-def _p_beyond(beyond: Floats, stderr: Floats, n: NDArray[np.int_]) -> Floats:
-    """Return one-sided p-values of Student's t for numbers that lie so far beyond an edge, [Q, K]."""
+def p_beyond(beyond: Floats, allowed: Floats, stderr: Floats, n_seeds: NDArray[np.int_]) -> Floats:
+    """Return p-values of Student's t for numbers that lie so far beyond an edge of what is allowed.
+
+    Args:
+        beyond: distance to the nearer edge, below 0 inside.
+        allowed: distance between the edges, as noise that is wide beside it may lead beyond either; inf for one edge.
+        stderr: of the numbers, over n_seeds seeds. All broadcast together.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(beyond == 0, 0.0, beyond / stderr)
-    return np.asarray(stats.t.sf(t, np.maximum(n - 1, 1)[:, None]))
+        near, far = (np.where(by == 0, 0.0, by / stderr) for by in (beyond, beyond + allowed))
+    dof = np.maximum(n_seeds - 1, 1)
+    return np.asarray(np.minimum(stats.t.sf(near, dof) + stats.t.sf(far, dof), 1.0))
 
 
 def _suspects(
