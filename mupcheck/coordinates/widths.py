@@ -10,6 +10,8 @@ taken per seed and tested as slopes are (Student's t over seeds, equivalence, Ho
     last pair  the slope of the two largest widths alone. Beyond the tolerance where the whole is within, the size is
                not a power of width yet: *cannot tell*, and a larger width decides.
 
+A wrong end tilts the line, so a factor of two there may also be excluded by what is left if the slope is as required.
+
 Which width is wrong is another question, as a wrong end tilts the line and so moves every residual: it is the one
 without which the others lie best on a line with the required slope.
 """
@@ -76,6 +78,13 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
 
     off, stderr = _over_seeds(y @ (from_all / np.diag(from_all)), grid.complete, usable)  # [Q, W]
     most = np.abs(off) + quantile * stderr
+    # a table as required has a slope near that, which says more of an end than a line through few noisy others
+    apart = (np.eye(len(x)) - 1 / len(x)) * len(x) / (len(x) - 1)
+    above, spread = _over_seeds(y @ apart, grid.complete, usable)
+    tilts = [edge * (x @ apart) for edge in (low[:, None] - edge, high[:, None] + edge)]
+    tilted = np.maximum(*(np.abs(above - tilt) for tilt in tilts)) + quantile * spread
+    stderr = np.where(tilted < most, spread, stderr)
+    most = np.minimum(most, np.where(np.isfinite(tilted), tilted, np.inf))
     if len(x) == 3:
         # where one end is off by two, the slope is by one half, and does not pass
         most[:, [0, 2]] = -np.inf
