@@ -55,21 +55,20 @@ def test_the_chance_of_a_pass_is_that_of_drawn_slopes(off, n_seeds):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "mode", "n_layers", "n_heads", "base", "half"),
+    ("widths", "model", "typical", "noisiest"),
     [
-        # measured beside what the exponents were fitted on: 48 to 64 seeds of `gdn-mup`, torch 2.11 to 2.13, 2026-11-26
-        ("adamw", "head-dim", 4, 4, 32, 0.13),
-        ("adamw", "heads", 4, 4, 32, 0.13),
-        ("sgd", "head-dim", 4, 4, 32, 0.23),
-        ("sgd", "heads", 4, 4, 32, 0.28),
-        ("sgd", "heads", 1, 4, 32, 0.22),
-        ("sgd", "head-dim", 2, 2, 32, 0.23),
-        ("adamw", "heads", 2, 2, 32, 0.16),
+        ((64, 128, 256), {"optimizer": "adamw"}, 0.0192, 0.179),
+        ((64, 128, 256), {"optimizer": "sgd"}, 0.0966, 0.316),
+        ((32, 64, 128, 256), {"optimizer": "sgd", "mode": "heads", "n_layers": 3}, 0.0773, 0.223),
+        ((32, 64, 128), {"optimizer": "adamw", "mode": "heads", "n_layers": 6}, 0.0214, 0.318),
     ],
 )
-def test_the_noisiest_interval_of_other_models_is_known_within_a_fifth(optimizer, mode, n_layers, n_heads, base, half):
-    model = {"optimizer": optimizer, "mode": mode, "n_layers": n_layers, "n_heads": n_heads, "base_width": base}
-    assert resolve(WIDTHS, 8, **model).noisiest == pytest.approx(half, rel=0.2)
+def test_the_intervals_of_other_models_were_known_before_they_ran(widths, model, typical, noisiest):
+    # half-widths at 8 seeds, from 48 seeds of `gdn-mup` on a CPU, torch 2.13, 2026-11-26; nothing was fitted on these
+    said = resolve(widths, 8, **model)
+    # to a fifth, of which the scatter of 48 seeds is half
+    assert said.noisiest == pytest.approx(noisiest, rel=0.22)
+    assert said.typical == pytest.approx(typical, rel=0.3)
 
 
 def test_the_seeds_that_decide_are_named():
