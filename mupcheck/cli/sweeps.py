@@ -61,13 +61,13 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     grid = plan
     if options["dry_run"]:
         print_plan(plan, estimate(plan), as_json=options["json"])
+    if not options["force"]:
+        check_fits(plan)
+    if options["dry_run"]:
         if sweep.top_up:
             say(f"the top-up adds up to 64 seeds and 2 widths, in {sweep.budget:g} minutes, not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
-    if not options["force"]:
-        check_fits(plan)
-    if options["dry_run"]:
         return
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")

@@ -112,7 +112,8 @@ class Resolution:
     def __str__(self) -> str:
         """Say it in one line, before a run."""
         text = f"expected intervals: +-{self.typical:.2f} of a typical effective update, "
-        text += f"+-{self.noisiest:.2f} of the noisiest slope; an update that is off by {self.smallest_fault:.2f} fails in 4 of 5 checks; "
+        text += f"+-{self.noisiest:.2f} of the noisiest slope; "
+        text += f"an update that is off by {self.smallest_fault:.2f} fails in 4 of 5 checks; "
         text += f"of correct checks {self.undecided:.0%} end undecided, mostly for {self.last}"
         if self.undecided <= 1 - DECIDED:
             return text

@@ -81,10 +81,11 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
     # a table as required has a slope near that, which says more of an end than a line through few noisy others
     apart = (np.eye(len(x)) - 1 / len(x)) * len(x) / (len(x) - 1)
     above, spread = _over_seeds(y @ apart, grid.complete, usable)
-    tilts = [edge * (x @ apart) for edge in (low[:, None] - edge, high[:, None] + edge)]
+    bounded = np.isfinite(low) & np.isfinite(high)
+    tilts = [np.where(bounded, of, 0.0)[:, None] * (x @ apart) for of in (low - edge[:, 0], high + edge[:, 0])]
     tilted = np.maximum(*(np.abs(above - tilt) for tilt in tilts)) + quantile * spread
-    stderr = np.where(tilted < most, spread, stderr)
-    most = np.minimum(most, np.where(np.isfinite(tilted), tilted, np.inf))
+    better = bounded[:, None] & (tilted < most)
+    most, stderr = np.where(better, tilted, most), np.where(better, spread, stderr)
     if len(x) == 3:
         # where one end is off by two, the slope is by one half, and does not pass
         most[:, [0, 2]] = -np.inf

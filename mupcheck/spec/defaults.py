@@ -15,7 +15,7 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
             max((step for step in asked if isinstance(step, int)), default=1) if isinstance(asked, list | tuple) else 1
         )
         # Four widths from 32 decide at a tenth of what those from 64 cost. On a GPU small ones are no cheaper, but
-        # under SGD a base width of 256 puts the slope of A_log at the tolerance (-0.23 in head-dim mode, 96 seeds, H200).
+        # under SGD a base width of 256 puts the slope of A_log at the tolerance (-0.23; head-dim, 96 seeds, H200).
         low = 32 if device == "cpu" else 256 if optimizer == "adamw" else 64
         # theory.md section 4: few tokens, one batch, no warm-up, clipping or decay, a readout that is not zero
         return {
