@@ -84,7 +84,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("steps", "--steps", int, "Optimizer steps.", of=LR),
         Row("record", "--record", str, "Steps to record.", of=COORD, metavar="LIST"),
         Row("accumulation", "--accumulation", int, "Parts of a batch that go through the model one after another.", "1", of=LR),
-        Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided.", "top-up, with --seeds no-top-up", of=COORD),
+        Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided; with --seeds only if asked for.", "top-up", of=COORD),
         Row("budget", "--budget", float, "Minutes after which --top-up adds no more.", "10", of=COORD, metavar="MINUTES"),
         Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
         Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
