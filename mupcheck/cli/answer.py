@@ -22,7 +22,7 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool, command
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
 
-    results = load_results(folder, tables=("runs", "coords" if kind == "coord" else "steps"))
+    results = load_results(folder, tables=("runs", "steps", *(("coords",) if kind == "coord" else ())))
     troubles = [line for name in results.sweeps if (line := say_incomplete(results, name, command=command))]
     for trouble in troubles:
         say(f"cannot tell: {trouble}")

@@ -1,6 +1,6 @@
 """What a finding is drawn from: the runs of one group, and what they measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ class Check:
         diagnostics: medians over seeds of the finite ones.
         table: what the runs should have followed, None where it is not known.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        steps: rows of the `steps` table; none where it was not loaded.
     """
 
     runs: pd.DataFrame
@@ -25,6 +26,7 @@ class Check:
     table: Table | None
     missing: int
     planned: int
+    steps: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def shared(self, name: str) -> str:
         """Return what all runs have in a column."""

@@ -123,7 +123,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
-        findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
+        findings = examine(runs, coords, table=table, missing=lacking, planned=asked, steps=results.steps)
         findings += (
             *_not_as_implied(pooled, findings),
             *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),

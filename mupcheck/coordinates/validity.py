@@ -11,10 +11,13 @@ from math import log2
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.copies import copied_seeds, copied_widths
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
+from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded
+from mupcheck.coordinates.values import wrong_values
 from mupcheck.results.comparable import GROUP
 from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
@@ -41,7 +44,13 @@ COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
 
 
 def examine(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0, planned: int = 0
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    *,
+    table: Table | None = None,
+    missing: int = 0,
+    planned: int = 0,
+    steps: pd.DataFrame | None = None,
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -50,6 +59,7 @@ def examine(
         coords: the `coords` table.
         table: what the runs should have followed; None leaves out what it would tell.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        steps: the `steps` table, for the losses; without it nothing is said of them.
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -61,7 +71,7 @@ def examine(
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
     rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    check = Check(runs, mine, medians, table, missing, planned)
+    check = Check(runs, mine, medians, table, missing, planned, pd.DataFrame() if steps is None else steps)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
@@ -78,17 +88,6 @@ def _diverged(check: Check) -> Iterator[Finding]:
         widths = ", ".join(map(str, sorted(set(lost["width"]))))
         text = f"{len(lost)} of {len(check.runs)} runs diverged, at width {widths}"
         yield Finding("diverged", "no pass", text, "try a smaller lr")
-
-
-def _copies(check: Check) -> Iterator[Finding]:
-    """Find seeds that repeat another: the interval counts them as independent."""
-    drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
-    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
-    alike = [int(seed) for seed in sizes.index[sizes.duplicated(keep=False)]]
-    if alike:
-        who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
-        text = f"{who} gave the same sizes"
-        yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
 
 
 def _width(check: Check) -> Iterator[Finding]:
@@ -292,11 +291,10 @@ def _protocol(check: Check) -> Iterator[Finding]:
         yield Finding("tokens", "warning", text, "use fewer tokens than the base width, such as 16")
     if run["warmup_steps"] > 0:
         yield Finding("warm-up", "warning", f"{run['warmup_steps']} steps of warm-up", "set warmup_steps = 0")
-    if run["dtype"] == "bfloat16":
-        yield Finding("dtype", "warning", "bfloat16 rounds small changes of activations away", "use --dtype float32")
 
 
 PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
-    _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, _clipping, _realised,
-    _decay, _trained, _eps, _gates, _protocol,
+    _missing, _diverged, no_numbers, zero_readout, certain_softmax, copied_seeds,
+    copied_widths, _width, wrong_values, _scalars, _clipping, _realised, decayed,
+    _decay, loss_falls, never_moved, rounded, _trained, _eps, _gates, _protocol,
 )  # fmt: skip

@@ -150,7 +150,7 @@ def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
     source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
     entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
     while True:
-        more = next_round(judge(load_results(plan.folder, tables=("runs", "coords"))), widths=plan.sweep.widths)
+        more = next_round(judge(load_results(plan.folder)), widths=plan.sweep.widths)
         if more is None:
             return
         unused = (seed for seed in count() if seed not in plan.sweep.seeds)

@@ -1,0 +1,215 @@
+"""Sizes that are known as values, at every width by itself: where a fault leaves the slope alone it shows here.
+
+At step 0, with what the spec and the table say:
+
+    weights       std m^init, as they were drawn: the mean square of n Gaussian values is std^2 chi2_n / n
+    norms         sqrt(mean ms / (ms + eps)) of what comes in, times the gain; 1/sqrt(K) of that for q and k
+    layers        y = W x with W drawn apart from x: |W|^2 fan_in |x|^2, with the scatter of its n_out columns
+
+What a layer makes is a weighted sum of chi2_n_out; at the same mean its variance is at most that of one chi2_n_out, all
+tokens alike, and that one's quantiles are taken. All tests of a check together err in LEVEL of the checks that have no
+fault (Bonferroni); measured: none of 2,700 tests of 44 clean checks (see tests/coordinates/test_values.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf, isnan, nan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from mupcheck.coordinates.evidence import Check
+from mupcheck.coordinates.finding import Finding
+from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
+from mupcheck.theory.parametrization import Role, Table
+
+LEVEL = 1e-4  # chance that any of these tests errs in a check without a fault, at most
+SUMMED = 1e-4  # relative; float32 sums of up to 10^8 values, which are no part of what was drawn
+# relative; each value is rounded by half of this at most, and nothing else differs between the two
+ROUNDED = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 2.0**-9}
+# what a norm makes, and its gain; q and k have none
+GAINS = {"norm1": "norm1_gain", "norm2": "norm2_gain", "final_norm": "final_norm_gain", "o_norm": "o_norm_gain"}
+UNIT_NORMS = ("q_unit", "k_unit")
+# layers whose input and output are both recorded: weight -> (input, output)
+LAYERS = {
+    "q_proj": ("norm1", "q_pre"),
+    "k_proj": ("norm1", "k_pre"),
+    "v_proj": ("norm1", "v_pre"),
+    "a_proj": ("norm1", "z_alpha"),
+    "b_proj": ("norm1", "z_beta"),
+    "down_proj": ("mlp_hidden", "mlp_out"),
+    "readout": ("final_norm", "logits"),
+}
+Place = tuple[str, int, int]
+PLACE = ["site", "layer", "width"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the runs of one width say of their model; NaN stands for what files of older versions do not say."""
+
+    run: pd.Series
+
+    def of(self, name: str) -> float:
+        """Return a setting as a number."""
+        value = self.run.get(name)
+        return nan if value is None or pd.isna(value) else float(value)
+
+    @property
+    def m(self) -> float:
+        """Return width / base_width."""
+        return self.of("width") / self.of("base_width")
+
+    def std(self, site: str) -> float:
+        """Return the std (of a gain: the value) that a weight is drawn with at the base width."""
+        role = PARAMETERS[site].role
+        if isnan(self.of("accumulation")) or role is Role.GATE_SCALAR:
+            return nan
+        if site in GAINS.values():
+            return 1.0
+        if role is Role.SHORT_CONV:
+            return self.of("conv_std")
+        if site in ("embedding", "readout"):
+            return self.of(f"{site}_std")
+        if not isnan(said := self.of("projection_std")):
+            return said
+        base = self.of("base_width")
+        mixed = self.of("n_heads") * self.of("head_v_dim") / self.m  # one of the two grows with width
+        fan_in = {"down_proj": self.of("mlp_ratio") * base, "o_proj": mixed}.get(site, base)
+        return self.of("projection_factor") / sqrt(fan_in)
+
+    def n_outputs(self, site: str) -> float:
+        """Return how many columns a layer's matrix has."""
+        heads = self.of("n_heads")
+        keys, values = heads * self.of("head_k_dim"), heads * self.of("head_v_dim")
+        sizes = {"q_proj": keys, "k_proj": keys, "v_proj": values, "a_proj": heads, "b_proj": heads}
+        sizes |= {"down_proj": self.of("width"), "readout": self.of("vocab_size")}
+        return sizes[site]
+
+
+def wrong_values(check: Check) -> Iterator[Finding]:
+    """Find weights, norms and layers whose size at step 0 is not the known one."""
+    if check.table is None or check.runs.empty:
+        return
+    tests = _squares(check, check.table)
+    if tests.empty:
+        return
+    drawn = np.isfinite(tests["dof"])
+    alpha = LEVEL / max(2 * int(drawn.sum()), 1)
+    dof = tests["dof"].where(drawn, 1.0).clip(lower=1.0)
+    low = np.where(drawn, stats.chi2.ppf(alpha, dof) / dof, 1.0) * (1 - 2 * tests["rounding"])
+    high = np.where(drawn, stats.chi2.isf(alpha, dof) / dof, 1.0) * (1 + 2 * tests["rounding"])
+    off = tests[~tests["ratio"].between(low, high)]
+    for (name, site), rows in off.groupby(["name", "site"], sort=False):
+        yield _finding(str(name), str(site), rows, tests[(tests["name"] == name) & (tests["site"] == site)])
+
+
+def _finding(name: str, site: str, off: pd.DataFrame, all_of_it: pd.DataFrame) -> Finding:
+    """Say where a site is off, by what, and where it should be."""
+    worst = off.loc[np.log(off["ratio"].clip(lower=1e-300)).abs().idxmax()]
+    widths = tuple(sorted({int(width) for width in off["width"]}))
+    layers = tuple(sorted({int(layer) for layer in off["layer"] if layer >= 0}))
+    at = f" of layer {worst['layer']}" if worst["layer"] >= 0 else ""
+    expected, size = worst["expected"], worst["expected"] * sqrt(worst["ratio"])
+    text = f"{site}{at} starts at an rms of {size:.4g} at width {worst['width']}, where "
+    text += {
+        "initial size": "its table and std give",
+        "norm size": "a norm of this eps gives",
+        "layer size": "its weight and what comes in give",
+    }[name]
+    text += f" {expected:.4g} (x{size / expected:.4g})" if expected else " 0"
+    everywhere = len(off) == len(all_of_it) and len(off) > 1
+    if everywhere:
+        text += ", as at every width" if len(set(all_of_it["width"])) > 1 else ""
+    elif len(widths) > 1:
+        text += f", and at widths {', '.join(map(str, widths))}"
+    advice = {
+        "initial size": "look at how it is drawn: its std at the base width, times m^init of the table",
+        "norm size": "look at the norm in front of it: its eps, its gain, and whether there is one",
+        "layer size": "look for a factor between its weight and its output",
+    }[name]
+    return Finding(name, "fail", text, advice, sites=(site,), layers=layers, widths=widths, steps=(0,))
+
+
+def _squares(check: Check, table: Table) -> pd.DataFrame:
+    """Return one row a test: name, site, layer, width, expected rms, measured over expected square, dof, rounding."""
+    exponents = exponents_of(table, optimizer=check.shared("optimizer"), mode=check.shared("mode"))
+    specs = {int(width): Spec(runs.iloc[0]) for width, runs in check.runs.groupby("width")}
+    parts = (_drawn(check, exponents, specs), _normed(check, exponents, specs), _mapped(check, exponents, specs))
+    rows = [row for part in parts for row in part if np.isfinite(row["expected"]) and np.isfinite(row["ratio"])]
+    return pd.DataFrame(rows, columns=[*PLACE, "name", "expected", "ratio", "dof", "rounding"])
+
+
+def _row(
+    name: str, place: Place, sizes: NDArray[np.float64], expected: NDArray[np.float64], dof: float, rounding: float
+) -> dict[str, Any]:
+    """Return the test of one site, layer and width: sizes of its seeds against the expected ones."""
+    known = np.isfinite(sizes)
+    sizes, expected = sizes[known], expected[known]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = np.where(expected == 0, 1.0 + (sizes != 0), (sizes / expected) ** 2)
+    if not len(squares):
+        squares = expected = np.array([nan])
+    row = dict(zip(PLACE, place, strict=True)) | {"name": name, "expected": expected.mean(), "ratio": squares.mean()}
+    return row | {"dof": dof * len(squares), "rounding": rounding}
+
+
+def _drawn(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+    """Yield the tests of weights: std m^init."""
+    counts = check.of("n_values").set_index(PLACE)["value"]
+    for (site, layer, width), rows in _at_start(check, "weight").groupby(PLACE):
+        std, n = (specs[width].std(site) if site in PARAMETERS else nan), counts.get((site, layer, width), nan)
+        if not (np.isfinite(std) and np.isfinite(n)):
+            continue
+        expected = std * specs[width].m ** exponents.entries[site].init
+        # no value is drawn for a gain, so it has no scatter
+        dof = inf if site in GAINS.values() else n
+        sizes = rows["value"].to_numpy(dtype=float)
+        yield _row("initial size", (site, layer, width), sizes, np.full(len(sizes), expected), dof, SUMMED)
+
+
+def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+    """Yield the tests of what norms make: the probe's `expected_rms` of what came in, times the gain."""
+    made, held = (_by_seed(check, kind) for kind in ("activation", "weight"))
+    rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
+    for (site, layer, width), rows in _at_start(check, "diagnostic", "expected_rms").groupby(PLACE):
+        expected, seeds = rows["value"].to_numpy(dtype=float), rows["seed"]
+        if (gain := GAINS.get(site)) is not None:
+            multiplier = specs[width].m ** exponents.entries[gain].multiplier
+            expected = expected * multiplier * held.reindex([(gain, layer, width, seed) for seed in seeds]).to_numpy()
+        sizes = made.reindex([(site, layer, width, seed) for seed in seeds]).to_numpy()
+        yield _row("norm size", (site, layer, width), sizes, expected, inf, rounding)
+
+
+def _mapped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+    """Yield the tests of what matrices make of what comes in."""
+    made, weights = _by_seed(check, "activation"), _at_start(check, "weight")
+    counts = check.of("n_values").set_index(PLACE)["value"]
+    rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
+    for (weight, layer, width), rows in weights[weights["site"].isin(LAYERS)].groupby(PLACE):
+        (comes_in, goes_out), spec = LAYERS[weight], specs[width]
+        n_out, n = spec.n_outputs(weight), counts.get((weight, layer, width), nan)
+        factor = spec.m ** exponents.entries[weight].multiplier
+        if weight == "readout":
+            factor *= spec.of("logit_scale") * spec.m ** exponents.multipliers["logits"]
+        x, y = (
+            made.reindex([(site, layer, width, seed) for seed in rows["seed"]]).to_numpy()
+            for site in (comes_in, goes_out)
+        )
+        expected = rows["value"].to_numpy(dtype=float) * x * sqrt(n / n_out) * factor
+        yield _row("layer size", (goes_out, layer, width), y, expected, n_out, rounding)
+
+
+def _at_start(check: Check, kind: str, stat: str = "rms") -> pd.DataFrame:
+    """Return what was measured of one kind at step 0: site, layer, width, seed, value."""
+    rows = check.sizes(kind, stat)
+    return rows.loc[rows["step"] == 0, [*PLACE, "seed", "value"]]
+
+
+def _by_seed(check: Check, kind: str) -> pd.Series:
+    """Return sizes at step 0 by site, layer, width and seed; of several with one name the first."""
+    sizes = _at_start(check, kind).set_index([*PLACE, "seed"])["value"].astype(float)
+    return sizes[~sizes.index.duplicated()]
