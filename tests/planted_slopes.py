@@ -19,7 +19,7 @@ def make_runs(widths=WIDTHS, seeds=SEEDS, **changes):
     one = dict.fromkeys(SAME, 1) | {"tied": False, "momentum": None, "data": "synthetic", "data_hash": "ab", "lr": 0.01}
     one |= {"sweep": "s", "kind": "coord", "parametrization": "gdn-mup", "optimizer": "adamw", "mode": "head-dim"}
     one |= {"n_heads": 2, "status": "ok", "n_layers": 2, "schedule": "constant", "warmup_steps": 0, "dtype": "float32"}
-    one |= {"clipped_fraction": 0.0, "torch": "2", "device": "cpu"} | changes
+    one |= {"weight_decay": 0.0, "clipped_fraction": 0.0, "torch": "2", "device": "cpu"} | changes
     rows = [
         one
         | {"run_id": f"{one['parametrization']}-{width}-{seed}", "width": width, "seed": seed}

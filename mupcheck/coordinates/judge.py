@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
+from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, need_columns
+from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
@@ -126,7 +127,13 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         findings = examine(runs, coords, table=table, missing=lacking, planned=asked, steps=results.steps)
         findings += (
             *_not_as_implied(pooled, findings),
-            *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
+            *_not_followed(
+                slopes,
+                table,
+                findings,
+                tied=bool(runs["tied"].iloc[0]),
+                decay=bool(runs["weight_decay"].iloc[0] > 0),
+            ),
         )
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
@@ -168,7 +175,7 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
 
 
 def _not_followed(
-    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool
+    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool, decay: bool
 ) -> Iterator[Finding]:
     """Find parameters whose exponents, read off their slopes, are not the table's."""
     in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
@@ -177,11 +184,13 @@ def _not_followed(
     if slopes.empty:
         return
     optimizer, mode = slopes[["optimizer", "mode"]].iloc[0]
-    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied):
-        if site not in in_doubt:
-            seen = f"{round(read, 2) + 0.0:+.2f}"
-            text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
-            yield Finding("not followed", "no pass", text, "the code does not apply its table to this parameter")
+    for off in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied, decay=decay):
+        if off.site not in in_doubt:
+            who = off.site + (f" in layer {', '.join(map(str, off.layers))}" if off.layers else "")
+            seen = f"{round(off.read, 2) + 0.0:+.2f}"
+            text = f"{who} follows {off.field} exponent {seen}, where the table has {write_exponent(off.given)}"
+            advice = "the code does not apply its table to this parameter"
+            yield Finding("not followed", "no pass", text, advice, layers=off.layers)
 
 
 def _conclude(
@@ -207,6 +216,7 @@ def _conclude(
     if len(failed) or against["fail"]:
         verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
+        setting["decay"] = bool(first["weight_decay"] > 0)
         causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]

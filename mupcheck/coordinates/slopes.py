@@ -139,9 +139,10 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
     fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
     fit["n_widths"] = len(grid.widths)
     optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
+    decay = str(run["decay_mode"]) if run["weight_decay"] > 0 else ""
     quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
     needs = [
-        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step)
+        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step, decay=bool(decay))
         for kind, stat, site, _, step in quantities
     ]
     entailed: Mapping[tuple, Range] = {}
@@ -152,7 +153,9 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
         ]
         below = bool(grid.widths.min() < run["base_width"])
         n_layers = int(run["n_layers"])
-        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below)
+        entailed = implied_by(
+            table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below, decay=decay
+        )
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
     fit["required_low"] = [need.low if need else nan for need in needs]

@@ -29,7 +29,7 @@ def no_numbers(check: Check) -> Iterator[Finding]:
     rows = rows[~np.isfinite(rows["value"].astype(float))]
     # without an eps the ratio to it is none, and a weight of zeros that has not moved has no relative change
     rows = rows[~rows["stat"].isin(["o_norm_eps_ratio", "relative_update"])]
-    setting = {"optimizer": check.shared("optimizer"), "mode": check.shared("mode")}
+    optimizer, mode = check.shared("optimizer"), check.shared("mode")
     tied = bool(check.runs["tied"].iloc[0]) if "tied" in check.runs else False
     for kind in ("weight", "activation", *UPDATES, *GRADIENTS, "diagnostic"):
         of_kind = rows[rows["kind"] == kind]
@@ -41,7 +41,7 @@ def no_numbers(check: Check) -> Iterator[Finding]:
             text += f"{first['width']}, seed {first['seed']}, step {first['step']}"
             advice = "look at how it is made: the log of 0 is -inf" if kind == "weight" else "find where it comes from"
             judged = any(
-                required(kind, str(stat), str(site), tied=tied, step=int(step), **setting)
+                required(kind, str(stat), str(site), optimizer=optimizer, mode=mode, tied=tied, step=int(step))
                 for stat, step in set(zip(of["stat"], of["step"], strict=True))
             )
             layers = tuple(sorted({int(layer) for layer in of["layer"] if layer >= 0}))
