@@ -20,7 +20,9 @@ LEVEL = 0.01  # one-sided, of the mean over seeds of what a loss fell by
 FEWEST_BITS = 2.0
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-23, "float64": 2.0**-52}  # of the weights, where none was recorded
 GAINS = (Role.NORM_GAIN, Role.HEAD_NORM_GAIN)
-FORMATS = {2.0**-7: "bfloat16", 2.0**-10: "float16", 2.0**-23: "float32", 2.0**-52: "float64"}
+BFLOAT16 = 2.0**-7
+IN_FLOAT32 = ("embedding", "residual", "norm1", "norm2", "final_norm")  # of a training in bfloat16: the residual stream
+FORMATS = {BFLOAT16: "bfloat16", 2.0**-10: "float16", 2.0**-23: "float32", 2.0**-52: "float64"}
 
 
 def loss_falls(check: Check) -> Iterator[Finding]:
@@ -121,7 +123,7 @@ def rounded(check: Check) -> Iterator[Finding]:
     """Find weights whose change is a few bits of what they are stored in: the rest of it is rounded away.
 
     The format is read off the values themselves (`stored_eps`): weights that an optimizer keeps in bfloat16 hold only
-    its values, whatever the training's number type is set to. Activations in bfloat16 are looked at likewise.
+    its values, whatever the training's number type is set to.
     """
     change = check.of("relative_update")
     change = change[(change["value"] > 0) & (change["value"] != 1)]
@@ -149,3 +151,22 @@ def rounded(check: Check) -> Iterator[Finding]:
             "rounded", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),), layers=layers,
             widths=widths,
         )  # fmt: skip
+
+
+def rounded_activations(check: Check) -> Iterator[Finding]:
+    """Warn of activations whose change since step 0 is a few bits of bfloat16, where the training computes in it."""
+    if check.shared("dtype") != "bfloat16":
+        return
+    key = ["width", "layer", "site", "step"]
+    change, size = (check.sizes(kind).groupby(key)["value"].median() for kind in ("activation_update", "activation"))
+    relative = (change / size).dropna()
+    relative = relative[(relative > 0) & ~relative.index.isin(IN_FLOAT32, level="site")]
+    relative = relative.groupby(["site", "width"]).max()
+    few = relative[relative < FEWEST_BITS * BFLOAT16]
+    if few.empty:
+        return
+    sites = tuple(dict.fromkeys(str(site) for site, _ in few.index))
+    (site, width), least = few.idxmin(), few.min()
+    text = f"bfloat16 rounds small changes of activations away: {site} changed by {least:.2g} of its size at "
+    text += f"width {width}, where a bit is {BFLOAT16:.2g}"
+    yield Finding("dtype", "warning", text, "use --dtype float32, more steps or a larger lr", sites=sites)

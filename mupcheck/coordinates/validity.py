@@ -16,7 +16,7 @@ from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
-from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded
+from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
 from mupcheck.coordinates.values import wrong_values
 from mupcheck.results.comparable import GROUP
 from mupcheck.results.reading import SAME_COMMAND, say_missing
@@ -172,10 +172,23 @@ def _realised(check: Check) -> Iterator[Finding]:
         off = rows.assign(expected=expected * declared)[~as_declared]
         for site, wrong in off.groupby("site"):
             worst = wrong.iloc[-1]
+            everywhere = rows[rows["site"] == site]
+            layers, widths, steps = (_only(wrong, everywhere, name) for name in ("layer", "width", "step"))
             text = f"{site} had {field} {worst['value']:.3g} at width {worst['width']}, "
             text += f"where the table gives {worst['expected']:.3g}"
+            text += f", in layer {', '.join(map(str, layers))}" if layers else ""
+            text += f", from step {steps[0]} on" if steps else ""
             advice = "find what overwrote it: a scheduler, a loader, a group made by hand"
-            yield Finding("realised", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),))
+            yield Finding(
+                "realised", "fail", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),), layers=layers,
+                widths=widths, steps=steps,
+            )  # fmt: skip
+
+
+def _only(some: pd.DataFrame, of: pd.DataFrame, name: str) -> tuple[int, ...]:
+    """Return the values of a column that are in some of the rows, an empty tuple where all are."""
+    found = sorted({int(value) for value in some[name]})
+    return () if len(found) == of[name].nunique() else tuple(found)
 
 
 def _declared(check: Check, field: str, site: str, width: int) -> float:
@@ -296,5 +309,5 @@ def _protocol(check: Check) -> Iterator[Finding]:
 PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
     _missing, _diverged, no_numbers, zero_readout, certain_softmax, copied_seeds,
     copied_widths, _width, wrong_values, _scalars, _clipping, _realised, decayed,
-    _decay, loss_falls, never_moved, rounded, _trained, _eps, _gates, _protocol,
+    _decay, loss_falls, never_moved, rounded, rounded_activations, _trained, _eps, _gates, _protocol,
 )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 from planted_code import SETTINGS, check_of, judged, train_check
 
-from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded
+from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
 from mupcheck.model import build
 from mupcheck.training import optim
 
@@ -147,3 +147,12 @@ def test_an_lr_below_the_last_bit_of_float32_is_found_and_not_in_float64():
     sites = {finding.sites[0] for finding in found(train_check(**tiny), rounded)}
     assert "norm1_gain" in sites or "A_log" in sites
     assert found(train_check(**tiny, dtype="float64"), rounded) == []
+
+
+def test_activations_in_bfloat16_are_warned_of_where_they_hardly_change():
+    def warned(**changes):
+        return [finding.effect for finding in found(train_check(**changes), rounded_activations)]
+
+    assert warned(dtype="bfloat16", lrs=[2.0**-14]) == ["warning"]
+    assert warned(dtype="bfloat16", lrs=[2.0**-8]) == [], "the number type alone is no reason"
+    assert warned(lrs=[2.0**-14]) == []

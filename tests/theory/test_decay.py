@@ -27,7 +27,7 @@ def slope(by_width):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_under_sgd_the_pull_is_the_weight_and_outgrows_the_gradient(mode):
-    """rms dW^2 = (lr (1 + momentum))^2 (g^2 + (wd w)^2): g ~ d^-1, w ~ d^-1/2, the product of the two of random sign."""
+    """rms dW^2 = (lr (1 + momentum))^2 (g^2 + (wd w)^2): g ~ d^-1, w ~ d^-1/2, their product of random sign."""
     results = train_check(optimizer="sgd", mode=mode, dtype="float64", record=(0, 1), seeds=3, **DECAY)
     for site in ("v_proj", "up_proj", "down_proj"):
         g, w, moved = (
