@@ -131,6 +131,39 @@ def test_a_constant_behind_a_layer_is_found(mode, monkeypatch):
     assert float(finding.text.partition("(x")[2].partition(")")[0]) == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.parametrize("mode", ["head-dim", "heads"])
+def test_another_function_than_silu_is_found_by_its_size(mode, monkeypatch):
+    class Functions:
+        silu = staticmethod(torch.nn.functional.relu)
+        softplus, cross_entropy = torch.nn.functional.softplus, torch.nn.functional.cross_entropy
+
+    monkeypatch.setattr(gdn, "F", Functions)
+    monkeypatch.setattr(lm, "F", Functions)
+    findings = found(start(mode=mode, seeds=8))
+    assert {("layer size", "gate"), ("layer size", "mlp_hidden")} == set(findings)
+    assert "over all layers and widths together" in findings["layer size", "mlp_hidden"].text
+
+
+@pytest.mark.parametrize(("site", "made"), [("o_proj", "mixer_out"), ("g_proj", "gate"), ("embedding", "embedding")])
+def test_a_constant_where_a_function_or_a_sum_is_between_is_found(site, made, monkeypatch):
+    act = layers.Weight.forward
+
+    def tripled(self, x=None):
+        y = act(self, x)
+        return 3 * y if self.site == site else y
+
+    def named(model, *args, **kwargs):
+        for name, module in model.named_modules():
+            if isinstance(module, layers.Weight):
+                module.site = name.rpartition(".")[2]
+        return set_multipliers(model, *args, **kwargs)
+
+    set_multipliers = build._set_multipliers
+    monkeypatch.setattr(build, "_set_multipliers", named)
+    monkeypatch.setattr(layers.Weight, "forward", tripled)
+    assert set(found(start(seeds=4))) == {("layer size", made)}
+
+
 def test_a_wrong_table_that_is_followed_is_no_wrong_value_and_one_that_is_not_is(tmp_path):
     rules = tmp_path / "wrong.toml"
     rules.write_text('name = "wrong"\nbase = "gdn-mup"\n[[rule]]\nrole = "hidden"\ninit = 0.0\nmultiplier = -0.5\n')
