@@ -10,7 +10,7 @@ At step 0, with what the spec and the table say:
 What a layer makes is a weighted sum of chi2_n_out; at the same mean its variance is at most that of one chi2_n_out, all
 tokens alike, and that one's quantiles are taken. All tests of a check together err in LEVEL of the checks that have no
 fault (Bonferroni). Measured: none of 62 clean checks, in which weights scatter as said (chi2 quantiles as Gaussian z:
-sd 1.0) and layers by a third of it (|z| at most 0.9, where 5.3 is needed); norms lie within 7e-7 of what they should, in
+sd 1.0) and layers by a third of it (|z| at most 0.9, where 5.3 is needed); norms are within 7e-7, in
 bfloat16 2.2e-4 (CPU, widths 32-256, 2 to 8 seeds; tied and untied, 1-4 layers, every table, other stds).
 """
 
@@ -55,6 +55,8 @@ SHAPED = {
     "mlp_hidden": ("gate_proj", "up_proj"),
     "mixer_out": ("o_proj",),
 }
+# the least and the most that a gate scalar is drawn as: log A of A up to 16, the inverse softplus of dt in 0.001 to 0.1
+DRAWN_FROM = {"A_log": (0.0, 9.2104), "dt_bias": (2.2521, 6.9073)}
 EVEN = 0.999  # of what a norm makes without an eps: below it tokens come out in several sizes
 
 
@@ -120,6 +122,7 @@ def wrong_values(check: Check) -> Iterator[Finding]:
     """Find weights, norms and layers whose size at step 0 is not the known one."""
     if check.table is None or check.runs.empty:
         return
+    yield from _scalars_drawn(check, check.table)
     tests = _squares(check, check.table)
     if tests.empty:
         return
@@ -134,6 +137,25 @@ def wrong_values(check: Check) -> Iterator[Finding]:
     for (name, site), rows in off.groupby(["name", "site"], sort=False):
         each = rows[rows["width"] > 0]
         yield _finding(str(name), str(site), rows if each.empty else each, tests[tests["site"] == site])
+
+
+def _scalars_drawn(check: Check, table: Table) -> Iterator[Finding]:
+    """Find gate scalars that start larger or smaller than any draw of them, their init exponent included."""
+    exponents = exponents_of(table, optimizer=check.shared("optimizer"), mode=check.shared("mode"))
+    start, base = _at_start(check, "weight"), check.runs["base_width"].iloc[0]
+    for site, (least, most) in DRAWN_FROM.items():
+        rows = start[start["site"] == site]
+        drawn = rows["value"] / (rows["width"] / base) ** exponents.entries[site].init
+        off = rows[(drawn < least * (1 - SUMMED)) | (drawn > most * (1 + SUMMED))]
+        if len(off):
+            first = off.iloc[0]
+            widths, layers = (tuple(sorted({int(value) for value in off[name]})) for name in ("width", "layer"))
+            text = f"{site} of layer {first['layer']} starts at an rms of {first['value']:.4g} at width "
+            text += f"{first['width']}, where draws of it lie between {least:.3g} and {most:.3g}"
+            yield Finding(
+                "initial size", "fail", text, SAYS["initial size"][1], sites=(site,), layers=layers, widths=widths,
+                steps=(0,),
+            )  # fmt: skip
 
 
 def _whole(tests: pd.DataFrame) -> pd.DataFrame:

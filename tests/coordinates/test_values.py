@@ -80,6 +80,18 @@ def test_a_weight_that_is_drawn_otherwise_at_one_width_is_named(site, setting, m
     assert judged(results).verdict == "fail"
 
 
+@pytest.mark.parametrize("site", ["A_log", "dt_bias"])
+def test_a_gate_scalar_that_no_draw_gives_is_named(site, monkeypatch):
+    """A for log A, and dt for its inverse softplus: the same at every width, so that no slope shows it."""
+    wrong = {"A_log": lambda uniform: 16 * uniform, "dt_bias": lambda uniform: 0.001 + 0.1 * uniform}[site]
+    monkeypatch.setitem(build.GATE_SCALAR_DRAWS, site, wrong)
+    results = start(mode="heads", seeds=4, n_heads=1, head_k_dim=8)
+    assert ("initial size", site) in found(results) or site == "A_log"  # A itself lies beyond log A now and then
+    small = {"A_log": 20.0, "dt_bias": 0.2}[site]
+    monkeypatch.setitem(build.GATE_SCALAR_DRAWS, site, lambda uniform: small * np.ones_like(uniform))
+    assert set(found(start(optimizer="sgd"))) == {("initial size", site)}
+
+
 def other_eps(eps):
     def rms_norm(x, gain, _eps):
         return layers.rms_norm(x, gain, eps)
