@@ -227,7 +227,8 @@ def _row(
     if not len(squares):
         squares = expected = np.array([nan])
     row = dict(zip(PLACE, place, strict=True)) | {"name": name, "expected": expected.mean(), "ratio": squares.mean()}
-    return row | {"dof": dof * len(squares), "rounding": rounding}
+    # seeds that repeat another say nothing more
+    return row | {"dof": dof * len(np.unique(squares)), "rounding": rounding}
 
 
 def _drawn(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:

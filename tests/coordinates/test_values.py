@@ -195,3 +195,16 @@ def test_files_of_older_versions_say_nothing():
     assert list(wrong_values(check)) == []
     without = check_of(type(results)(results.runs, pd.DataFrame(), results.coords.iloc[:0], results.sweeps))
     assert list(wrong_values(without)) == []
+
+
+def test_seeds_that_repeat_one_another_are_not_counted_as_many():
+    results = start(seeds=3)
+    of_seed = results.runs.pivot_table(index="width", columns="seed", values="run_id", aggfunc="first")
+    source = {run_id: of_seed.loc[width, 0] for width in of_seed.index for run_id in of_seed.loc[width]}
+    rows = dict(list(results.coords.groupby("run_id")))
+    copied = pd.concat([rows[same].assign(run_id=run_id) for run_id, same in source.items()])
+    check, one = check_of(replace(results, coords=copied)), check_of(results)
+    copies, all_three = (_squares(each, each.table) for each in (check, one))
+    drawn = (copies["name"] == "initial size") & np.isfinite(copies["dof"])
+    assert (copies["dof"][drawn] * 3).tolist() == all_three["dof"][drawn].tolist()
+    assert list(wrong_values(check)) == []
