@@ -11,6 +11,7 @@ from math import log2
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.applied import applied
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
@@ -297,6 +298,6 @@ def _protocol(check: Check) -> Iterator[Finding]:
 
 
 PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
-    _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, _clipping, _realised,
-    _decay, _trained, _eps, _gates, _protocol,
+    _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, applied, _clipping,
+    _realised, _decay, _trained, _eps, _gates, _protocol,
 )  # fmt: skip

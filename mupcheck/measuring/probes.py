@@ -14,9 +14,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mupcheck.measuring.shadow import STATS, WHERE, Shadow
 from mupcheck.model.build import named_weights
 from mupcheck.model.layers import Embedding, Site, Weight
 from mupcheck.model.lm import LanguageModel
+from mupcheck.spec.run import RunSpec
 
 # A gate beyond these passes next to no gradient: sigmoid' is below 0.01, or a state kept or dropped as it is.
 SATURATION_EDGE = 0.01
@@ -65,15 +67,19 @@ class Optimizer(Protocol):
 class Probe:
     """Watches one model: `start` before the forward pass of a recorded step, `finish` after its backward pass.
 
-    Updates are measured from the weights at construction and the activations of the first step watched: step 0.
+    Updates are measured from the weights at construction and the activations of the first step watched: step 0. With
+    `runs` every update is compared with what they declare, recorded or not: `before_update` and `after_update` stand
+    around each.
 
     Args:
         model: the model, before its first update.
         full: False records the rms of activations alone.
+        runs: one per replica.
     """
 
-    def __init__(self, model: LanguageModel, *, full: bool = True) -> None:
+    def __init__(self, model: LanguageModel, *, full: bool = True, runs: Sequence[RunSpec] | None = None) -> None:
         self.full = full
+        self.shadow = Shadow(model, runs) if full and runs else None
         self.n_replicas = model.embedding.weight.shape[0]
         self.norm_eps = model.spec.norm_eps
         self.sites = [(*_place(name), module) for name, module in model.named_modules() if isinstance(module, Site)]
@@ -91,6 +97,16 @@ class Probe:
         if self.full:
             for site, layer, weight in self.weights:
                 self.handles.append(weight.register_forward_pre_hook(partial(self._on_input, layer, site)))
+
+    def before_update(self, alive: Tensor) -> None:
+        """Take the gradients as the backward pass left them; alive: bool [R], what should be updated."""
+        if self.shadow is not None:
+            self.shadow.before(alive)
+
+    def after_update(self) -> None:
+        """Compare what the update did with what it should have done."""
+        if self.shadow is not None:
+            self.shadow.after()
 
     @torch.no_grad()
     def finish(self, optimizer: Optimizer, lr_scale: Tensor) -> None:
@@ -140,10 +156,15 @@ class Probe:
         """Return what was measured since the last call, moved to the host in one copy."""
         if not self.sizes:
             return []
-        values = torch.stack([size.double() for size in self.sizes.values()]).tolist()
-        rows = [CoordRow(step, *key, row) for key, row in zip(self.sizes, values, strict=True)]
+        keys = list(self.sizes)
+        values = torch.stack([size.double() for size in self.sizes.values()])
+        if self.shadow is not None and self.shadow.taken:
+            keys += [(layer, site, "diagnostic", stat) for stat in STATS for layer, site in self.shadow.places]
+            values = torch.cat([values, self.shadow.take().flatten(0, 1).double()])
         self.sizes.clear()
-        return rows
+        # where an update departs is said of those that do
+        measured = zip(keys, values.tolist(), strict=True)
+        return [CoordRow(step, *key, row) for key, row in measured if key[3] not in WHERE or any(row)]
 
     def _put(self, layer: int, site: str, kind: str, stat: str, value: Tensor) -> None:
         self.sizes[layer, site, kind, stat] = value

@@ -70,7 +70,7 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
     n_steps = max(spec.record) + 1 if spec.record else spec.steps
     model = build_model(runs, device)
     optimizer = make_optimizer(parameter_groups(model, runs), runs)
-    probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full")
+    probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full", runs=runs)
     scales = torch.tensor([[lr_scale(run, step) for run in runs] for step in range(n_steps)], dtype=torch.float64)
     scales_on_device = scales.to(device)
     alive = torch.ones(n_replicas, dtype=torch.bool, device=device)
@@ -91,6 +91,8 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
                 part_loss = model.loss(part) / spec.accumulation
             part_loss.sum().backward()
             loss += part_loss.detach()
+        if probe is not None and step < spec.steps:
+            probe.before_update(alive)
         grad_norm = optimizer.gradient_norm()
         coords: list[CoordRow] = []
         if probe is not None and watched:
@@ -101,6 +103,8 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         clipped = torch.zeros_like(alive)
         if step < spec.steps:
             clipped = optimizer.step(scales_on_device[step], grad_norm, alive)
+            if probe is not None:
+                probe.after_update()
         val_loss = evaluate(model, runs, corpus, device) if _evaluates(spec, step) else None
         metrics = torch.stack([loss, grad_norm.double(), clipped.double()])
         pending.append((step, metrics, coords, val_loss))
