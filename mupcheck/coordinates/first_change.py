@@ -57,7 +57,7 @@ def _changes(check: Check) -> pd.DataFrame:
     run = check.runs.iloc[0]
     sgd = check.shared("optimizer") == "sgd"
     clipped = sgd and check.runs["clipped_fraction"].max() > 0
-    if check.table is None or clipped or (sgd and not run.get("momentum", np.nan) >= 0):
+    if check.table is None or clipped or (sgd and pd.isna(run.get("momentum"))):
         return pd.DataFrame(columns=[*KEY, "step"])
     rows = _at(check, "weight_update", 1).assign(step=1)
     for name, kind in (("weight", "weight"), ("grad", "weight_grad")):

@@ -27,7 +27,7 @@ NOTICED = 1e-3
 # two neighbours not at all (Sterbenz) or once more; the step itself takes a few operations, each rounded, in an order
 # of its own. They are in proportion to moments that may cancel in it, so they are counted by the largest line.
 ROUNDINGS, ARITHMETIC = 3, 16
-SHOWN = 0.1  # a line whose rounding is at most this share of its step says whether it is right
+SHOWN = 0.5  # a line whose rounding is at most this share of the worst departure shows one as large
 FAR = 1e6  # stands for what is off by more, or by no number
 EVERYWHERE = ("applied", "applied_misfit", "applied_rounding")
 # Where and how a weight departs, 0 where it does not; rows and columns are those of the stored matrix.
@@ -54,6 +54,9 @@ class Shadow:
         self.weights = [module.weight for _, _, module in named]
         self.declared = [declared(site, module, runs) for site, _, module in named]
         self.taken = 0
+        n_updates = min(max(self.spec.record, default=self.spec.steps) + 1, self.spec.steps)
+        scales = [[schedule(run, step) for run in runs] for step in range(n_updates)]
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=self.weights[0].device)
         kept = 2 if self.spec.optimizer == "adamw" else 1
         self.state = [[torch.zeros_like(w) for _ in range(kept)] for w in self.weights]
         self.old = [torch.empty_like(w) for w in self.weights]
@@ -80,8 +83,7 @@ class Shadow:
             alive: bool [R]; a dead replica's weights should not move.
         """
         spec, t = self.spec, self.taken
-        self.scale = torch.tensor([schedule(run, t) for run in self.runs], dtype=torch.float64).to(alive.device)
-        self.scale = torch.where(alive, self.scale, 0.0)
+        self.scale = torch.where(alive, self.scales[t], 0.0)
         clip = self._clip_factor() if spec.clip > 0 else None
         for i, weight in enumerate(self.weights):
             self.old[i].copy_(weight)
@@ -99,26 +101,25 @@ class Shadow:
                 (velocity,) = self.state[i]
                 velocity.mul_(spec.momentum).add_(gradient)
                 torch.add(gradient, velocity, alpha=spec.momentum, out=self.step[i])
-        self.taken += 1
 
     @torch.no_grad()
     def after(self) -> None:
         """Compare the update that was made with the one that should have been, and keep the worst since `take`."""
-        off, steps, inner, pulls, sizes = [], [], [], [], []
+        self.taken += 1
+        off, steps, inner, whole = [], [], [], []
         for i, weight in enumerate(self.weights):
             step, wrong, product = (x[: weight.numel()].view(weight.shape) for x in self.scratch)
             self._expected(i, out=step)
             torch.sub(weight, self.old[i], out=wrong).sub_(step)
             torch.mul(wrong, self.old[i], out=product)
-            pulls.append(product.flatten(1).sum(1))
-            sizes.append(torch.linalg.vector_norm(self.old[i].flatten(1), dim=1))
+            pull, size = product.flatten(1).sum(1), torch.linalg.vector_norm(self.old[i].flatten(1), dim=1)
             step, wrong, product = map(_matrix, (step, wrong, product))
             torch.mul(wrong, step, out=product)
             inner += [product.sum(2), product.sum(1)]
             off += self._lines(wrong, out=wrong)
             steps += self._lines(step, out=step)
-        lines = (torch.cat(of, dim=1) for of in (off, steps, inner))
-        self._note(*lines, *(torch.stack(of, dim=1) for of in (pulls, sizes)))
+            whole.append(torch.stack([pull, size.square(), *(of[-2].sum(1) for of in (off, steps, inner))]))
+        self._note(torch.cat(off, dim=1), torch.cat(steps, dim=1), torch.cat(inner, dim=1), torch.stack(whole, dim=2))
 
     def take(self) -> Tensor:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
@@ -156,44 +157,42 @@ class Shadow:
         if spec.weight_decay > 0:
             out.addcmul_(self.old[i], per_replica((-given.lr * self.scale * given.weight_decay).to(out.dtype), out))
 
-    def _note(self, off: Tensor, steps: Tensor, inner: Tensor, pull: Tensor, weight: Tensor) -> None:
+    def _note(self, off: Tensor, steps: Tensor, inner: Tensor, whole: Tensor) -> None:
         """Keep what this update says of each weight if it is further off than those before.
 
         Args:
             off, steps: squares of what the lines are off by, and should have moved by, [R, L]; inner: their product.
-            pull: <off, weight>, and weight its size, [R, weights].
+            whole: of whole weights <off, weight> and <weight, weight>, and the sums of these three, [5, R, weights].
         """
         n, part, owner = self.n_weights, self.part, self.part // 2
-        of_rows = part % 2 == 0
+        pull, weight, left, expected, along = whole
 
         def over(values: Tensor, index: Tensor, size: int, how: str, start: float) -> Tensor:
             filled = torch.full((self.n_replicas, size), start, dtype=values.dtype, device=values.device)
             return filled.scatter_reduce_(1, index.expand(self.n_replicas, -1), values, how)
 
-        def total(values: Tensor) -> Tensor:
-            return over(torch.where(of_rows, values, 0.0), owner, n, "sum", 0.0)
-
         off_size, size = off.sqrt(), steps.sqrt()
-        rounded = self.unit * (ROUNDINGS * self.weight_lines + ARITHMETIC * over(size, owner, n, "amax", 0.0)[:, owner])
+        largest = over(size, owner, n, "amax", 0.0)
+        rounded = self.unit * (ROUNDINGS * self.weight_lines + ARITHMETIC * largest[:, owner])
         misfit = ((off_size - rounded).clamp(min=0) / size.clamp(min=self.tiny)).nan_to_num(FAR, FAR).clamp(max=FAR)
-        misfit = torch.where(size.isfinite(), misfit, 0.0)  # a gradient that is no number says nothing of the step
+        misfit = torch.where(rounded.isfinite(), misfit, 0.0)  # gradients that are no numbers say nothing of the step
         self.weight_lines += size + off_size.nan_to_num(0.0, 0.0)
         worst = over(misfit, owner, n, "amax", 0.0)
         wrong = misfit > NOTICED
-        telling = wrong | (rounded < SHOWN * size)  # the others, as rows of tokens that are not there, say nothing
-        whole, expected = total(inner), total(steps)
-        weight = weight.square()
+        # the others, as rows of tokens that are not there, say nothing
+        telling = wrong | (rounded < SHOWN * worst[:, owner] * size)
+        bound = self.unit * (ROUNDINGS * weight.sqrt() + ARITHMETIC * largest) / expected.sqrt().clamp(min=self.tiny)
         lr = torch.stack([given.lr for given in self.declared], dim=1) * self.scale[:, None]
         if self.spec.optimizer == "sgd":  # momentum repeats the pull of a weight that hardly changes
             momentum = self.spec.momentum
             lr = lr * (1 - momentum ** (self.taken + 1)) / (1 - momentum)
         now = {
-            "applied": _ratio(whole, expected),
+            "applied": _ratio(along, expected),
             "applied_misfit": worst,
-            "applied_rounding": (total(rounded.square()).sqrt() / expected.sqrt().clamp(min=self.tiny)).clamp(max=FAR),
+            "applied_rounding": bound.nan_to_num(FAR, FAR).clamp(max=FAR),
             "applied_step": torch.full_like(worst, self.taken),
             "applied_decay": -pull / (weight * lr.to(pull.dtype)).clamp(min=self.tiny),
-            "applied_decay_share": pull.square() / (weight * total(off)).clamp(min=self.tiny),
+            "applied_decay_share": pull.square() / (weight * left).clamp(min=self.tiny),
         }
         along, size, left = (
             over(torch.where(wrong, lines, 0.0), part, 2 * n, "sum", 0.0) for lines in (inner, steps, off)
