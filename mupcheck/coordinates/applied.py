@@ -232,7 +232,7 @@ def _factors(rows: pd.DataFrame) -> str:
     if rows["factor"].max() - rows["factor"].min() <= 0.1 * abs(rows["factor"]).max():
         return f"x{rows['factor'].median():.2f}"
     if (by_width["max"] - by_width["min"] <= 0.1 * by_width["max"].abs()).all():
-        return " and ".join(f"x{factor:.2f} at width {width}" for width, factor in by_width["median"].items())
+        return ", ".join(f"x{factor:.2f} at width {width}" for width, factor in by_width["median"].items())
     return f"x{rows['factor'].min():.2f} to x{rows['factor'].max():.2f}"
 
 
@@ -246,7 +246,7 @@ def _trend(rows: pd.DataFrame, mine: pd.DataFrame) -> str:
 
 
 def _who(rows: pd.DataFrame, seen: Seen) -> str:
-    """Name the weights: "q_proj, k_proj of layer 1", "all but 3 weights", "every weight"."""
+    """Name the weights: "q_proj, k_proj of layer 1", "every weight of layer 1", "every weight"."""
     here = set(rows[WEIGHT].itertuples(index=False, name=None))
     everyone = set(seen.weights[WEIGHT].itertuples(index=False, name=None))
     if here == everyone:
@@ -259,7 +259,7 @@ def _who(rows: pd.DataFrame, seen: Seen) -> str:
     sites = list(dict.fromkeys(site for _, site in sorted(here, key=lambda weight: (weight[1], weight[0]))))
     alike = {weight for weight in everyone if weight[1] in sites}
     named = ", ".join(sites[:N_SITES]) + (f" and {len(sites) - N_SITES} more" if len(sites) > N_SITES else "")
-    if min(layers) < 0 or (here == alike and len({layer for layer, _ in alike}) > 1):
+    if min(layers) < 0 or here == alike:
         return named
     return f"{named} of layer {listed}"
 
