@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
@@ -26,6 +27,7 @@ ALIKE = 0.1  # octaves between factors of one cause
 NEARLY_ALL = 0.95  # of lines
 MOST_CAUSES = 2  # more departures that differ are one cause of many faces, such as a wrong beta
 N_SITES = 4  # named
+NOT_OFF = -100.0  # octaves, where a factor would be
 STILL = 2.0**-6  # of the step: it did not move
 WEIGHT = ["layer", "site"]
 PARTS = ("rows", "columns")
@@ -134,16 +136,17 @@ def _causes(rows: pd.DataFrame, seen: Seen, check: Check) -> list[Cause]:
 
 def _alike(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Return rows by cause: weights whose factors are the same at each width, and that are off in the same lines."""
-    groups: list[tuple[pd.Series, str, list[tuple]]] = []
-    for weight, of in rows.groupby(WEIGHT, sort=False):
-        signed = of.set_index("width")["factor"].map(_octaves)
-        where = of["where"].iloc[-1]
-        for factor, at, weights in groups:
-            if at == where and factor.index.equals(signed.index) and (factor - signed).abs().max() < ALIKE:
+    signed = rows.assign(octaves=rows["factor"].map(_octaves))
+    by_weight = signed.pivot_table(index=WEIGHT, columns="width", values="octaves", aggfunc="first").fillna(NOT_OFF)
+    where = rows.groupby(WEIGHT)["where"].last()
+    groups: list[tuple[NDArray[np.float64], str, list[tuple]]] = []
+    for weight, octaves in zip(by_weight.index, by_weight.to_numpy(), strict=True):
+        for alike, at, weights in groups:
+            if at == where[weight] and np.abs(alike - octaves).max() < ALIKE:
                 weights.append(weight)
                 break
         else:
-            groups.append((signed, where, [weight]))
+            groups.append((octaves, where[weight], [weight]))
     place = pd.MultiIndex.from_frame(rows[WEIGHT])
     return [rows[place.isin(weights)] for _, _, weights in groups]
 

@@ -70,7 +70,7 @@ class Shadow:
         sides = [side for shape in shapes for side in shape[1:]]
         lengths = torch.tensor(sides, device=like.device)
         self.part = torch.repeat_interleave(torch.arange(len(sides), device=like.device), lengths)  # 2 a weight
-        self.position = torch.cat([torch.arange(side, device=like.device) for side in sides])
+        self.position = torch.cat([torch.arange(side, device=like.device, dtype=like.dtype) for side in sides])
         self.weight_lines = torch.cat([line for w in self.weights for line in self._lines(_matrix(w.detach()))], dim=1)
         self.weight_lines.sqrt_()
         self.seen = self._nothing()
