@@ -26,7 +26,8 @@ import numpy as np
 from scipy import stats
 
 from mupcheck.learning_rates.cubic import Bools, Floats, around, reach, settle
-from mupcheck.learning_rates.lr_curve import Point, mean_curve
+from mupcheck.learning_rates.lr_curve import Point, first_worse, mean_curve
+from mupcheck.results.comparable import CONFIDENCE
 
 # Standard deviation of k between widths, per octave. Own fits gave 0.03, 0.12, 0.04 (+-0.07 each; demo of 5 seeds, CPU)
 # and -0.03, -0.09, -0.04 (+-0.05; widths 256-1024 on an H100): no more than their noise.
@@ -134,7 +135,7 @@ def fit_jointly(curves: Sequence[Sequence[Point]]) -> Joint:
     spread = _spread(minima.lopsided[0], own_loads, deviations, placed)
     left_loads = (bumped.left - minima.left[0])[:, placed] / STEP
     misfit = _misfit(minima.left[0][placed], minima.weight[0][placed], np.tensordot(deviations, left_loads, 1))
-    rounding = np.array([0.0 if ok else _rounding(x, row) for ok, row in zip(placed, losses, strict=True)])
+    rounding = np.array([0.0 if ok else _rounding(curve) for ok, curve in zip(placed, curves, strict=True)])
     near = np.abs(x - log2_lr[:, None]) < within[:, None]
     walled = (near & np.isinf(losses)).any(axis=1)
     return Joint(
@@ -199,9 +200,14 @@ def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:
     return float(np.sqrt(max(excess, 0.0) / weight.sum()))
 
 
-def _rounding(x: Floats, losses: Floats) -> float:
-    """Half a step (octaves) of the lrs around the lowest one."""
-    ran = np.flatnonzero(~np.isnan(losses))
-    i = int(np.searchsorted(ran, np.where(np.isfinite(losses), losses, np.inf).argmin()))
-    gaps = np.diff(x[ran])[max(i - 1, 0) : i + 1]
-    return float(gaps.max()) / 2 if len(gaps) else 0.0
+def _rounding(curve: Sequence[Point]) -> float:
+    """How far (octaves) a minimum may lie from the lowest lr: half a step, and farther where noise chose among lrs."""
+    x, losses = mean_curve(curve)
+    i = int(losses.argmin())
+    steps = np.diff(x)[max(i - 1, 0) : i + 1]
+    ends = (first_worse(curve, i, side, CONFIDENCE) for side in (-1, 1))
+    alike = [abs(x[i] - (x[far] if end is None else end)) for end, far in zip(ends, (0, -1), strict=True)]
+    inside = [
+        way - step for way, step in zip(alike, (x[i] - x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)] - x[i]), strict=True)
+    ]
+    return float(steps.max()) / 2 + max(0.0, *inside) if len(steps) else 0.0

@@ -133,6 +133,28 @@ def resample_curves(curves: Sequence[Sequence[Point]]) -> tuple[int, list[Resamp
     return len(seeds), resampled
 
 
+def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: float) -> float | None:
+    """Return the log2 lr next to the lowest point, below (-1) or above (1), that is worse beyond the seeds' noise.
+
+    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike. A
+    diverged lr is worse. Of a curve with one minimum, that minimum lies on this side of it. None where there is none.
+    """
+    best = dict(curve[lowest].seed_losses)
+
+    def is_worse(point: Point) -> bool:
+        if point.n_diverged:
+            return True
+        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
+        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
+        if len(rises) < 2:
+            return False
+        error = rises.std(ddof=1) / np.sqrt(len(rises))
+        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+
+    points = curve[lowest + 1 :] if side > 0 else curve[:lowest][::-1]
+    return next((point.log2_lr for point in points if is_worse(point)), None)
+
+
 def grid_rounding(curve: Sequence[Point]) -> float:
     """Standard deviation (octaves) of a minimum known only to its grid point: uniform over one grid step.
 

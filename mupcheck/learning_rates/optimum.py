@@ -5,13 +5,12 @@ Source: theory.md section 6.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import (
@@ -19,6 +18,7 @@ from mupcheck.learning_rates.lr_curve import (
     Point,
     copied_seeds,
     draw_seeds,
+    first_worse,
     fit_minimum,
     grid_floor,
     loss_at,
@@ -292,25 +292,3 @@ def _worse_sides(curve: tuple[Point, ...], lowest: int, confidence: float) -> tu
     """Say for either side of the lowest point if some lr there diverged or is worse beyond noise, or there is none."""
     below, above = first_worse(curve, lowest, -1, confidence), first_worse(curve, lowest, 1, confidence)
     return below is not None or lowest == 0, above is not None or lowest == len(curve) - 1
-
-
-def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: float) -> float | None:
-    """Return the log2 lr next to the lowest point, below (-1) or above (1), that is worse beyond the seeds' noise.
-
-    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike. A
-    diverged lr is worse. Of a curve with one minimum, that minimum lies on this side of it. None where there is none.
-    """
-    best = dict(curve[lowest].seed_losses)
-
-    def is_worse(point: Point) -> bool:
-        if point.n_diverged:
-            return True
-        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
-        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
-        if len(rises) < 2:
-            return False
-        error = rises.std(ddof=1) / np.sqrt(len(rises))
-        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
-
-    points = curve[lowest + 1 :] if side > 0 else curve[:lowest][::-1]
-    return next((point.log2_lr for point in points if is_worse(point)), None)
