@@ -35,6 +35,7 @@ LOPSIDED_SPREAD = 0.015
 # Octaves (standard deviation) by which a minimum is off where a diverged lr lies within its reach: the loss steepens
 # within an octave there, which no cubic follows. Simulated without noise, a wall half an octave above the minimum.
 WALL_ERROR = 0.06
+BEYOND_NOISE = 0.95  # of what noise alone gives, above which a misfit counts by what is beyond
 STEP = 1e-4  # nats, for derivatives
 
 
@@ -174,7 +175,10 @@ def stack_curves(curves: Sequence[Sequence[Point]]) -> tuple[Floats, Floats, Flo
 
 
 def _spread(lopsided: Floats, loads: Floats, deviations: Floats, placed: Bools) -> float:
-    """Standard deviation of lopsidedness between widths: LOPSIDED_SPREAD, or what is seen beyond the noise of 90%."""
+    """Standard deviation of lopsidedness between widths to allow for: LOPSIDED_SPREAD, or what is seen beyond noise.
+
+    What is seen is known from as many widths as there are, so it counts by Student's t over that of a normal.
+    """
     n_seeds, n = len(deviations), int(placed.sum())
     expected = np.sum(loads[placed] ** 2, axis=1)
     if n_seeds < 2 or n < 2 or not (expected > 0).all():
@@ -184,19 +188,20 @@ def _spread(lopsided: Floats, loads: Floats, deviations: Floats, placed: Bools) 
     precision = n_seeds / np.maximum(noise * expected, 1e-12)
     k = lopsided[placed]
     misfit = float(precision @ (k - precision @ k / precision.sum()) ** 2)
-    excess = misfit - (n - 1) * float(stats.f.ppf(0.9, n - 1, (n_seeds - 1) * n))
+    excess = misfit - (n - 1) * float(stats.f.ppf(BEYOND_NOISE, n - 1, (n_seeds - 1) * n))
     if excess <= 0:
         return LOPSIDED_SPREAD
-    return max(LOPSIDED_SPREAD, float(np.sqrt(excess / (precision.sum() - np.sum(precision**2) / precision.sum()))))
+    seen = np.sqrt(excess / (precision.sum() - np.sum(precision**2) / precision.sum()))
+    return max(LOPSIDED_SPREAD, float(seen * stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95)))
 
 
 def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:
-    """Root mean square (nats) of what a fit leaves [width, lr] beyond the noise of 90%, by what it leaves of seeds."""
+    """Root mean square (nats) of what a fit leaves [width, lr] beyond noise, by what it leaves of seeds."""
     n_seeds, n_left = len(of_seeds), int((weight > 1e-3).sum()) - 3 * len(weight)
     if n_seeds < 2 or n_left < 1:
         return 0.0
     noise = float(np.sum(of_seeds**2)) / (n_seeds * (n_seeds - 1))
-    excess = float(np.sum(left**2)) - noise * float(stats.f.ppf(0.9, n_left, (n_seeds - 1) * n_left))
+    excess = float(np.sum(left**2)) - noise * float(stats.f.ppf(BEYOND_NOISE, n_left, (n_seeds - 1) * n_left))
     return float(np.sqrt(max(excess, 0.0) / weight.sum()))
 
 
