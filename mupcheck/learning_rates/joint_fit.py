@@ -21,6 +21,7 @@ more as the curves' own lopsidednesses differ beyond their noise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -113,6 +114,11 @@ def _contrasts(weights: Floats, placed: Bools) -> list[Floats]:
 
 def fit_jointly(curves: Sequence[Sequence[Point]]) -> Joint:
     """Fit the curves of all widths; one lr per width at least must have a finite mean loss."""
+    return _fit(tuple(map(tuple, curves)))
+
+
+@lru_cache(maxsize=16)  # the optima of a table and their drift ask for the same
+def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
     x, losses, seed_losses = stack_curves(curves)
     n_widths = len(losses)
     lowest, connected, placed = around(losses)

@@ -3,16 +3,18 @@
 Beside the slope stand what a slope can hide: the drift between every two neighbouring widths, and how far each optimum
 lies off the line. With three equally spaced widths least squares gives the middle one weight 0.
 
-An optimum at an edge of its lr grid, or within noise of it, is known from one side only: of a curve with one minimum it
-lies below (above) the first lr that is worse beyond the seeds' noise. So the slope's interval has one end or none.
+An optimum at an edge of its lr grid is known from one side only: of a curve with one minimum it lies below (above) the
+first lr that is worse beyond the seeds' noise. One within noise of an edge, or with no lr on a side that is worse, is
+fitted and may lie farther on that side. So the slope's interval has one end or none.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from mupcheck.learning_rates.cubic import Floats
+from mupcheck.learning_rates.cubic import Bools, Floats
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import first_worse, mean_curve
 from mupcheck.learning_rates.optimum import Optimum
@@ -94,7 +96,7 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     curves, log2_width = [optimum.curve for optimum in found], np.log2([optimum.width for optimum in found])
     joint = fit_jointly(curves)
     best = joint.log2_lr
-    known = np.array([_known(optimum, confidence) for optimum in found])
+    known = _known(found, confidence)
     centred = log2_width - log2_width.mean()
     weights = centred / (centred @ centred)  # slope = weights @ best
     slope = float(weights @ best)
@@ -124,40 +126,50 @@ def n_apart(widths: Iterable[int]) -> int:
     return count
 
 
-def _known(optimum: Optimum, confidence: float) -> tuple[float, float]:
-    """Least and greatest log2 lr of an optimum that an edge of the grid censors; NaN, NaN of one that none does."""
-    x, losses = mean_curve(optimum.curve)
-    lowest = int(losses.argmin())
-    near = "near edge" in optimum.flags
-    if "low edge" in optimum.flags or (near and lowest <= len(x) // 2):
-        above = first_worse(optimum.curve, lowest, 1, confidence)
-        return -np.inf, np.inf if above is None else above
-    if "high edge" in optimum.flags or near:
-        below = first_worse(optimum.curve, lowest, -1, confidence)
-        return -np.inf if below is None else below, np.inf
-    return np.nan, np.nan
+class _Known(NamedTuple):
+    """What edges leave of optima, [width]: those at one are known by bounds alone, others may be open to a side."""
+
+    at_edge: Bools
+    bounds: Floats  # least and greatest log2 lr of those at an edge, [width, 2]
+    is_open: Bools  # towards lower and higher lrs, of the others, [width, 2]
+
+
+def _known(optima: Sequence[Optimum], confidence: float) -> _Known:
+    bounds, is_open = np.zeros((len(optima), 2)), np.zeros((len(optima), 2), dtype=bool)
+    for row, optimum in enumerate(optima):
+        x, losses = mean_curve(optimum.curve)
+        lowest = int(losses.argmin())
+        worse = [first_worse(optimum.curve, lowest, side, confidence) for side in (-1, 1)]
+        bounds[row] = [end if known is None else known for known, end in zip(worse, (-np.inf, np.inf), strict=True)]
+        if "within noise" in optimum.flags:
+            is_open[row] = [each is None for each in worse]
+        if "near edge" in optimum.flags:
+            is_open[row, int(2 * lowest >= len(x))] = True
+    return _Known(np.array([optimum.at_edge for optimum in optima]), bounds, is_open)
 
 
 def _bounds(
-    joint: Joint, known: Floats, weights: Floats, confidence: float
+    joint: Joint, known: _Known, weights: Floats, confidence: float
 ) -> tuple[float | None, float | None, float | None, float | None]:
     """Interval of weights [width] @ optima, what of its half-width is no noise, and what of that is the grid's."""
-    free = np.isnan(known[:, 0])
+    free = ~known.at_edge
     made = joint.interval(weights * free, confidence)
     if made is None:
         return None, None, None, None
     estimate, half, grid = made
     ends = [estimate - half, estimate + half]
-    for weight, bounds in zip(weights[~free], known[~free], strict=True):
-        if abs(weight) > 1e-9:
-            of_width = sorted(weight * bound for bound in bounds)
-            ends = [end + bound for end, bound in zip(ends, of_width, strict=True)]
+    for row in np.flatnonzero(np.abs(weights) > 1e-9):
+        if known.at_edge[row]:
+            bounds = sorted(weights[row] * bound for bound in known.bounds[row])
+        else:
+            bounds = sorted(weights[row] * np.where(known.is_open[row], (-np.inf, np.inf), 0.0))
+        ends = [end + bound for end, bound in zip(ends, bounds, strict=True)]
     low, high = (float(end) if np.isfinite(end) else None for end in ends)
     return low, high, grid, float(np.abs(weights * free) @ joint.rounding)
 
 
 def _neighbours(
-    found: Sequence[Optimum], joint: Joint, known: Floats, log2_width: Floats, confidence: float
+    found: Sequence[Optimum], joint: Joint, known: _Known, log2_width: Floats, confidence: float
 ) -> tuple[Neighbours, ...]:
     together = 1 - (1 - confidence) / (len(found) - 1)
     pairs = []
@@ -172,7 +184,7 @@ def _neighbours(
 
 
 def _off_line(
-    found: Sequence[Optimum], joint: Joint, known: Floats, weights: Floats, confidence: float
+    found: Sequence[Optimum], joint: Joint, known: _Known, weights: Floats, confidence: float
 ) -> tuple[OffLine, ...]:
     """Each width's distance from the line of the slope weights [width] @ optima."""
     if len(found) < 3:

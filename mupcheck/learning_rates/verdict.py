@@ -24,7 +24,7 @@ MIN_WIDTHS, MIN_SEEDS = 3, 3
 MOST_SEEDS = 64  # more cost more than a larger width
 DECAY_RATIO = 1.5  # of lr x weight decay between widths, above which it counts as another decay
 
-CENSORED = (*EDGES, "near edge")  # guards under which an optimum is still known from one side
+CENSORED = (*EDGES, "near edge", "within noise")  # guards under which an optimum is still known from one side
 
 # what helps where a guard was hit: an option of lr-sweep, and why
 REMEDIES = {
