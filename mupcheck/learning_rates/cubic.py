@@ -14,7 +14,7 @@ Bools = NDArray[np.bool_]
 
 REACH = 3.0  # octaves beyond which losses do not count, at lrs an octave apart or closer
 MOST_LOPSIDED = 1 / 3  # of k, per octave; beyond it the cubic turns over within its reach
-PRIOR_SPREAD = 1.0  # octaves^6: what is known of k = 0 before; 7 losses an octave apart bring 30 of it, three none
+PRIOR_SPREAD = 1.0  # octaves^6: what is known of k = 0 before; 7 losses an octave apart bring 11 to 36, three none
 ROUNDS, K_ROUNDS = 15, 6  # of the parabola, and of the lopsidedness
 
 

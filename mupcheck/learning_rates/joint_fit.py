@@ -5,8 +5,8 @@ lopsidedness k is one for all: losses of several widths pin it down, and an erro
 drift does not see. Each loss counts by an Epanechnikov weight that is 0 from REACH octaves off the minimum on, so that
 where the minimum lies between the lrs of a grid hardly matters, and no loss beyond a diverged lr counts.
 
-Simulated (three widths, lrs an octave apart, 5 seeds with the demo's noise: 0.027 nats a run, 0.1 octaves a seed and
-as much again a seed and width), the slope of three minima has a standard deviation of 0.055 and a bias below 0.006 on
+Simulated (three widths, lrs an octave apart, 5 seeds with 0.027 nats a run, 0.1 octaves a seed and as much again a
+seed and width), the slope of three minima has a standard deviation of 0.055 and a bias below 0.006 on
 symmetric and on lopsided curves at drifts of 0 to -1; with a parabola through the lowest three losses it is 0.12, with
 a lopsidedness of each width's own 0.10.
 
@@ -16,7 +16,9 @@ between widths are pooled, each over the variance that equal noise in every loss
 widths have (n - 1)(W - 1) degrees of freedom and not n - 1.
 
 What seeds cannot show is that widths differ in lopsidedness. LOPSIDED_SPREAD is allowed for throughout, and as much
-more as the curves' own lopsidednesses differ beyond their noise.
+more as the curves' own lopsidednesses differ beyond their noise. A change that noise hides is the limit of this: where
+the ratio of third to second derivative grows by 0.1 at every doubling, the slope is off by 0.06, and with 6 seeds and
+the demo's noise its interval covers 68 to 85% and not 90 (`deforming` of sweeps/simulate_lr.py).
 """
 
 from collections.abc import Sequence

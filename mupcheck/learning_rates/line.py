@@ -75,9 +75,9 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     does not widen them. Widths without an optimum are left out; the slope is None with fewer than 2 left, its interval
     also with one seed. Guards are `transfer`'s business, but for an optimum at an edge, which opens the interval.
 
-    Simulated with noise as in the demo (three widths, 3 to 16 seeds, drifts of 0 to -1; sweeps/simulate_lr.py), a
-    nominal 90% interval covers 90-95% on symmetric and lopsided curves, and more where the seeds' noise is small or
-    divergence near, as what no seed shows is allowed for.
+    Simulated with noise as in the demo (three widths, 6 seeds, -0.9 to 0.35; sweeps/simulate_lr.py), a nominal 90%
+    interval covers 90 to 95% on symmetric and lopsided curves, 91 to 96% on steep ones that diverge, and more where the
+    seeds' noise is small or divergence close, as what no seed shows is then most of it.
 
     Raises:
         ValueError: if confidence is not in (0, 1), or the optima are not of one (sweep, parametrization, optimizer,
