@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -137,7 +138,9 @@ def test_a_verdict_on_the_learning_rate_prints_itself(lrs):
     answers = mupcheck.transfer(lrs)
     text = str(answers)
     assert text == "\n\n".join(map(str, answers))
-    assert text.startswith("gdn-mup (adamw, head-dim) of lrs: drifts\n") and "\n  why: drift -1." in text
+    assert text.startswith("gdn-mup (adamw, head-dim) of lrs: drifts\n") and re.search(
+        r"\n  why: drift -(0\.9|1\.0)", text
+    )
     assert max(map(len, text.splitlines())) <= 80
     for optimum in answers[0].optima:
         assert f"width {optimum.width}: best lr {2**optimum.log2_lr:.3g} = 2^{optimum.log2_lr:.2f} [" in text
