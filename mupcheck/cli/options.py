@@ -104,6 +104,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail.", "the file's, or pass", of=COORD, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: transfers or drifts.", "the file's, or either", of=LR, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
+        Row("cost", "--cost", float, "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1.", "1, and any cost exits with 0", of=("lr", "run"), metavar="PERCENT"),
+        Row("target", "--target", int, "Width for which the best lr is predicted.", "no prediction", of=("lr", "run"), metavar="WIDTH"),
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
@@ -121,7 +123,10 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 # fmt: on
 
 # what says where and how to run, not what: no key of a SweepSpec
-APART = ("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "expect", "every")
+APART = (
+    *("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "every"),
+    *("expect", "cost", "target"),
+)
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, Trend, find_cost, in_short
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
+from mupcheck.learning_rates.forecast import Forecast, forecast
 from mupcheck.learning_rates.lr_curve import grid_floor, grid_rounding, interval, resample_curves
 from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
@@ -62,6 +64,11 @@ class Drift:
     n_seeds: int
     ci_grid: float | None = None  # half-width that the spacing of the lrs alone gives the interval
 
+    @property
+    def trend(self) -> Trend:
+        """Return what a forecast reads of it."""
+        return Trend(self.slope, self.ci_low, self.ci_high, self.intercept, self.confidence)
+
 
 @dataclass(frozen=True, repr=False)
 class Transfer(Verdict):
@@ -100,11 +107,18 @@ class Transfer(Verdict):
     missing_runs: int
     planned_runs: int
     measured: dict
+    cost: Cost  # of training the largest width at the best lr of the smallest, with a verdict of its own
+    target: Forecast | None = None  # of the width that was asked for
 
     @property
     def title(self) -> str:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
+
+    @property
+    def sentence(self) -> str:
+        """Say both verdicts, on the cost and on the drift, in one sentence."""
+        return in_short(self.parametrization, self.cost, self.optima, self.drift.trend, self.verdict)
 
     @property
     def how_measured(self) -> str:
@@ -163,6 +177,8 @@ def transfer(
     *,
     tolerance: float = DRIFT_TOLERANCE,
     confidence: float = CONFIDENCE,
+    cost: float = COST_TOLERANCE,
+    target: int | None = None,
 ) -> list[Transfer]:
     """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
 
@@ -178,7 +194,9 @@ def transfer(
             grid of lrs that every width must have where a refinement added others.
         steps: the steps table, which `wider_is_better` needs.
         tolerance: octaves of lr per doubling of width.
-        confidence: of every interval.
+        confidence: of every interval but that of the cost, see `cost.py`.
+        cost: percent of the loss that the best lr of the smallest width may cost the largest and be `negligible`.
+        target: a width, for which the best lr is predicted off the drift.
     Raises:
         ValueError: as `find_optima`, if tolerance is not above 0, or if the results are of coordinate checks alone.
     """
@@ -230,6 +248,8 @@ def transfer(
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence),
+            cost=find_cost(optima, tolerance=cost, confidence=confidence, missing=missing),
+            target=None if target is None else forecast(optima, target, drift.trend, spec),
         )
         answers.append(answer)
     return Answers(answers)
