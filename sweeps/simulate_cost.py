@@ -1,6 +1,9 @@
 """Error rates and coverage of the verdict on costs, by simulated sweeps whose truth is known; prints Markdown.
 
-    python sweeps/simulate_cost.py [--sweeps 1000] [--only NAME]
+    python sweeps/simulate_cost.py [--sweeps 1000] [--only NAME] [--forecasts 0]
+
+With --forecasts it prints beside that how often the 90% interval of the lr that is predicted at 4 times the largest
+width covers the optimum there, where the drift goes on as it was.
 
 A sweep has 3 widths, 7 lrs an octave apart, and as many seeds as a line says (5 is the default of lr-sweep on a CPU).
 The optimum moves evenly from width to width, as far as makes the best lr of the smallest cost the largest the stated
@@ -15,11 +18,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import brentq
 
-from mupcheck.learning_rates.cost import find_cost
+from mupcheck.learning_rates.cost import find_cost, trend_of
+from mupcheck.learning_rates.drift import fit_drift
+from mupcheck.learning_rates.forecast import forecast
 from mupcheck.learning_rates.lr_curve import Point
-from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.optimum import SAME, Optimum, find_optima
+from mupcheck.results.comparable import SAME_BY_MODE
 
 LRS = np.arange(-10.0, -3.0)
 WIDTHS = (32, 64, 128)
@@ -91,9 +98,9 @@ def way(kind: Kind, percent: float) -> float:
     return sign * far
 
 
-def one_sweep(kind: Kind, moved: float, rng: np.random.Generator) -> list[Optimum]:
-    """Return the curves of one sweep."""
-    start = MIDDLE + rng.uniform(-0.5, 0.5) - moved / 2
+def one_sweep(kind: Kind, moved: float, rng: np.random.Generator, start: float | None = None) -> list[Optimum]:
+    """Return the curves of one sweep, whose smallest width has its optimum at `start`."""
+    start = MIDDLE + rng.uniform(-0.5, 0.5) - moved / 2 if start is None else start
     shared = rng.normal(size=(kind.seeds, len(LRS))) * math.sqrt(SHARED)
     optima = []
     for i, width in enumerate(WIDTHS):
@@ -134,16 +141,65 @@ def cell(kind: Kind, percent: float, n_sweeps: int) -> tuple[float, float, float
     return float(shares[0]), float(shares[1]), float(above), float(below)
 
 
+def runs_of(optima: list[Optimum]) -> pd.DataFrame:
+    """Return curves as the rows of a runs table, as far as optima are found in it."""
+    rows = [
+        {"width": optimum.width, "log2_lr": point.log2_lr, "seed": seed, "val_loss": loss, "train_loss": loss}
+        for optimum in optima
+        for point in optimum.curve
+        for seed, loss in point.seed_losses
+    ]
+    same = dict.fromkeys([*SAME, *SAME_BY_MODE["head-dim"], *SAME_BY_MODE["heads"], "clipped_fraction"], 0)
+    group = {"sweep": "s", "parametrization": "p", "optimizer": "adamw", "mode": "head-dim", "rules_hash": "r"}
+    runs = pd.DataFrame(rows).assign(**same, **group, kind="lr", run_id=[str(i) for i in range(len(rows))])
+    return runs.assign(status=np.where(runs["val_loss"].isna(), "diverged", "ok"))
+
+
+def covers(kind: Kind, drift: float, n_sweeps: int) -> tuple[float, float]:
+    """Return the share of forecasts that cover, and their mean half-width in octaves."""
+    rng = np.random.default_rng([KINDS.index(kind), 99])
+    width, hits, halves = 4 * WIDTHS[-1], [], []
+    for _ in range(n_sweeps):
+        state = np.random.default_rng(rng.integers(2**32))
+        simulated = one_sweep(kind, 2 * drift, state, start := MIDDLE + rng.uniform(-0.5, 0.5) - drift)
+        optima = find_optima(runs_of(simulated))
+        found = forecast(optima, width, trend_of(fit_drift(optima)))
+        truth = start + drift * math.log2(width / WIDTHS[0])
+        low, high = (-np.inf if found.ci_low is None else found.ci_low), (found.ci_high or np.inf)
+        hits.append(low <= truth <= high)
+        halves.append((high - low) / 2)
+    return float(np.mean(hits)), float(np.median(halves))
+
+
+def print_forecasts(kinds: list[Kind], n_sweeps: int) -> None:
+    """Print how often forecasts cover."""
+    print(f"\nOf 100 forecasts at width {4 * WIDTHS[-1]} ({n_sweeps} a cell): cover the optimum; half-width, octaves\n")
+    drifts = (0.0, -0.3, -0.9)
+    print("|".join(["", " curves ", *(f" drift {drift:g} " for drift in drifts), ""]))
+    print("|" + " --- |" * (1 + len(drifts)))
+    for kind in kinds:
+        found = [covers(kind, drift, n_sweeps) for drift in drifts]
+        print(
+            "|".join(["", f" {kind.name} ", *(f" {100 * hit:.0f}; {half:.2f} " for hit, half in found), ""]), flush=True
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sweeps", type=int, default=1000)
     parser.add_argument("--only", default="", help="part of a kind's name")
+    parser.add_argument("--forecasts", type=int, default=0, help="simulated forecasts a cell")
     asked = parser.parse_args()
+    kinds = [each for each in KINDS if asked.only in each.name]
+    if asked.forecasts:
+        print_forecasts(kinds, asked.forecasts)
+    if not asked.sweeps:
+        return
     print(f"Of 100 sweeps ({asked.sweeps} simulated a cell): negligible / costly, and intervals that cover the truth\n")
     print("|".join(["", " curves ", *(f" true cost {percent:g}% " for percent in PERCENTS), ""]))
     print("|" + " --- |" * (1 + len(PERCENTS)))
-    for kind in (each for each in KINDS if asked.only in each.name):
+    for kind in kinds:
         texts = []
         for percent in PERCENTS:
             negligible, costly, above, below = cell(kind, percent, asked.sweeps)

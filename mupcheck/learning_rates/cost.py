@@ -105,6 +105,11 @@ class Trend(NamedTuple):
     confidence: float
 
 
+def trend_of(drift: object) -> Trend:
+    """Return what is read of a Drift."""
+    return Trend(*(getattr(drift, name) for name in Trend._fields))
+
+
 class Root(NamedTuple):
     """The signed root of a cost, in square roots of nats."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, Trend, find_cost, in_short
+from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, find_cost, in_short, trend_of
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.learning_rates.forecast import Forecast, forecast
 from mupcheck.learning_rates.lr_curve import grid_floor, grid_rounding, interval, resample_curves
@@ -63,11 +63,6 @@ class Drift:
     n_widths: int
     n_seeds: int
     ci_grid: float | None = None  # half-width that the spacing of the lrs alone gives the interval
-
-    @property
-    def trend(self) -> Trend:
-        """Return what a forecast reads of it."""
-        return Trend(self.slope, self.ci_low, self.ci_high, self.intercept, self.confidence)
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +113,7 @@ class Transfer(Verdict):
     @property
     def sentence(self) -> str:
         """Say both verdicts, on the cost and on the drift, in one sentence."""
-        return in_short(self.parametrization, self.cost, self.optima, self.drift.trend, self.verdict)
+        return in_short(self.parametrization, self.cost, self.optima, trend_of(self.drift), self.verdict)
 
     @property
     def how_measured(self) -> str:
@@ -249,7 +244,7 @@ def transfer(
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence),
             cost=find_cost(optima, tolerance=cost, confidence=confidence, missing=missing),
-            target=None if target is None else forecast(optima, target, drift.trend, spec),
+            target=None if target is None else forecast(optima, target, trend_of(drift), spec),
         )
         answers.append(answer)
     return Answers(answers)
