@@ -9,7 +9,7 @@ A sweep has 3 widths, 7 lrs an octave apart, and as many seeds as a line says (5
 The optimum moves evenly from width to width, as far as makes the best lr of the smallest cost the largest the stated
 percent of the loss, and lies anywhere between two lrs. Noise is as measured in the demo: 0.03 nats a run around a loss
 of 2.6, of which widths share 0.3 at one seed and lr, growing above the optimum, and 0.012 that a seed has at all lrs.
-A run whose mean loss lies more than 0.8 nats above the minimum on the high side diverges.
+A run whose loss lies more than 0.8 nats above the minimum on the high side diverges.
 """
 
 import argparse
@@ -71,6 +71,8 @@ class Kind(NamedTuple):
     up: bool = False  # the optimum moves to higher lrs
     deforms: float = 0.0  # of the bend, by width: standard deviation of its log
     own: float = 0.0  # octaves by which each seed and width has its optimum elsewhere
+    middle: float = MIDDLE
+    dead: float = DEAD
 
 
 KINDS = (
@@ -87,6 +89,8 @@ KINDS = (
     Kind("as measured, 16 seeds, a third of the noise", as_measured, seeds=16, noise=NOISE / 3),
     Kind("lopsided, 16 seeds, a third of the noise", lopsided, seeds=16, noise=NOISE / 3),
     Kind("steep and diverging, 8 seeds", steep, seeds=8),
+    Kind("as measured, the largest width's optimum at the low edge of the lrs", as_measured, middle=-9.8),
+    Kind("as measured, divergence 0.15 nats above the minimum", as_measured, dead=0.15),
 )
 
 
@@ -100,7 +104,7 @@ def way(kind: Kind, percent: float) -> float:
 
 def one_sweep(kind: Kind, moved: float, rng: np.random.Generator, start: float | None = None) -> list[Optimum]:
     """Return the curves of one sweep, whose smallest width has its optimum at `start`."""
-    start = MIDDLE + rng.uniform(-0.5, 0.5) - moved / 2 if start is None else start
+    start = kind.middle + rng.uniform(-0.5, 0.5) - moved / 2 if start is None else start
     shared = rng.normal(size=(kind.seeds, len(LRS))) * math.sqrt(SHARED)
     optima = []
     for i, width in enumerate(WIDTHS):
@@ -112,7 +116,7 @@ def one_sweep(kind: Kind, moved: float, rng: np.random.Generator, start: float |
         run = (shared + rng.normal(size=shared.shape) * math.sqrt(1 - SHARED)) * kind.noise * above
         run = run + OF_SEED * kind.noise / NOISE * rng.normal(size=(kind.seeds, 1))
         losses = LOSS + bend * kind.rise(LRS - place - own) + run
-        dead = (place < LRS) & (losses - LOSS > DEAD)
+        dead = (place < LRS) & (losses - LOSS > kind.dead)
         optima.append(optimum_of(width, np.where(dead, np.inf, losses)))
     return optima
 
@@ -161,7 +165,7 @@ def covers(kind: Kind, drift: float, n_sweeps: int) -> tuple[float, float]:
     width, hits, halves = 4 * WIDTHS[-1], [], []
     for _ in range(n_sweeps):
         state = np.random.default_rng(rng.integers(2**32))
-        simulated = one_sweep(kind, 2 * drift, state, start := MIDDLE + rng.uniform(-0.5, 0.5) - drift)
+        simulated = one_sweep(kind, 2 * drift, state, start := kind.middle + rng.uniform(-0.5, 0.5) - drift)
         optima = find_optima(runs_of(simulated))
         found = forecast(optima, width, trend_of(fit_drift(optima)))
         truth = start + drift * math.log2(width / WIDTHS[0])

@@ -77,10 +77,9 @@ class Cost:
 
     @property
     def text(self) -> str:
-        """Return "costs 0.2% [0.0, 0.7]", "costs at least 8.1%" or "costs an unknown part of the loss"."""
+        """Return "costs 0.2% [0.0, 0.7]", "costs at least 8.1%", "makes runs diverge" or what else is so."""
         if self.n_diverged:
-            least = f", at least {self.percent_low:.1f}%" if self.percent_low else ""
-            return f"makes it diverge{least}"
+            return "makes runs diverge"
         if self.percent is None or self.percent_low is None:
             return "costs an unknown part of the loss"
         if self.percent_high is None:
@@ -89,10 +88,10 @@ class Cost:
 
 
 class Place(NamedTuple):
-    """Where a best lr is: x* of the fitted curve, or an end beyond which it lies ("low", "high")."""
+    """Where a best lr is on the fitted curve; with an end of what was fitted, it lies there or beyond."""
 
     log2_lr: float
-    beyond: str  # "" where it is known
+    beyond: str  # "low" or "high", "" where it is known
 
 
 class Trend(NamedTuple):
@@ -195,11 +194,8 @@ def _place(optimum: Optimum, family: Family, i: int) -> Place:
     place = float(family.theta[i, PLACE])
     x, losses = mean_curve(optimum.curve)
     lowest = float(x[int(losses.argmin())])
-    if lowest == low or place < low:
-        return Place(low, "low")
-    if lowest == high or place > high:
-        return Place(high, "high")
-    return Place(place, "")
+    beyond = "low" if lowest == low or place < low else "high" if lowest == high or place > high else ""
+    return Place(min(max(place, low), high), beyond)
 
 
 def _outside(family: Family, source: Place) -> bool:
@@ -217,11 +213,12 @@ def _root(family: Family, places: Sequence[Place], level: float) -> Root:
     """Return the signed root of the cost, positive where the source's best lr is above the target's."""
     source, target = places[0], places[-1]
     low, high = family.range_of(-1)
-    last, n_seeds = len(places) - 1, family.departures.shape[1]
+    ends, last, n_seeds = family.range_of(0), len(places) - 1, family.departures.shape[1]
     reach = float(np.sqrt(family.covariance[PLACE, PLACE]))  # so far the curve is followed beyond what was fitted
 
     def root(theta: Floats) -> float:
-        at = source.log2_lr if source.beyond else float(theta[0, PLACE])
+        at = float(theta[0, PLACE])
+        at = min(max(at, ends[0]), ends[1]) if source.beyond else at
         if not low - reach <= at <= high + reach:
             at = min(max(at, low), high)
         own = theta[last]
@@ -284,8 +281,8 @@ def _judge(cost: Cost, places: Sequence[Place], root: Root, family: Family) -> C
     """Return a cost with its verdict."""
     within, what = f"{cost.tolerance:g}%", f"the best lr of width {cost.source} {cost.text} at width {cost.target}"
     if cost.n_diverged:
-        at = f"{cost.n_diverged} of its {family.departures.shape[1]} runs at 2^{cost.diverged_at:.4g} diverged"
-        return replace(cost, verdict="costly", reason=f"{what}: {at}, at or below that lr")
+        at = f"{cost.n_diverged} of {family.departures.shape[1]} at 2^{cost.diverged_at:.4g}, at or below that lr"
+        return replace(cost, verdict="costly", reason=f"{what}: {at}")
     if cost.percent_low is not None and cost.percent_low > cost.tolerance:
         return replace(cost, verdict="costly", reason=f"{what}, above {within} of the loss")
     if cost.percent_high is not None and cost.percent_high <= cost.tolerance:
