@@ -162,8 +162,11 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
 def _check_asked(sweep: Any, options: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Raise ValueError where what is asked of the answer, --cost or --target, cannot be, before anything is trained."""
     for key in ("cost", "target"):
-        if options.get(key) is not None and sweep.kind != "lr":
+        # a variable may be set for other sweeps
+        if options.get(key) is not None and sweep.kind != "lr" and names[key].startswith("-"):
             raise ValueError(f"{names[key]} belongs to a sweep of lrs (kind = 'lr'); a coordinate check has none")
+    if sweep.kind != "lr":
+        return
     if (cost := options.get("cost")) is not None and not 0 < cost < math.inf:
         raise ValueError(f"{names['cost']} {cost:g} is not a percent of the loss; give a number above 0, such as 1")
     if options.get("target") is not None:

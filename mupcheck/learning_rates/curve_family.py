@@ -21,8 +21,8 @@ from scipy import stats
 from mupcheck.learning_rates.lr_curve import Floats, Point
 
 LOSS, PLACE, BEND, LEFT, RIGHT = range(N_PARAMETERS := 5)  # minimum, x*, log k, log a, log b
-LOG_STEEPNESS = (float(np.log(0.4)), float(np.log(0.7)))  # of a and b: where the prior has its middle
-SHARED_SD, OWN_SD = 0.7, 0.15  # of log a and log b: of what widths share, and of a width's departure from that
+LOG_STEEPNESS = (float(np.log(0.3)), float(np.log(0.5)))  # of a and b: where the prior has its middle
+SHARED_SD, OWN_SD = 1.0, 0.15  # of log a and log b: of what widths share, and of a width's departure from that
 BEND_SHARED_SD, BEND_OWN_SD = 2.0, 0.5  # of log k
 MISFIT = 0.05  # of the rise above the lowest point: how far a curve is from this family
 SPREAD_DF = 8  # degrees of freedom by which the noise at one lr is drawn to that of all lrs

@@ -89,6 +89,10 @@ def _warnings(answer: Transfer, found: Forecast) -> list[str]:
         lines.append(
             f"width {found.width} is {times:.0f} times the largest that was run; nobody knows a drift so far out"
         )
+    same = next((optimum for optimum in answer.optima if optimum.width == found.width), None)
+    if same is not None and same.log2_lr is not None:
+        ends = ", ".join("?" if end is None else f"{2**end:.3g}" for end in (same.ci_low, same.ci_high))
+        lines.append(f"width {same.width} was run, and its own best lr is {2**same.log2_lr:.3g} [{ends}]")
     measured = answer.optima[-1]
     if found.doublings > 0 and measured.log2_lr is not None and found.log2_lr is not None:
         away = abs(found.log2_lr - measured.log2_lr)

@@ -220,3 +220,5 @@ def test_a_coordinate_check_has_no_cost_and_no_target(made):
     for option in ("--cost", "--target"):
         answer = mupcheck("run", made / "coord.toml", *HERE, option, "64")
         assert answer.code == exits.USAGE and f"{option} belongs to a sweep of lrs" in answer.err
+    # what is set for all sweeps is none of a check's business
+    assert mupcheck("run", made / "coord.toml", *HERE, "--dry-run", MUPCHECK_TARGET="64").code == exits.OK

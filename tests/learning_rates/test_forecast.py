@@ -124,6 +124,8 @@ def test_what_drifts_or_cannot_be_told_is_warned_of_and_answered():
     assert any("32 times the largest" in warning for warning in noisy.warnings)
     open_end = recommend(judge(sweep(-1.0, centre=-8.2, noise=0.02)), 256)
     assert any("no whole interval" in warning for warning in open_end.warnings) and open_end.lr_low is None
+    (own,) = recommend(judge(sweep(0.0, noise=0.02, seeds=8, bend=0.05)), 64).warnings
+    assert own.startswith("width 64 was run, and its own best lr is 0.0")
     with pytest.raises(ValueError, match="width=8 is below"):
         recommend(judge(sweep()), 8)
 
