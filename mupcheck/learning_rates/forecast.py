@@ -120,11 +120,13 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[
     ci_low = None if low is None else log2_lr - math.hypot(low, beside)
     ci_high = None if high is None else log2_lr + math.hypot(high, beside)
     reason = "" if ci_low is not None and ci_high is not None else "no interval: see the reason of the drift's verdict"
-    for edge, flag in (("lowest", "low edge"), ("highest", "high edge")):
-        at = [str(optimum.width) for optimum in found if flag in optimum.flags]
-        if at:
-            reason = f"the best lr of width {', '.join(at)} lies at the {edge} lr or beyond"
-            ci_low, ci_high = (None, ci_high) if flag == "low edge" else (ci_low, None)
+    for optimum, place in zip(found, log2_widths, strict=True):
+        # what the forecast does when this place moves; one below the middle turns the line the other way
+        follows = 1 / len(found) + (float(place) - float(log2_widths.mean())) * away / spread
+        for edge, flag, sign in (("lowest", "low edge", -1), ("highest", "high edge", 1)):
+            if flag in optimum.flags and follows:
+                reason = f"the best lr of width {optimum.width} lies at the {edge} lr or beyond"
+                ci_low, ci_high = (None, ci_high) if sign * follows < 0 else (ci_low, None)
     return Forecast(width, doublings, log2_lr, ci_low, ci_high, _percent(optima, log2_lr, ci_low, ci_high), reason)
 
 

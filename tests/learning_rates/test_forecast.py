@@ -67,6 +67,9 @@ def test_what_is_not_known_is_left_open():
     edge = judge(sweep(-1.0, centre=-8.2), target=256).target
     assert edge.ci_low is None and edge.percent is None and "at the lowest lr or beyond" in edge.reason
     assert "[?" in edge.text
+    # the smallest width's lies lower than it seems, so that the line is steeper and its end is open above
+    turned = judge(sweep(1.0, centre=-10.3), target=256).target
+    assert turned.ci_high is None and turned.ci_low is not None and "best lr of width 32" in turned.reason
     one_seed = judge(sweep(-0.5, seeds=1), target=256).target
     assert one_seed.log2_lr is not None and (one_seed.ci_low, one_seed.ci_high) == (None, None)
     assert "no interval" in one_seed.reason
