@@ -9,9 +9,10 @@ from typing import Any
 from mupcheck.proof.code_faults import CODE_FAULTS
 from mupcheck.proof.faults import Fault
 from mupcheck.proof.number_faults import NUMBER_FAULTS
+from mupcheck.proof.sweeps import SWEEP_FAULTS
 from mupcheck.proof.tables import TABLE_FAULTS
 
-FAULTS: tuple[Fault, ...] = (*TABLE_FAULTS, *CODE_FAULTS, *NUMBER_FAULTS)
+FAULTS: tuple[Fault, ...] = (*TABLE_FAULTS, *CODE_FAULTS, *NUMBER_FAULTS, *SWEEP_FAULTS)
 
 
 def choose(

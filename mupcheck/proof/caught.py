@@ -10,6 +10,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement, judge
 from mupcheck.proof.faults import Fault
+from mupcheck.proof.sweeps import KIND, judge_sweep
 from mupcheck.results.reading import Results
 
 NAMED = 0.9  # of the faults, so many must be named and not only caught
@@ -54,8 +55,8 @@ class Caught:
     Attributes:
         verdict: of the judge; "refused" where the results do not compare, "stopped" where the training breaks off.
         said: the likely causes and findings, the first one first.
-        caught: whether it failed, or has no verdict because of something that a correct check lacks; of a harmless
-            change, whether it did not fail.
+        caught: whether it failed, or has no verdict where a correct check passes or because of something that a
+            correct check lacks; of a harmless change, whether it did not fail.
         named: whether the first cause or a finding is the fault's own and says where it is; None where none must.
         n_cannot_tell: slopes without a verdict.
         clean: the verdict of the correct check beside it.
@@ -128,6 +129,19 @@ def answer_of(fault: Fault, results: Results, table: str) -> Answer:
     return Answer(judgement.verdict, tuple(_said(judgement)), judgement.counts["cannot tell"], _numbers(mine))
 
 
+def answer_of_sweep(fault: Fault, results: Results) -> Answer:
+    """Judge a planted learning-rate sweep, after what the fault does to its numbers."""
+    if fault.edit:
+        results = fault.edit(results, fault.where)
+    hashed = hashlib.sha256(results.runs.to_csv().encode()).hexdigest()[:16]
+    try:
+        answer = judge_sweep(results)
+    except ValueError as error:
+        return Answer("refused", (Said("fail", "refused", str(error)),), 0, hashed)
+    notes = tuple(Said("reason", "", text) for text in (answer.reason, answer.next_step, *answer.notes) if text)
+    return Answer(answer.verdict, notes, 0, hashed)
+
+
 def _numbers(results: Results) -> str:
     """Return a hash of the numbers of results; times, and what names the runs, are left out."""
     runs = results.runs.set_index("run_id")
@@ -148,6 +162,10 @@ def _said(judgement: Judgement) -> Iterator[Said]:
         if finding.effect != "warning":
             at = {name: getattr(finding, name) for name in ("sites", "layers", "widths", "steps")}
             yield Said(finding.effect, finding.name, finding.text, **at)
+    empty = judgement.pooled[(judgement.pooled["verdict"] == "cannot tell") & judgement.pooled["slope"].isna()]
+    if len(empty):
+        text = f"{empty.iloc[0]['kind']} of {empty.iloc[0]['site']}: {empty.iloc[0]['reason']}"
+        yield Said("cannot tell", "no slope", text, tuple(dict.fromkeys(empty["site"])))
     yield Said("reason", "", judgement.reason)
 
 
@@ -159,7 +177,11 @@ def compare(fault: Fault, answer: Answer, clean: Answer) -> Caught:
     reason = [said for said in answer.said if said.effect == "reason"]
     told = bool(findings) or any(_is_named(fault, said) for said in reason if fault.named)
     failed = answer.verdict not in ("pass", "cannot tell") and clean.verdict != "fail"
-    caught = failed or (answer.verdict != "pass" and told)
+    if fault.kind == KIND:  # there a correct sweep has a verdict, and any other than that is a catch
+        failed = clean.verdict == "transfers" and answer.verdict != "transfers"
+    # of the same seeds: what a correct check passes and this one does not is the fault's doing
+    doubted = clean.verdict == "pass" and answer.verdict == "cannot tell" and not fault.unseen
+    caught = failed or doubted or (answer.verdict != "pass" and told)
     if fault.harmless:
         caught = answer.verdict != "fail"
     named = None

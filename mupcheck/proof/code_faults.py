@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mupcheck.proof.faults import EVERYWHERE, Fault, Where
-from mupcheck.proof.patches import Patch, forward, kernels, optimizers, probes, starts, updates
+from mupcheck.proof.patches import Patch, forward, fresh, kernels, optimizers, probes, starts, updates
 
 AD, AH, SD, SH = ("adamw", "head-dim"), ("adamw", "heads"), ("sgd", "head-dim"), ("sgd", "heads")
 Q, K, V, OUT = (f"{name}_proj" for name in "qkvo")
@@ -244,6 +244,24 @@ _MEASURING = (
     code("measuring", "initial weights not kept", SD, probes.aliased_start, named=("applied", "never moves", "nothing trained")),
     code("measuring", "sizes of another seed", AD, _in(probes.other_size, size=probes.of_next_replica), unseen="the same numbers under other names"),
 )
+_TOKENS = "the sizes are those of a model that learns something else"
+_FRESH = (
+    code("fresh", "updates with 30% noise", AD, _in(updates.noisy, share=0.3), Where(("up_proj",))),
+    code("fresh", "every other update skipped, the rest doubled", SH, updates.alternating, named=APPLIED),
+    code("fresh", "gradients of 8 levels", SD, updates.quantised, Where((V,))),
+    code("fresh", "weights cut off at twice their rms", AH, _in(fresh.clamped, most=2.0), Where(HIDDEN)),
+    code("fresh", "orthogonal updates in place of Adam's", AD, fresh.orthogonalised, Where((OUT,))),
+    code("fresh", "signs in place of Adam's quotient", AH, _in(optimizers.adam, signed=True), named=APPLIED),
+    code("fresh", "a constant added to each value of the embedding", AD, _in(fresh.pushed, share=0.5), Where(("embedding",))),
+    code("fresh", "gradient of layer 0 in layer 1", SH, fresh.of_other_layer, Where(layer=1)),
+    code("fresh", "rms of weights restored after each update", SD, fresh.sizes_restored, Where(("embedding", *HIDDEN))),
+    code("fresh", "initial weights of the base width repeated", AD, fresh.tiled, Where(HIDDEN)),
+    code("fresh", "k_proj starts as a copy of q_proj", SD, _in(fresh.copied_start, source=Q, to=K), Where((K,)), unseen="it has the size that it should have"),
+    code("fresh", "readout starts as the embedding", AH, starts.readout_as_embedding, Where(("readout", "logits"))),
+    code("fresh", "new batches in a coordinate check", AD, fresh.new_batches, unseen="activations change by what other tokens have in place of what was learned, at every width alike"),
+    code("fresh", "loss of the last token alone", SH, fresh.last_token_only, unseen=_TOKENS),
+    code("fresh", "residual stream in bfloat16 at one width", AD, _in(_bent, bend=forward.half), Where(("residual",), width=128), unseen="it rounds by less than sizes scatter"),
+)
 # fmt: on
 CODE_FAULTS: tuple[Fault, ...] = (
     *_UPDATE,
@@ -258,4 +276,5 @@ CODE_FAULTS: tuple[Fault, ...] = (
     *_KERNEL,
     *_ROUNDING,
     *_MEASURING,
+    *_FRESH,
 )  # fmt: skip

@@ -69,7 +69,7 @@ def to_decimals(results: Results, where: Where, *, digits: int) -> Results:
 
 
 def copied_width(results: Results, where: Where, *, source: int, whole: bool = False) -> Results:
-    """Let runs of another width pass for those of `where.width`; with their parameter counts where `whole`."""
+    """Let runs of another width pass for those of `where.width`, `whole` or with their own counts, lr and decay."""
     runs = results.runs
     assert where.width is not None
     mine, theirs = (runs[runs["width"] == width].sort_values("seed") for width in (where.width, source))
@@ -89,7 +89,8 @@ def copied_seeds(results: Results, where: Where, *, n_alike: int = 0) -> Results
 def _copied(results: Results, where: Where, to: dict[str, str], *, counts: bool) -> Results:
     """Give runs the rows of others: to[run_id] is the one that it gets."""
     sites = results.coords["site"].isin(where.sites) if where.sites else True
-    keep = results.coords["stat"].ne("n_values") | counts
+    own = results.coords["stat"].eq("n_values") | results.coords["stat"].str.startswith("realised")
+    keep = ~own | counts
     theirs = dict(list(results.coords[sites & keep].groupby("run_id")))
     kept = results.coords[~(results.coords["run_id"].isin(set(to)) & sites & keep)]
     new = [theirs[other].assign(run_id=run_id) for run_id, other in to.items()]

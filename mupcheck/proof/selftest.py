@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.coordinates.judge import judge
-from mupcheck.proof.caught import Answer, Caught, Repeated, Said, answer_of, compare
+from mupcheck.proof.caught import Answer, Caught, Repeated, Said, answer_of, answer_of_sweep, compare
 from mupcheck.proof.faults import BASE, CODE_WIDTHS, RECORD, SEEDS, WIDTHS, Fault
+from mupcheck.proof.sweeps import KIND as SWEEP
+from mupcheck.proof.sweeps import planted_sweep
 from mupcheck.results.reading import Results
 from mupcheck.spec.reading import make_sweep
 
@@ -22,7 +24,7 @@ FIRST_FRESH_SEED = 1000
 MOST_TABLES = 5  # that train as replicas of one sweep: no process has much more to do than another
 MOST_EDITS = 8  # that one process judges
 # what a worker imports once
-PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner", "mupcheck.coordinates.judge", "mupcheck.proof.selftest")
+PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner", "mupcheck.proof.selftest", "mupcheck.proof.code_faults")
 
 
 # --- planting --------------------------------------------------------------------------------------------------------
@@ -60,12 +62,12 @@ def plant_faults(faults: Sequence[Fault], *, jobs: int | None = None) -> Iterato
 
 
 def _control_key(fault: Fault) -> tuple[Any, ...]:
-    return fault.optimizer, fault.mode, _widths(fault), repr(sorted(fault.settings.items()))
+    return fault.kind == SWEEP, fault.optimizer, fault.mode, _widths(fault), repr(sorted(fault.settings.items()))
 
 
 def _control_of(fault: Fault) -> Fault:
     """Return the correct check that a fault is held against: the same settings, `gdn-mup`, the code as it is."""
-    kind = "tables" if _widths(fault) == WIDTHS else "control"
+    kind = SWEEP if fault.kind == SWEEP else "tables" if _widths(fault) == WIDTHS else "control"
     return Fault("correct", fault.optimizer, fault.mode, kind, settings=fault.settings, harmless=True)
 
 
@@ -78,10 +80,8 @@ def _batches(faults: Iterable[Fault]) -> Iterator[list[Fault]]:
     together: dict[Any, list[Fault]] = {}
     for fault in faults:
         settings = repr(sorted({**fault.settings, **fault.wrong}.items()))
-        together.setdefault(
-            (fault.optimizer, fault.mode, _widths(fault), settings, fault.patch, fault.where if fault.patch else None),
-            [],
-        ).append(fault)
+        trained = fault.optimizer, fault.mode, _widths(fault), settings, fault.kind == SWEEP
+        together.setdefault((*trained, fault.patch, fault.where if fault.patch else None), []).append(fault)
     # what takes longest first
     for alike in sorted(together.values(), key=lambda alike: -len({_table_key(fault) for fault in alike})):
         most = MOST_TABLES if len({_table_key(fault) for fault in alike}) > 1 else MOST_EDITS
@@ -101,14 +101,17 @@ def plant_batch(batch: tuple[Any, ...], *, folder: Path) -> Iterator[int]:
     number, *faults = batch
     answers: list[Answer] = []
     yield 0
-    try:
-        results, tables = _train(faults, folder / f"batch-{number}")
-    except Exception as error:
-        # code that is broken on purpose may raise anything
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        answers = [Answer("stopped", (Said("fail", "stopped", text),), 0)] * len(faults)
+    if faults[0].kind == SWEEP:
+        answers = [answer_of_sweep(fault, planted_sweep(fault.optimizer, fault.mode)) for fault in faults]
     else:
-        answers = [answer_of(fault, results, tables[fault]) for fault in faults]
+        try:
+            results, tables = _train(faults, folder / f"batch-{number}")
+        except Exception as error:
+            # code that is broken on purpose may raise anything
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            answers = [Answer("stopped", (Said("fail", "stopped", text),), 0)] * len(faults)
+        else:
+            answers = [answer_of(fault, results, tables[fault]) for fault in faults]
     (folder / f"{number}.pickle").write_bytes(pickle.dumps(answers))
 
 

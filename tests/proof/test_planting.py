@@ -13,6 +13,7 @@ from mupcheck.proof.code_faults import CODE_FAULTS
 from mupcheck.proof.faults import Fault, Where
 from mupcheck.proof.number_faults import NUMBER_FAULTS
 from mupcheck.proof.patches import Change, patched
+from mupcheck.proof.sweeps import SWEEP_FAULTS, judge_sweep, lrs_mislabelled, planted_sweep
 from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS
 
@@ -113,6 +114,7 @@ def test_a_fault_is_caught_by_what_a_correct_check_lacks():
     assert not compare(FAULT, answer("cannot tell"), UNSURE).caught
     assert not compare(FAULT, answer("cannot tell", Said("no pass", "tokens", "few")), UNSURE).caught
     assert compare(FAULT, answer("cannot tell", FOUND), UNSURE).caught
+    assert compare(FAULT, answer("cannot tell"), CLEAN).caught  # of the same seeds
     # a correct check that fails makes every failure worthless
     assert not compare(FAULT, answer("fail"), answer("fail")).caught
     # a finding beside a pass has stopped nobody
@@ -168,6 +170,31 @@ def test_kinds_are_counted():
     update, init = count_kinds([*outcomes(3, 2, 1), seen, alarm])
     assert (update.kind, update.planted, update.caught, update.named) == ("update", 6, 5, 3)
     assert (init.unseen, init.seen, init.harmless, init.alarms, init.planted) == (1, 1, 1, 1, 0)
+
+
+def test_a_sweep_of_lrs_is_caught_by_any_verdict_but_that_of_a_correct_one():
+    fault = replace(FAULT, kind="lr sweep", where=Where(), named=())
+    assert compare(fault, answer("cannot tell"), answer("transfers")).caught
+    assert compare(fault, answer("drifts"), answer("transfers")).caught
+    assert not compare(fault, answer("transfers"), answer("transfers")).caught
+    assert not compare(fault, answer("drifts"), answer("cannot tell")).caught
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_planted_sweep_transfers_and_each_fault_of_it_changes_its_runs(mode):
+    clean = planted_sweep("adamw", mode)
+    assert judge_sweep(clean).verdict == "transfers"
+    before = clean.runs.copy()
+    for fault in SWEEP_FAULTS:
+        assert not fault.edit(clean, fault.where).runs.equals(before), fault.name
+        pd.testing.assert_frame_equal(clean.runs, before)
+
+
+def test_a_mislabelled_width_has_the_curve_of_other_lrs():
+    clean = planted_sweep("adamw", "heads")
+    moved = lrs_mislabelled(clean, Where(width=64), octaves=1).runs
+    best = moved.loc[moved.groupby(["width", "seed"])["val_loss"].idxmin()].groupby("width")["log2_lr"].median()
+    assert list(best) == [-7, -8, -7]
 
 
 def test_the_proof_holds_only_if_all_is_caught_enough_is_named_and_nothing_correct_fails():
