@@ -11,7 +11,7 @@ from mupcheck.learning_rates.drift import Transfer, transfer
 from mupcheck.proof.faults import CODE_WIDTHS, Fault, Where
 from mupcheck.results.reading import Results
 
-KIND = "lr sweep"
+KIND = "lr-sweep"
 GRID, SEEDS, OPTIMUM = np.arange(-10.0, -3.0), 5, -6.8
 # octaves and nats: what a seed does to its whole curve, and to each loss; half of what the demo's curves scatter by
 SHIFT, NOISE = 0.05, 0.002

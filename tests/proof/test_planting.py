@@ -173,7 +173,7 @@ def test_kinds_are_counted():
 
 
 def test_a_sweep_of_lrs_is_caught_by_any_verdict_but_that_of_a_correct_one():
-    fault = replace(FAULT, kind="lr sweep", where=Where(), named=())
+    fault = replace(FAULT, kind="lr-sweep", where=Where(), named=())
     assert compare(fault, answer("cannot tell"), answer("transfers")).caught
     assert compare(fault, answer("drifts"), answer("transfers")).caught
     assert not compare(fault, answer("transfers"), answer("transfers")).caught
