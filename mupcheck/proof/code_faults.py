@@ -7,6 +7,7 @@ from typing import Any
 
 from mupcheck.proof.faults import EVERYWHERE, Fault, Where
 from mupcheck.proof.patches import Patch, forward, fresh, kernels, optimizers, probes, starts, updates
+from mupcheck.theory.parametrization import Role
 
 AD, AH, SD, SH = ("adamw", "head-dim"), ("adamw", "heads"), ("sgd", "head-dim"), ("sgd", "heads")
 Q, K, V, OUT = (f"{name}_proj" for name in "qkvo")
@@ -46,6 +47,8 @@ _bent, _as = forward.bent_site, forward.bent_weight
 _FIRST, _QUARTER = slice(0, 1), slice(0, 4)
 _STATE_PART = slice(-1, None)
 _DECAY = {"weight_decay": 1.0, "decay_mode": "independent"}
+# so small an init that the multiplier on o is what keeps o above o_norm's eps
+_SMALL_O = {"projection_std": 0.004, "conv_std": 0.1}
 _LINEAR = {"schedule": "linear", "steps": 6}
 
 
@@ -141,10 +144,10 @@ _FACTORS = (
     code("factors", "m no more than 2", AD, _in(starts.other_m, m=starts.capped), Where(width=128)),
     code("factors", "m from the number of parameters", SH, _in(starts.other_m, m=starts.of_parameters), named=FACTORS),
     code("factors", "rows of the other optimizer", AD, _in(starts.other_factors, change=starts.of_other_optimizer), named=APPLIED),
-    code("factors", "lr of gates not scaled", SD, _in(starts.other_factors, change=starts.lr_of_one), Where(("gate",)), named=APPLIED),
+    code("factors", "lr of gates not scaled", SD, _in(starts.other_factors, change=starts.lr_of_one, roles=(Role.GATE,)), Where(GATES), named=APPLIED),
     code("factors", "multiplier on logits dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("logits",)), named=("multiplier logits",)),
     code("factors", "multiplier on logits twice", SD, _in(forward.multipliers_set, exponent=2.0), Where(("logits",)), named=("multiplier logits",)),
-    code("factors", "multiplier on o dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("o_raw",)), named=("multiplier o_raw",)),
+    code("factors", "multiplier on o dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("o_raw", "o_norm")), named=("multiplier o_raw", "o_norm eps"), settings=_SMALL_O),
 )
 _INIT = (
     code("init", "std x2 in layer 1", AD, _in(starts.init_scaled, factor=2), Where(layer=1)),

@@ -64,7 +64,7 @@ def print_selftest(caught: Sequence["Caught"], repeated: Sequence["Repeated"], *
     for i, reason in enumerate(reasons):
         names = dict.fromkeys(each.fault.name for each in unseen if each.fault.unseen == reason and not each.caught)
         if not i:
-            out.print("no coordinate check can see:")
+            out.print("no check of sizes and optima can see:")
         out.print(f"  {', '.join(names)} ({reason})", soft_wrap=True)
     for check in repeated:
         verdicts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(check.verdicts.items()))

@@ -1,6 +1,6 @@
 """Faults of how a run starts: initial values, factors of width, seeds and batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -189,13 +189,15 @@ def alike_widths(_: Where) -> Iterator[Change]:
 # --- factors of width ------------------------------------------------------------------------------------------------
 
 
-def other_factors(where: Where, *, change: Callable[[RunSpec, Role, Factors], Factors]) -> Iterator[Change]:
-    """Give roles other factors than their table does; `where` names roles in place of sites."""
+def other_factors(
+    where: Where, *, change: Callable[[RunSpec, Role, Factors], Factors], roles: Collection[Role] = tuple(Role)
+) -> Iterator[Change]:
+    """Give roles other factors than their table does."""
     right = build._factors
 
     def wrong(run: RunSpec, role: Role) -> Factors:
         found = right(run, role)
-        return change(run, role, found) if where.has(str(role), None, run.width) else found
+        return change(run, role, found) if role in roles and where.width in (None, run.width) else found
 
     yield Change(build, "_factors", wrong)
 
