@@ -109,11 +109,11 @@ def test_initial_values_are_of_another_size_or_none(make_run):
     twice = start(starts.init_scaled, Where(layer=1), factor=2)
     assert same(twice["q_proj", 1], 2 * clean["q_proj", 1]) and same(twice["q_proj", 0], clean["q_proj", 0])
     assert same(twice["norm1_gain", 1], clean["norm1_gain", 1])  # what has no std is not drawn
-    for draw in (starts.uniform, starts.heavy, starts.orthogonal):
+    for draw in (starts.uniform, starts.coins, starts.orthogonal):
         other = start(starts.drawn_from, draw=draw)["up_proj", 0]
-        # 3 times the scatter of the rms of 4,096 values, for heavy tails (kurtosis 9) too
+        # the rms of 4,096 values scatters by 1.1% in each of the two
         assert other.square().mean().sqrt().item() == pytest.approx(
-            clean["up_proj", 0].square().mean().sqrt().item(), rel=0.07
+            clean["up_proj", 0].square().mean().sqrt().item(), rel=0.05
         )
     tiled = start(fresh.tiled, Where(("up_proj",)))["up_proj", 0][0]
     assert same(tiled[:16], tiled[16:])

@@ -65,9 +65,9 @@ def narrow(bits: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return bits.uniform(-1, 1, shape)
 
 
-def heavy(bits: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return values of std 1 with heavy tails."""
-    return bits.standard_t(5, shape) / (5 / 3) ** 0.5
+def coins(bits: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return 1 or -1."""
+    return np.sign(bits.random(shape) - 0.5)
 
 
 def truncated(bits: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
