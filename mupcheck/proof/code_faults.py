@@ -192,7 +192,7 @@ _NORM = (
     code("norms", "q and k not normed", AD, _in(forward.other_unit_norm, norm=forward.not_normed), Where(("q_unit", "k_unit"))),
     code("norms", "q and k of rms 1, not of length 1", SH, _in(forward.other_unit_norm, norm=forward.rms_normed), Where(("q_unit", "k_unit"))),
     code("norms", "q and k normed over all heads", AH, _in(forward.other_unit_norm, norm=forward.normed_over_heads), Where(("q_unit", "k_unit"))),
-    code("norms", "LayerNorm in place of RMSNorm", AD, _in(forward.other_norm, norm=forward.centred), unseen=SAME_SIZE),
+    code("norms", "LayerNorm in place of RMSNorm", AD, _in(forward.other_norm, norm=forward.centred), Where(NORMS), unseen=SAME_SIZE),
     code("norms", "gain squared", SD, _in(forward.other_norm, norm=forward.gain_squared), unseen=f"gains start at 1: {SAME_SIZE}"),
 )
 _FORWARD = (
