@@ -56,7 +56,7 @@ class Caught:
         verdict: of the judge; "refused" where the results do not compare, "stopped" where the training breaks off.
         said: the likely causes and findings, the first one first.
         caught: whether it failed, or has no verdict where a correct check passes or because of something that a
-            correct check lacks; of a harmless change, whether it did not fail.
+            correct check lacks; of a harmless change, whether neither is so.
         named: whether the first cause or a finding is the fault's own and says where it is; None where none must.
         n_cannot_tell: slopes without a verdict.
         clean: the verdict of the correct check beside it.
@@ -183,7 +183,7 @@ def compare(fault: Fault, answer: Answer, clean: Answer) -> Caught:
     doubted = clean.verdict == "pass" and answer.verdict == "cannot tell" and not fault.unseen
     caught = failed or doubted or (answer.verdict != "pass" and told)
     if fault.harmless:
-        caught = answer.verdict != "fail"
+        caught = answer.verdict not in ("fail", "refused", "stopped") and not findings
     named = None
     if fault.planted:
         named = caught and any(_is_named(fault, said) for said in (*causes[:1], *findings, *reason))

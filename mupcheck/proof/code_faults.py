@@ -265,6 +265,36 @@ _FRESH = (
     code("fresh", "loss of the last token alone", SH, fresh.last_token_only, unseen=_TOKENS),
     code("fresh", "residual stream in bfloat16 at one width", AD, _in(_bent, bend=forward.half), Where(("residual",), width=128), unseen="it rounds by less than sizes scatter"),
 )
+
+
+def _harmless(name: str, setting: tuple[str, str], patch: Patch | None = None, **wrong: Any) -> Fault:
+    """Return a change of code or settings that must not trip anything."""
+    return Fault(name, *setting, "harmless", patch=patch, wrong=wrong, harmless=True)
+
+
+_HARMLESS = (
+    _harmless("Adam written in another way", AD, optimizers.adam),
+    _harmless("SGD written in another way", SH, optimizers.sgd),
+    _harmless("update taken apart and put together", AH, _in(_scaled, factor=1.0)),
+    _harmless("reference in place of the kernel", SD, _in(_kernel, wrong=kernels.by_reference)),
+    _harmless("sizes summed in float64", AD, _in(probes.other_size, size=probes.in_float64)),
+    _harmless("other initial values", AH, starts.other_seeds),
+    _harmless("half the lr", AD, lrs=[2.0**-13]),
+    _harmless("twice the lr", SD, lrs=[2.0**-5]),
+    _harmless("one layer", AH, n_layers=1),
+    _harmless("tied", AD, tied=True, logit_scale=0.25),
+    _harmless("float64", SH, dtype="float64"),
+    _harmless("linear schedule", AD, schedule="linear", steps=6),
+    _harmless("warm-up", SD, warmup_steps=3, steps=10),
+    _harmless("independent decay", AH, weight_decay=0.1, decay_mode="independent"),
+    _harmless("independent decay under SGD", SH, weight_decay=0.1, decay_mode="independent"),
+    _harmless("no momentum", SD, momentum=0.0),
+    _harmless("other betas and eps", AD, beta1=0.8, beta2=0.99, eps=1e-7),
+    _harmless("smaller projections, a larger embedding", AH, projection_factor=0.7, embedding_std=2.0),
+    _harmless("norm's eps 1e-5", SH, norm_eps=1e-5),
+    _harmless("a loose clip", AD, clip=1e6),
+    _harmless("two sequences of 8 tokens", SD, batch_size=2, seq_len=8),
+)
 # fmt: on
 CODE_FAULTS: tuple[Fault, ...] = (
     *_UPDATE,

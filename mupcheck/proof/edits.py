@@ -150,6 +150,14 @@ def column_set(results: Results, where: Where, *, column: str, value: object) ->
     return replace(results, runs=results.runs.assign(**{column: results.runs[column].mask(rows, value)}))
 
 
+def shuffled(results: Results, _: Where) -> Results:
+    """Return the rows of each table in another order."""
+    runs, coords, steps = (
+        table.iloc[::-1].reset_index(drop=True) for table in (results.runs, results.coords, results.steps)
+    )
+    return replace(results, runs=runs, coords=coords, steps=steps)
+
+
 def as_base(results: Results, _: Where) -> Results:
     """Let runs that followed another table pass for runs of the base table: the code does not follow its table."""
     run = results.runs.iloc[0]

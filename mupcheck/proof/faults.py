@@ -56,7 +56,7 @@ class Fault:
         settings: fields of the sweep that differ, in the correct check beside it too.
         wrong: fields of the sweep that are the fault.
         unseen: why no coordinate check can see it; it must not be caught then.
-        harmless: it changes nothing that is required, and must pass.
+        harmless: it changes nothing that is required: it must not fail, nor must anything be found.
     """
 
     name: str

@@ -71,5 +71,6 @@ _RECORDS = (
     numbers("records", "two layers exchanged", SH, _in(edits.exchanged, column="layer", a=0, b=1), unseen="layers of one model are of the same size"),
     numbers("records", "losses in bits", AD, _in(edits.loss_edited, edit=edits.in_bits), unseen="they fall all the same"),
 )
+_ORDER = tuple(Fault("rows in another order", *setting, "harmless", edit=edits.shuffled, harmless=True) for setting in (AD, SH))
 # fmt: on
-NUMBER_FAULTS: tuple[Fault, ...] = (*_WIDTH, *_RECORDS)
+NUMBER_FAULTS: tuple[Fault, ...] = (*_WIDTH, *_RECORDS, *_ORDER)

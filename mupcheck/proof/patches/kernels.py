@@ -26,6 +26,11 @@ def kernel(_: Where, *, wrong: Callable[..., tuple[Tensor, Tensor]], long: bool 
     yield Change(ops, "gated_delta_rule_chunk", compute)
 
 
+def by_reference(_: Rule, *given: Any) -> tuple[Tensor, Tensor]:
+    """Compute it by the recurrence, step by step, which is right."""
+    return ops.gated_delta_rule_reference(*given)
+
+
 def state_lost(rule: Rule, *given: Any) -> tuple[Tensor, Tensor]:
     """Start every 64 tokens from nothing."""
     parts = [rule(*(x[:, at : at + LONG] for x in given[:5]), None) for at in range(0, given[0].shape[1], LONG)]

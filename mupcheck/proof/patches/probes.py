@@ -16,6 +16,11 @@ def other_size(_: Where, *, size: Callable[[Tensor], Tensor]) -> Iterator[Change
     yield Change(probes, "rms", size)
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """Return the rms, computed in another way."""
+    return x.flatten(1).double().square().mean(1).sqrt()
+
+
 def length(x: Tensor) -> Tensor:
     """Return |x| and not |x| / sqrt(n)."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1)

@@ -157,6 +157,12 @@ def one_init(_: Where) -> Iterator[Change]:
     yield Change(build, "_generator", lambda seed, *key: make(0, *key))  # noqa: ARG005
 
 
+def other_seeds(_: Where) -> Iterator[Change]:
+    """Draw initial values from seeds 1,000 further on."""
+    make = build._generator
+    yield Change(build, "_generator", lambda seed, *key: make(seed + 1000, *key))
+
+
 def one_batch(_: Where) -> Iterator[Change]:
     """Give every seed the batches of seed 0."""
     batch = train.train_batch
