@@ -310,4 +310,5 @@ CODE_FAULTS: tuple[Fault, ...] = (
     *_ROUNDING,
     *_MEASURING,
     *_FRESH,
+    *_HARMLESS,
 )  # fmt: skip

@@ -58,7 +58,9 @@ def test_what_is_not_there_cannot_be_patched():
     assert Owner().size() == 1
 
 
-@pytest.mark.parametrize("fault", CODE_FAULTS, ids=lambda fault: f"{fault.name} {fault.optimizer} {fault.mode}")
+@pytest.mark.parametrize(
+    "fault", [f for f in CODE_FAULTS if f.patch], ids=lambda fault: f"{fault.name} {fault.optimizer} {fault.mode}"
+)
 def test_every_patch_finds_what_it_changes_and_puts_it_back(fault):
     changes = list(fault.patch(fault.where))
     assert changes
@@ -147,7 +149,8 @@ def test_what_cannot_be_seen_must_not_be_caught_and_what_is_harmless_must_not_fa
     unseen, harmless = replace(FAULT, unseen="a constant"), replace(FAULT, harmless=True)
     assert compare(unseen, answer("cannot tell"), UNSURE).good
     assert not compare(unseen, answer("fail"), CLEAN).good
-    assert compare(harmless, answer("cannot tell", FOUND), CLEAN).good
+    assert compare(harmless, answer("cannot tell"), UNSURE).good
+    assert not compare(harmless, answer("cannot tell", FOUND), CLEAN).good
     assert not compare(harmless, answer("fail"), CLEAN).good
     assert compare(unseen, answer("pass"), CLEAN).named is None
 
