@@ -37,7 +37,7 @@ def identities(
 def selftest(
     opt: Opt = None, mode: Mode = None,
     only: Annotated[str | None, option("--only", "Kinds of faults, separated by commas, such as update,decay. (default: all)", metavar="KINDS")] = None,
-    quick: Annotated[bool, option("--quick", "Plant one fault of each kind in each setting. (default: all)")] = False,
+    quick: Annotated[bool, option("--quick", "Plant one fault of each kind under each optimizer. (default: all)")] = False,
     repetitions: Annotated[int, option("--repetitions", "Checks of gdn-mup with fresh seeds, under each optimizer in each mode. (default: 1)", min=0)] = 1,
     jobs: Jobs = None, json: Json = False,
 ) -> None:  # fmt: skip

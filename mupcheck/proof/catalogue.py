@@ -21,7 +21,7 @@ def choose(
     """Return the faults of some kinds and settings (optimizer, mode); () is all.
 
     Args:
-        quick: of each kind the first in each setting, and the first that cannot be seen.
+        quick: of each kind the first under each optimizer, and the first that cannot be seen.
     Raises:
         ValueError: if there is no such kind.
     """
@@ -34,6 +34,6 @@ def choose(
         return chosen
     first: dict[Any, Fault] = {}
     for fault in chosen:
-        where = "" if fault.unseen else (fault.optimizer, fault.mode)
+        where = "" if fault.unseen else fault.optimizer
         first.setdefault((fault.kind, bool(fault.unseen), where), fault)
     return list(first.values())

@@ -86,10 +86,10 @@ def test_faults_are_many_of_every_kind_and_each_says_what_must_be_said_of_it():
             assert fault.named or fault.where != Where(), fault.name
 
 
-def test_quick_takes_one_of_each_kind_in_each_setting():
+def test_quick_takes_one_of_each_kind_under_each_optimizer():
     few = choose(quick=True)
     assert {fault.kind for fault in few} == {fault.kind for fault in FAULTS}
-    assert len(few) < len(FAULTS) / 2
+    assert len(few) < len(FAULTS) / 4
     assert choose(kinds=["decay"], settings=[("sgd", "head-dim")]) == [
         fault for fault in FAULTS if fault.kind == "decay" and fault.optimizer == "sgd"
     ]
