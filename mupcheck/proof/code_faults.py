@@ -147,7 +147,7 @@ _FACTORS = (
     code("factors", "lr of gates not scaled", SD, _in(starts.other_factors, change=starts.lr_of_one, roles=(Role.GATE,)), Where(GATES), named=APPLIED),
     code("factors", "multiplier on logits dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("logits",)), named=("multiplier logits",)),
     code("factors", "multiplier on logits twice", SD, _in(forward.multipliers_set, exponent=2.0), Where(("logits",)), named=("multiplier logits",)),
-    code("factors", "multiplier on o dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("o_raw", "o_norm")), named=("multiplier o_raw", "o_norm eps"), settings=_SMALL_O),
+    code("factors", "multiplier on o dropped", AD, _in(forward.multipliers_set, exponent=0.0), Where(("o_raw", "o_norm")), named=("multiplier o_raw", "o_norm eps", "not as implied"), settings=_SMALL_O),
 )
 _INIT = (
     code("init", "std x2 in layer 1", AD, _in(starts.init_scaled, factor=2), Where(layer=1)),
