@@ -210,7 +210,7 @@ _FORWARD = (
     code("forward", "embedding x10", SH, _in(_bent, bend=_times(10)), Where(("embedding",)), unseen=CONSTANT),
     code("forward", "no residual connections", AH, forward.no_residual, unseen=SAME_SIZE),
     code("forward", "A without exp", AD, _in(_as, bend=forward.log_abs), Where(("A_log",)), unseen=SAME_SIZE),
-    code("forward", "beta without sigmoid", SD, _in(_bent, bend=forward.logit), Where(("beta",)), unseen=SAME_SIZE),
+    code("forward", "beta without sigmoid", SD, _in(_bent, bend=forward.logit), Where(("beta",)), named=("gates saturated",)),
     code("forward", "convolution looks ahead", AD, _in(forward.other_conv, act=forward.from_the_future), unseen=SAME_SIZE),
     code("forward", "ReLU in place of SiLU", SH, forward.relu_for_silu, unseen=SAME_SIZE),
     code("forward", "tanh gate", AH, _in(_bent, bend=forward.sigmoid_of_silu), Where(("gate",)), unseen=SAME_SIZE),
@@ -245,7 +245,7 @@ _MEASURING = (
     code("measuring", "mean square in place of rms", SH, _in(probes.other_size, size=probes.mean_square), named=SIZES),
     code("measuring", "one size for all seeds", AH, _in(probes.other_size, size=probes.of_all_replicas), named=("copied seeds",)),
     code("measuring", "initial weights not kept", SD, probes.aliased_start, named=("applied", "never moves", "nothing trained")),
-    code("measuring", "sizes of another seed", AD, _in(probes.other_size, size=probes.of_next_replica), unseen="the same numbers under other names"),
+    code("measuring", "sizes of another seed", AD, _in(probes.other_size, size=probes.of_next_replica), named=("norm size",)),
 )
 _TOKENS = "the sizes are those of a model that learns something else"
 _FRESH = (
