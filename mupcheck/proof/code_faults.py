@@ -261,7 +261,7 @@ _FRESH = (
     code("fresh", "initial weights of the base width repeated", AD, fresh.tiled, Where(HIDDEN)),
     code("fresh", "k_proj starts as a copy of q_proj", SD, _in(fresh.copied_start, source=Q, to=K), Where((K,)), unseen="it has the size that it should have"),
     code("fresh", "readout starts as the embedding", AH, starts.readout_as_embedding, Where(("readout", "logits"))),
-    code("fresh", "new batches in a coordinate check", AD, fresh.new_batches, unseen="activations change by what other tokens have in place of what was learned, at every width alike"),
+    code("fresh", "new batches in a coordinate check", AD, fresh.new_batches, named=("loss",)),
     code("fresh", "loss of the last token alone", SH, fresh.last_token_only, unseen=_TOKENS),
     code("fresh", "residual stream in bfloat16 at one width", AD, _in(_bent, bend=forward.half), Where(("residual",), width=128), unseen="it rounds by less than sizes scatter"),
 )
