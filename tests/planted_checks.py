@@ -31,7 +31,14 @@ def plant(
     one |= {"tied": False, "momentum": None, "clip": None, "data": "synthetic", "lr": 2.0**-12, "warmup_steps": 0}
     one |= {"rules_hash": "ab12", "data_hash": "cd34", "dtype": "float32", "backend": "chunk", "schedule": "constant"}
     one |= {"sweep": sweep, "kind": "coord", "parametrization": "gdn-mup", "optimizer": "adamw", "mode": "head-dim"}
-    one |= {"decay_mode": "coupled", "n_heads": 2, "status": "ok", "torch": "2.13.0", "device": "cpu"} | changes
+    one |= {
+        "weight_decay": 0.0,
+        "decay_mode": "coupled",
+        "n_heads": 2,
+        "status": "ok",
+        "torch": "2.13.0",
+        "device": "cpu",
+    } | changes
     runs, coords = [], []
     for width in widths:
         for seed in seeds:

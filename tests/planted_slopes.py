@@ -19,7 +19,7 @@ def make_runs(widths=WIDTHS, seeds=SEEDS, **changes):
     one = dict.fromkeys(SAME, 1) | {"tied": False, "momentum": None, "data": "synthetic", "data_hash": "ab", "lr": 0.01}
     one |= {"sweep": "s", "kind": "coord", "parametrization": "gdn-mup", "optimizer": "adamw", "mode": "head-dim"}
     one |= {"n_heads": 2, "status": "ok", "n_layers": 2, "schedule": "constant", "warmup_steps": 0, "dtype": "float32"}
-    one |= {"clipped_fraction": 0.0, "torch": "2", "device": "cpu"} | changes
+    one |= {"weight_decay": 0.0, "clipped_fraction": 0.0, "torch": "2", "device": "cpu"} | changes
     rows = [
         one
         | {"run_id": f"{one['parametrization']}-{width}-{seed}", "width": width, "seed": seed}
@@ -39,6 +39,14 @@ def make_coords(runs, slope_of, *, noise=0.0, seed=0):
         names = zip(("kind", "stat", "site", "layer", "step"), quantity, strict=True)
         tables.append(pd.DataFrame({"run_id": runs["run_id"], "value": value} | dict(names)))
     return pd.concat(tables, ignore_index=True)
+
+
+def times_at(coords, runs, width, factor, *sites):
+    """Multiply the sizes at one width, of all sites or of these, as one wrong width does."""
+    there = coords["run_id"].isin(runs.loc[runs["width"] == width, "run_id"])
+    if sites:
+        there &= coords["site"].isin(sites)
+    return coords.assign(value=coords["value"].where(~there, coords["value"] * factor))
 
 
 def results(runs, coords, **sweeps):

@@ -14,15 +14,28 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer", Judgement, Transfer)
 
 
-def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool, command: str = "") -> dict[str, str]:
+def print_answer(
+    folder: Path,
+    kind: str,
+    *,
+    as_json: bool,
+    every: bool,
+    command: str = "",
+    cost: float | None = None,
+    target: int | None = None,
+    costs: dict[str, str] | None = None,
+) -> dict[str, str]:
     """Judge a sweep's folder, print the answer, and return the verdict of each parametrization.
+
+    Of a sweep of lrs, `cost` is the tolerance in percent of the loss, `target` a width to predict the best lr for, and
+    `costs` takes up the verdict on each parametrization's cost.
 
     Where runs are missing that is said first, with the command that completes the sweep: before the page, as the reason
     of what cannot be told for that, and in JSON.
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
 
-    results = load_results(folder, tables=("runs", "coords" if kind == "coord" else "steps"))
+    results = load_results(folder, tables=("runs", "steps", *(("coords",) if kind == "coord" else ())))
     troubles = [line for name in results.sweeps if (line := say_incomplete(results, name, command=command))]
     for trouble in troubles:
         say(f"cannot tell: {trouble}")
@@ -42,13 +55,18 @@ def print_answer(folder: Path, kind: str, *, as_json: bool, every: bool, command
                 print_judgement(judgement, every=every)
         verdicts = {judgement.parametrization: judgement.verdict for judgement in judgements}
     else:
+        from mupcheck.learning_rates.cost import COST_TOLERANCE
         from mupcheck.learning_rates.drift import transfer
-        from mupcheck.terminal.transfer_page import print_transfer
+        from mupcheck.terminal.transfer_page import print_in_short, print_transfer
 
-        answers = [_missing_first(each, results, command) for each in transfer(results)]
+        judged = transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target)
+        answers = [_missing_first(each, results, command) for each in judged]
+        if costs is not None:
+            costs |= {answer.parametrization: answer.cost.verdict for answer in answers}
         if as_json:
-            print_json([asdict(answer) for answer in answers])
+            print_json([asdict(answer) | {"sentence": answer.sentence} for answer in answers])
         else:
+            print_in_short(answers)
             for answer in answers:
                 print_transfer(answer)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}

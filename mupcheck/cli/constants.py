@@ -1,4 +1,4 @@
-"""The constants that a topic names, as text: `{coordinates.judge.MOST_SEEDS}` is 64, because the code says so."""
+"""The constants that a topic names, as text: `{coordinates.seeds.MOST_SEEDS}` is 64, because the code says so."""
 
 import re
 import textwrap

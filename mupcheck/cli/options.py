@@ -84,7 +84,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("steps", "--steps", int, "Optimizer steps.", of=LR),
         Row("record", "--record", str, "Steps to record.", of=COORD, metavar="LIST"),
         Row("accumulation", "--accumulation", int, "Parts of a batch that go through the model one after another.", "1", of=LR),
-        Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided.", "no-top-up", of=COORD),
+        Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided; with --seeds only if asked for.", "top-up", of=COORD),
         Row("budget", "--budget", float, "Minutes after which --top-up adds no more.", "10", of=COORD, metavar="MINUTES"),
         Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
         Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
@@ -104,6 +104,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail.", "the file's, or pass", of=COORD, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: transfers or drifts.", "the file's, or either", of=LR, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
+        Row("cost", "--cost", float, "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1.", "1, and any cost exits with 0", of=("lr", "run"), metavar="PERCENT"),
+        Row("target", "--target", int, "Width for which the best lr is predicted.", "no prediction", of=("lr", "run"), metavar="WIDTH"),
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
@@ -121,7 +123,10 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 # fmt: on
 
 # what says where and how to run, not what: no key of a SweepSpec
-APART = ("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "expect", "every")
+APART = (
+    *("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "every"),
+    *("expect", "cost", "target"),
+)
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
-from mupcheck.cli.options import Jobs, Json, Mode, Opt, Strict, Tables, option, settings, tables_of
+from mupcheck.cli.options import Jobs, Json, Mode, Opt, Strict, Tables, list_of, option, settings, tables_of
 from mupcheck.terminal.console import say
 
 
@@ -36,6 +36,8 @@ def identities(
 
 def selftest(
     opt: Opt = None, mode: Mode = None,
+    only: Annotated[str | None, option("--only", "Kinds of faults, separated by commas, such as update,decay. (default: all)", metavar="KINDS")] = None,
+    quick: Annotated[bool, option("--quick", "Plant one fault of each kind under each optimizer. (default: all)")] = False,
     repetitions: Annotated[int, option("--repetitions", "Checks of gdn-mup with fresh seeds, under each optimizer in each mode. (default: 1)", min=0)] = 1,
     jobs: Jobs = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -43,17 +45,21 @@ def selftest(
 
     Exits with 1 if it does not. Takes some minutes on two cores. Example: mupcheck selftest --opt sgd --mode heads
     """
-    from mupcheck.proof.faults import FAULTS
+    from mupcheck.proof.catalogue import choose
+    from mupcheck.proof.caught import holds
     from mupcheck.proof.selftest import plant_faults, repeat
     from mupcheck.terminal.proof_page import print_selftest
 
     chosen = settings(opt, mode)
-    faults = [fault for fault in FAULTS if (fault.optimizer, fault.mode) in chosen]
+    kinds = list_of("--only", only, str) if only else []
+    faults = choose(kinds=kinds, settings=chosen, quick=quick)
     caught = []
     for each in plant_faults(faults, jobs=jobs):
         caught.append(each)
-        say(f"{len(caught)} of {len(faults)}: {each.fault.name} ({each.fault.optimizer}, {each.fault.mode})")
+        missed = "" if each.good else ", MISSED" if each.fault.planted else ", not as expected"
+        where = f"{each.fault.kind}, {each.fault.optimizer}, {each.fault.mode}"
+        say(f"{len(caught)} of {len(faults)}: {each.fault.name} ({where}): {each.verdict}{missed}")
     repeated = list(repeat(repetitions, chosen, jobs=jobs)) if repetitions else []
     print_selftest(caught, repeated, as_json=json)
-    if not all(each.caught and each.named is not False for each in caught) or any(each.reasons for each in repeated):
+    if not holds(caught, repeated):
         raise typer.Exit(FAILED)

@@ -1,5 +1,6 @@
 """coord, lr-sweep and run: train what is missing of a sweep and print its answer."""
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -61,13 +62,13 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     grid = plan
     if options["dry_run"]:
         print_plan(plan, estimate(plan), as_json=options["json"])
+    if not options["force"]:
+        check_fits(plan)
+    if options["dry_run"]:
         if sweep.top_up:
             say(f"the top-up adds up to 64 seeds and 2 widths, in {sweep.budget:g} minutes, not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
-    if not options["force"]:
-        check_fits(plan)
-    if options["dry_run"]:
         return
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
@@ -89,8 +90,15 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
+    costs: dict[str, str] = {}
     verdicts = print_answer(
-        plan.folder, sweep.kind, as_json=options["json"], every=options.get("every", False), command=_command_line()
+        plan.folder,
+        sweep.kind,
+        as_json=options["json"],
+        every=options.get("every", False),
+        command=_command_line(),
+        costs=costs,
+        **{name: options.get(name) for name in ("cost", "target")},
     )
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
         why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"
@@ -102,6 +110,13 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         elif want is not None and verdict != want:
             say(f"{parametrization}: the verdict is {verdict!r}, expected {want!r}")
             code = FAILED if code in (OK, CANNOT_TELL) else code
+        if options.get("cost") is None:
+            continue  # it decides only where it was asked for
+        if (found := costs.get(parametrization, "cannot tell")) == "costly" and want != "drifts":
+            say(f"{parametrization}: the best lr of the smallest width is costly at the largest")
+            code = FAILED if code in (OK, CANNOT_TELL) else code
+        elif found == "cannot tell":
+            code = code or (FAILED if options["strict"] else CANNOT_TELL)
     raise typer.Exit(code)
 
 
@@ -134,6 +149,7 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
     if kind not in (None, sweep.kind):
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
+    _check_asked(sweep, options, names)
     try:
         given = {name: options[name] for name in ("out", "fresh", "jobs")}
         return sweep, plan_sweep(sweep, device=device, **given), expected
@@ -141,6 +157,22 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault
         raise ValueError(call(said, names, keys=document, where=where)) from None
+
+
+def _check_asked(sweep: Any, options: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Raise ValueError where what is asked of the answer, --cost or --target, cannot be, before anything is trained."""
+    for key in ("cost", "target"):
+        # a variable may be set for other sweeps
+        if options.get(key) is not None and sweep.kind != "lr" and names[key].startswith("-"):
+            raise ValueError(f"{names[key]} belongs to a sweep of lrs (kind = 'lr'); a coordinate check has none")
+    if sweep.kind != "lr":
+        return
+    if (cost := options.get("cost")) is not None and not 0 < cost < math.inf:
+        raise ValueError(f"{names['cost']} {cost:g} is not a percent of the loss; give a number above 0, such as 1")
+    if options.get("target") is not None:
+        from mupcheck.learning_rates.forecast import check_target
+
+        check_target(options["target"], sweep.widths, sweep.model_dump(), name=names["target"])
 
 
 def _given(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -1,35 +1,39 @@
 """From the pattern of slopes to the likely cause: the exponents that a run followed, read off, against those required.
 
-Every exponent shows in a slope of its own, whatever else is wrong:
-
-    init          the weight's rms at step 0
-    lr            the weight's first change, under SGD less its gradient's slope (the first step is linear in it)
-    multiplier    what a layer makes at step 0, less what it acts on, its init, and 1/2 of what its fan-in grows by;
-                  of scalars, what their change does less the change itself
-
-What is required is the table `gdn-mup`, and all that equals it by the symmetry that moves a factor between init,
-multiplier and lr (TP-V, appendix J.2.1).
+What is read is in `readings`. What is required is the table `gdn-mup`, and all that equals it by the symmetry that
+moves a factor between init, multiplier and lr (TP-V, appendix J.2.1). A fault of some layers is read in these alone,
+and one of later steps in what their changes add to those of the first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 
 import pandas as pd
 
-from mupcheck.theory.exponents import BEHIND, PARAMETERS, Exponents, Parameter, exponents_of
+from mupcheck.coordinates.readings import (
+    AGREES,
+    FIELDS,
+    MADE,
+    MLP,
+    NOTICEABLE,
+    REFERENCE,
+    Errors,
+    by_site,
+    entry_of,
+    errors_of,
+    from_step_on,
+    has_layers,
+    layers_of,
+    read_exponents,
+    told,
+    unread,
+)
+from mupcheck.theory.exponents import BEHIND, PARAMETERS, Exponents, exponents_of
 from mupcheck.theory.parametrization import TABLES, Role, Table, write_exponent
 
-REFERENCE = "gdn-mup"
-NOTICEABLE = 0.25  # half the smallest wrong exponent
-AGREES = 0.35  # readings of gates, with few outputs, scatter by some 0.1
 MAX_CAUSES = 6
-FIELDS = ("init", "lr", "multiplier")
-# Two weights make the MLP's hidden layer; only the product of what they make is recorded.
-MLP = ("gate_proj", "up_proj")
-MADE = BEHIND | dict.fromkeys(MLP, "mlp_hidden")
-Slopes = Mapping[tuple[str, str], float]  # (kind, site) -> slope of the rms
-Errors = Mapping[str, float]  # of FIELDS, by how much an entry is off; NaN where it cannot be told
+Layers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Cause:
         change: exponent of m by which that entry is off.
         n_explained: failed slopes that it bears on directly; 0 if it is only all that seems off.
         remedy: what to do about it.
+        layers: where it is, if not in all.
+        steps: the one from which on it is, if not from the first.
     """
 
     text: str
@@ -49,117 +55,54 @@ class Cause:
     change: float
     n_explained: int
     remedy: str = ""
+    layers: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         """Say the cause and the row in one line."""
         return f"{self.text} (look at: {self.row})"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The exponents that one parameter followed; NaN where its slopes do not tell.
-
-    `multiplier` includes a forward multiplier right behind the weight (BEHIND), which has the same effect.
-    """
-
-    init: float
-    lr: float
-    multiplier: float
-
-
-def read_exponents(slopes: pd.DataFrame, *, optimizer: str, mode: str) -> dict[str, Reading]:
-    """Read off the exponents of every parameter from the slopes per layer and step of one group.
-
-    Args:
-        slopes: rows of `fit_slopes`; the mean over layers is read, lr at the first recorded step after 0.
-    """
-    rms = slopes[slopes["stat"] == "rms"]
-    start = _by_site(rms[rms["step"] == 0])
-    later = rms.loc[rms["step"] > 0, "step"]
-    first = _by_site(rms[rms["step"] == later.min()]) if len(later) else {}
-    return {site: _read(site, of, start, first, optimizer, mode) for site, of in PARAMETERS.items()}
-
-
-def _by_site(rows: pd.DataFrame) -> Slopes:
-    means = rows.groupby(["kind", "site"])["slope"].mean()
-    return {(str(kind), str(site)): float(slope) for (kind, site), slope in means.items()}
-
-
-def _read(site: str, of: Parameter, start: Slopes, first: Slopes, optimizer: str, mode: str) -> Reading:
-    init = start.get(("weight", site), nan)
-    lr = first.get(("weight_update", site), nan)
-    if optimizer == "sgd":
-        lr -= start.get(("weight_grad", site), nan)
-
-    def size(name: str) -> float:
-        if name == "<gated>":
-            return size("o_norm") + size("gate")
-        return start.get(("activation", name), nan)
-
-    if of.role is Role.GATE_SCALAR:
-        acts = first.get(("effective_update", site), nan) - first.get(("weight_update", site), nan)
-        return Reading(init, lr, acts)
-    growth = exponents_of(TABLES[REFERENCE], optimizer=optimizer, mode=mode).grown(of.fan_in)
-    if site in MLP:
-        inits = sum(start.get(("weight", name), nan) for name in MLP)
-        # what each would have if they had the same
-        return Reading(init, lr, (size("mlp_hidden") - inits) / 2 - size(of.acts_on) - growth / 2)
-    made = size(MADE.get(site, of.makes))
-    return Reading(init, lr, made - (size(of.acts_on) if of.acts_on else 0.0) - init - growth / 2)
-
-
-def departures(
-    slopes: pd.DataFrame, table: Table, *, optimizer: str, mode: str, tied: bool
-) -> Iterator[tuple[str, str, float, float]]:
-    """Yield (parameter, "init" or "lr", exponent read, exponent in the table) where the two are not the same.
-
-    These two are read without regard to the rest of the model: the lr at step 1 alone, where it shows to rounding.
-
-    Args:
-        slopes: rows of `fit_slopes` per layer and step.
-        table: what the runs should have followed.
-    """
-    given = exponents_of(table, optimizer=optimizer, mode=mode)
-    fields = ("init", "lr") if (slopes["step"] == 1).any() else ("init",)
-    for site, reading in read_exponents(slopes[slopes["step"] < 2], optimizer=optimizer, mode=mode).items():
-        for field in fields:
-            read, declared = getattr(reading, field), getattr(given.entries[site], field)
-            if field == "lr" and _unread(site, given, tied=tied):
-                continue
-            if abs(read - declared) > AGREES:
-                yield site, field, read, declared
-
-
 def diagnose(
-    pooled: pd.DataFrame, slopes: pd.DataFrame, *, optimizer: str, mode: str, tied: bool, table: Table | None = None
+    pooled: pd.DataFrame,
+    slopes: pd.DataFrame,
+    *,
+    optimizer: str,
+    mode: str,
+    tied: bool,
+    table: Table | None = None,
+    decay: bool = False,
 ) -> tuple[Cause, ...]:
     """Return the likely causes of the failed slopes of one group, those that bear on most of them first.
 
     Args:
         pooled, slopes: rows of `fit_slopes`, over all layers and later steps and for each of them.
         table: what the runs should have followed; with it a cause says whether the table or the code is wrong.
+        decay: whether weight decay is on.
     """
-    failed = pooled[pooled["verdict"] == "fail"]
+    failed, each = (rows[rows["verdict"] == "fail"] for rows in (pooled, slopes))
     if failed.empty:
-        failed = slopes[slopes["verdict"] == "fail"]
+        failed = each
     need = exponents_of(TABLES[REFERENCE], optimizer=optimizer, mode=mode)
     given = exponents_of(table, optimizer=optimizer, mode=mode) if table is not None else None
-    readings = read_exponents(slopes, optimizer=optimizer, mode=mode)
-    if tied:
-        del readings["readout"]
-    if given is not None:
-        readings = {
-            site: replace(reading, lr=given.entries[site].lr) if _unread(site, given, tied=tied) else reading
-            for site, reading in readings.items()
-        }
-    off = {site: _errors(site, _told(site, reading, given), need) for site, reading in readings.items()}
-    suspects = [
-        _Suspect(field, sites, change)
-        for field in FIELDS
-        for sites, change in _alike(field, {site: errors[field] for site, errors in off.items()})
-    ]
+
+    def errors(layer: int | None = None) -> dict[str, Errors]:
+        readings = read_exponents(slopes, optimizer=optimizer, mode=mode, layer=layer)
+        if tied:
+            del readings["readout"]
+        off = {}
+        for site, reading in readings.items():
+            if unread(site, given or need, tied=tied, decay=decay):
+                reading = replace(reading, lr=nan if given is None else given.entries[site].lr)
+            off[site] = errors_of(site, told(site, reading, given), need)
+        return off
+
+    off = errors()
+    only = _in_some_layers(off, {layer: errors(layer) for layer in layers_of(slopes)})
+    suspects = [suspect for field in FIELDS for suspect in _alike(field, off, only)]
     suspects += _suspect_multipliers(slopes, need, given, tied=tied)
-    causes = [_cause(suspect, _bears_on(failed, suspect), need, given) for suspect in suspects]
+    suspects += _suspect_later(slopes, suspects, optimizer=optimizer)
+    causes = [_cause(suspect, _bears_on(failed, each, suspect), need, given) for suspect in suspects]
     if any(cause.n_explained for cause in causes):
         causes = [cause for cause in causes if cause.n_explained]
     elif len(failed):
@@ -172,15 +115,6 @@ def diagnose(
     return tuple(ranked[:MAX_CAUSES])
 
 
-def _unread(site: str, given: Exponents, *, tied: bool) -> bool:
-    """Say whether the lr of a weight cannot be read: tied, where a token's own logit grows with width.
-
-    The softmax is then so certain in wide models that the rows of tokens that are not in the batch get no gradient
-    beyond Adam's eps, and the mean over rows falls with width.
-    """
-    return tied and site == "embedding" and given.optimizer == "adamw" and given.own_logit > 0
-
-
 @dataclass(frozen=True)
 class _Suspect:
     """An entry that seems off: a field of weights, or a forward multiplier that is behind none of them."""
@@ -189,59 +123,52 @@ class _Suspect:
     sites: tuple[str, ...]
     change: float
     multiplier: str = ""
+    layers: Layers = ()
+    steps: tuple[int, ...] = ()
 
 
-def _told(site: str, reading: Reading, given: Exponents | None) -> Reading:
-    """Return the reading with the table's entries, which are exact, where it agrees with them or cannot tell."""
-    if given is None:
-        return reading
-    declared = _entry(site, given)
-    pairs = [(getattr(reading, field), getattr(declared, field)) for field in FIELDS]
-    return Reading(*(read if abs(read - exact) > AGREES else exact for read, exact in pairs))
+def _in_some_layers(
+    off: Mapping[str, Errors], by_layer: Mapping[int, Mapping[str, Errors]]
+) -> dict[tuple[str, str], Layers]:
+    """Return the layers of what is off in some of them alone, and put what it is off by there in place of the mean."""
+    only = {}
+    for site, errors in off.items():
+        for field in FIELDS if PARAMETERS[site].in_block else ():
+            each = {layer: of[site][field] for layer, of in by_layer.items()} if has_layers(site, field) else {}
+            wrong = {layer: by for layer, by in each.items() if abs(by) > 0}
+            if wrong and len(wrong) < len(each) and max(each.values()) - min(each.values()) > AGREES:
+                errors[field] = sum(wrong.values()) / len(wrong)
+                only[site, field] = tuple(wrong)
+    return only
 
 
-def _errors(site: str, reading: Reading, need: Exponents) -> Errors:
-    """Return by how much each entry of a parameter is off.
-
-    A factor m^t in the multiplier with m^-t in the init and m^-t (AdamW) or m^-2t (SGD) in the lr changes nothing, and
-    is no error: where all three are off it is taken out, so that as few as can be remain.
-    """
-    wanted = _entry(site, need)
-    init, lr, multiplier = (getattr(reading, field) - getattr(wanted, field) for field in FIELDS)
-    power = 1 if need.optimizer == "adamw" else 2
-    errors = _noticeable(init, lr, multiplier)
-    if all(abs(by) > 0 for by in errors.values()):
-        moved = [_noticeable(init + t, lr + power * t, multiplier - t) for t in (multiplier, -init, -lr / power)]
-        errors = min(moved, key=lambda errors: sum(by != 0 for by in errors.values()))
-    if PARAMETERS[site].role is Role.GATE and errors["init"] < 0:
-        errors["init"] = 0.0  # a gate may start at nothing
-    return errors
-
-
-def _noticeable(*errors: float) -> dict[str, float]:
-    return {field: 0.0 if abs(by) < NOTICEABLE else by for field, by in zip(FIELDS, errors, strict=True)}
-
-
-def _entry(site: str, exponents: Exponents) -> Reading:
-    """Return the exponents of a parameter as a reading would show them."""
-    entry = exponents.entries[site]
-    behind = exponents.multipliers[BEHIND[site]] if site in BEHIND else 0.0
-    return Reading(entry.init, entry.lr, entry.multiplier + behind)
-
-
-def _alike(field: str, off: Mapping[str, float]) -> Iterator[tuple[tuple[str, ...], float]]:
+def _alike(field: str, off: Mapping[str, Errors], only: Mapping[tuple[str, str], Layers]) -> Iterator[_Suspect]:
     """Yield the parameters that are off: a role's together where all of them are by about as much, others alone."""
     for role in Role:
-        known = {site: by for site, by in off.items() if PARAMETERS[site].role is role and not isnan(by)}
+        known = {site: of[field] for site, of in off.items() if PARAMETERS[site].role is role and not isnan(of[field])}
         wrong = {site: by for site, by in known.items() if by}
         if not wrong:
             continue
-        if len(wrong) == len(known) and max(wrong.values()) - min(wrong.values()) < 2 * NOTICEABLE:
-            yield tuple(wrong), sum(wrong.values()) / len(wrong)
+        layers = {site: only.get((site, field), ()) for site in wrong}
+        alike = len(wrong) == len(known) and len(set(layers.values())) == 1
+        if alike and max(wrong.values()) - min(wrong.values()) < 2 * NOTICEABLE:
+            yield _Suspect(field, tuple(wrong), sum(wrong.values()) / len(wrong), layers=next(iter(layers.values())))
             continue
-        if field == "multiplier" and set(MLP) <= set(wrong):
-            yield MLP, sum(wrong.pop(site) for site in MLP)
-        yield from (((site,), by) for site, by in wrong.items())
+        if field == "multiplier" and set(MLP) <= set(wrong) and layers[MLP[0]] == layers[MLP[1]]:
+            yield _Suspect(field, MLP, sum(wrong.pop(site) for site in MLP), layers=layers[MLP[0]])
+        yield from (_Suspect(field, (site,), by, layers=layers[site]) for site, by in wrong.items())
+
+
+def _suspect_later(slopes: pd.DataFrame, suspects: Sequence[_Suspect], *, optimizer: str) -> Iterator[_Suspect]:
+    """Yield the lrs that are off from a later step on, as a scheduler that overwrites them makes them."""
+    seen = {site for suspect in suspects if suspect.field == "lr" for site in suspect.sites}
+    found = {site: of for site, of in from_step_on(slopes, optimizer=optimizer).items() if site not in seen}
+    for role in Role:
+        mine = {site: of for site, of in found.items() if PARAMETERS[site].role is role}
+        for at in dict.fromkeys((step, layers) for step, _, layers in mine.values()):
+            alike = {site: by for site, (step, by, layers) in mine.items() if (step, layers) == at}
+            step, layers = at
+            yield _Suspect("lr", tuple(alike), sum(alike.values()) / len(alike), layers=layers, steps=(step,))
 
 
 def _suspect_multipliers(
@@ -252,7 +179,7 @@ def _suspect_multipliers(
     That on o before its norm shows in o beside v times q.k, that on tied logits in the gradient that they pass back
     through the embedding.
     """
-    start = _by_site(slopes[(slopes["stat"] == "rms") & (slopes["step"] == 0)])
+    start = by_site(slopes[(slopes["stat"] == "rms") & (slopes["step"] == 0)])
     o, v, qk, embedding = (start.get(("activation", site), nan) for site in ("o_raw", "v_conv", "qk", "embedding"))
     readings = {"o_raw": o - v - qk}
     if tied:
@@ -265,8 +192,17 @@ def _suspect_multipliers(
             yield _Suspect("multiplier", (), change, site)
 
 
-def _bears_on(failed: pd.DataFrame, suspect: _Suspect) -> pd.DataFrame:
-    """Return the failed slopes that an entry of these parameters sets: their changes, or what they make."""
+def _bears_on(failed: pd.DataFrame, each: pd.DataFrame, suspect: _Suspect) -> pd.DataFrame:
+    """Return the failed slopes that an entry of these parameters sets: their changes, or what they make.
+
+    Of an entry of some layers, or of later steps, those of `each` layer and step that are there, where one failed.
+    """
+    if suspect.layers or suspect.steps:
+        there = each["layer"].isin(suspect.layers) if suspect.layers else True
+        there &= each["step"] >= max(suspect.steps, default=0)
+        own = _bears_on(each[there], each, replace(suspect, layers=(), steps=()))
+        if len(own):
+            return own.sort_values("step", ascending=not suspect.steps).drop_duplicates(["kind", "stat", "site"])
     of_weights = failed["kind"].isin(["weight_update", "effective_update"]) & failed["site"].isin(suspect.sites)
     makes = {MADE.get(site, PARAMETERS[site].makes) for site in suspect.sites} | {suspect.multiplier}
     changes = (failed["kind"] == "activation_update") | ((failed["kind"] == "activation") & (failed["step"] > 0))
@@ -294,14 +230,17 @@ def _cause(
         who = f"{role} weights" if len(sites) == len(everyone) > 1 else ", ".join(sites)
         if sites == MLP and field == "multiplier":
             who += " together"
+    where = f" in layer {', '.join(map(str, suspect.layers))}" if suspect.layers else ""
+    when = f" from step {suspect.steps[0]} on" if suspect.steps else ""
     what = {"init": "the initial std", "lr": f"the {need.optimizer} lr", "multiplier": "the output"}[field]
     leads_to = ": " if direct else ", which may be behind "
-    text = f"{what} of {who} carries an extra m^{shown}{leads_to}{_evidence(explained)}"
+    text = f"{what} of {who}{where} carries an extra m^{shown}{when}{leads_to}{_evidence(explained)}"
     remedy = f"take m^{shown} out of {row} (m = width / base width)"
     if given is not None:
         said, remedy = _in_table(suspect, behind or "", row, need, given)
         text += said
-    return Cause(text, row, _round(change), len(explained) if direct else 0, remedy)
+    n_explained = len(explained) if direct else 0
+    return Cause(text, row, _round(change), n_explained, remedy, suspect.layers, suspect.steps)
 
 
 def _in_table(suspect: _Suspect, behind: str, row: str, need: Exponents, given: Exponents) -> tuple[str, str]:
@@ -315,7 +254,7 @@ def _in_table(suspect: _Suspect, behind: str, row: str, need: Exponents, given: 
     declared = has - wants
     if suspect.sites:
         together = suspect.sites if suspect.sites == MLP and field == "multiplier" else suspect.sites[:1]
-        declared = sum(_errors(site, _entry(site, given), need)[field] for site in together)
+        declared = sum(errors_of(site, entry_of(site, given), need)[field] for site in together)
     if not declared:
         right = f"as {REFERENCE}" if has == wants else "which is right with its other entries"
         return f"{text}, {right}: the code does not follow it", f"let the code follow its table in {row}"

@@ -1,9 +1,10 @@
 """What a finding is drawn from: the runs of one group, and what they measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from mupcheck.results.path import Path
 from mupcheck.theory.parametrization import Table
 
 
@@ -17,6 +18,8 @@ class Check:
         diagnostics: medians over seeds of the finite ones.
         table: what the runs should have followed, None where it is not known.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        paths: how the backend compares with the reference, where that is known.
+        steps: rows of the `steps` table; none where it was not loaded.
     """
 
     runs: pd.DataFrame
@@ -25,6 +28,8 @@ class Check:
     table: Table | None
     missing: int
     planned: int
+    paths: tuple[Path, ...] = ()
+    steps: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def shared(self, name: str) -> str:
         """Return what all runs have in a column."""

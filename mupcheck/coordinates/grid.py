@@ -59,6 +59,15 @@ def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
     return coords.merge(finished, on="run_id")
 
 
+def check_once(coords: pd.DataFrame) -> None:
+    """Raise ValueError if a run has two rows of one quantity: which of them was measured cannot be told."""
+    twice = coords[coords.duplicated(["run_id", *QUANTITY])]
+    if len(twice):
+        row = twice.iloc[0]
+        place = f"{row['kind']} {row['stat']} of {row['site']}, layer {row['layer']}, step {row['step']}"
+        raise ValueError(f"coords has two rows of {place} of run {row['run_id']}; remove one of them")
+
+
 def check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
     """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
     shared = (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]])

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mupcheck.coordinates.diagnosis import Cause, departures, diagnose
+from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
-from mupcheck.coordinates.grid import SAME, need_columns
-from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, distance, farthest_first, fit_slopes, pool
+from mupcheck.coordinates.grid import SAME, check_once, need_columns
+from mupcheck.coordinates.readings import departures
+from mupcheck.coordinates.seeds import more_seeds
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import examine
+from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
+from mupcheck.results.path import Path, paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
@@ -22,11 +24,6 @@ DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what t
 FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
 N_WORST = 5  # offenders that a judgement names
 LOOKS_OF_TOP_UP = 6  # from few seeds to MOST_SEEDS by GROWTH, and two more widths
-MOST_SEEDS = 64  # more cost more than a larger width
-TRUSTED_SEEDS = 8  # whose scatter says how many are needed
-FEWEST_MORE, GROWTH = 4, 3  # seeds are added at least so many at a time, and at most by this factor
-# Student's quantiles of some 16 seeds: of the interval of a pass, and of a fail among so many slopes (Holm)
-T_PASS, T_FAIL = 1.75, 4.0
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -45,6 +42,7 @@ class Judgement(Verdict):
         causes: the likely causes of a failure, ranked.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `record`, `torch` and `device`.
         confidence: of the intervals.
+        paths: how the backend that trained compares with the reference, where that is known.
     """
 
     sweep: str
@@ -62,6 +60,7 @@ class Judgement(Verdict):
     causes: tuple[Cause, ...]
     measured: dict[str, Any]
     confidence: float = CONFIDENCE
+    paths: tuple[Path, ...] = ()
 
     @property
     def title(self) -> str:
@@ -79,7 +78,7 @@ class Judgement(Verdict):
             f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
             f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
             f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens; {self.confidence:.0%} intervals, "
-            "slopes pooled over layers and later steps"
+            "slopes pooled over layers and later steps" + (f"; {path}" if (path := say_paths(self.paths)) else "")
         )
 
     @property
@@ -116,6 +115,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         resolved = results.sweeps.get(key[0], {})
         table = find_rules(runs, resolved.get("tables", {}))
         coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        check_once(coords)
         tables = {} if table is None else {table.name: table}
         # who looks again after every round of a top-up has as many chances to be wrong
         looks = LOOKS_OF_TOP_UP if resolved.get("spec", {}).get("top_up") else 1
@@ -123,14 +123,17 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
-        findings = examine(runs, coords, table=table, missing=lacking, planned=asked)
-        findings += (
-            *_not_as_implied(pooled, findings),
-            *_not_followed(slopes, table, findings, tied=bool(runs["tied"].iloc[0])),
-        )
+        paths = paths_of(resolved, runs)
+        findings = examine(runs, coords, table=table, missing=lacking, planned=asked, paths=paths, steps=results.steps)
+        off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
+        if not any(finding.effect == "fail" for finding in off):
+            # a width that is off bends whatever is read off a slope
+            setting = {"tied": bool(runs["tied"].iloc[0]), "decay": bool(runs["weight_decay"].iloc[0] > 0)}
+            off += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings, **setting))
+        findings = tuple(sorted((*findings, *off), key=lambda finding: EFFECTS.index(finding.effect)))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
-        judgements.append(replace(judgement, confidence=confidence))
+        judgements.append(replace(judgement, confidence=confidence, paths=paths))
     return Answers(judgements)
 
 
@@ -168,7 +171,7 @@ def _not_as_implied(pooled: pd.DataFrame, findings: Sequence[Finding]) -> Iterat
 
 
 def _not_followed(
-    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool
+    slopes: pd.DataFrame, table: Table | None, findings: Sequence[Finding], *, tied: bool, decay: bool
 ) -> Iterator[Finding]:
     """Find parameters whose exponents, read off their slopes, are not the table's."""
     in_doubt = {site for finding in findings if finding.effect == "cannot tell" for site in finding.sites}
@@ -177,11 +180,21 @@ def _not_followed(
     if slopes.empty:
         return
     optimizer, mode = slopes[["optimizer", "mode"]].iloc[0]
-    for site, field, read, given in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied):
-        if site not in in_doubt:
-            seen = f"{round(read, 2) + 0.0:+.2f}"
-            text = f"{site} follows {field} exponent {seen}, where the table has {write_exponent(given)}"
-            yield Finding("not followed", "no pass", text, "the code does not apply its table to this parameter")
+    for off in departures(slopes, table, optimizer=optimizer, mode=mode, tied=tied, decay=decay):
+        if off.site not in in_doubt:
+            who = off.site + (f" in layer {', '.join(map(str, off.layers))}" if off.layers else "")
+            seen = f"{round(off.read, 2) + 0.0:+.2f}"
+            text = f"{who} follows {off.field} exponent {seen}, where the table has {write_exponent(off.given)}"
+            advice = "the code does not apply its table to this parameter"
+            yield Finding("not followed", "no pass", text, advice, layers=off.layers)
+
+
+def _failed(pooled: pd.DataFrame, slopes: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `fit_slopes` that fail a group: pooled ones, else those of one layer and step."""
+    failed = pooled[pooled["verdict"] == "fail"]
+    # few seeds agree by luck on one of hundreds
+    alone = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)]
+    return alone if failed.empty else failed
 
 
 def _conclude(
@@ -196,10 +209,8 @@ def _conclude(
     """Return the judgement on one group from its slopes and findings."""
     first = runs.iloc[0]
     counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
-    failed, later = pooled[pooled["verdict"] == "fail"], "later steps"
-    if failed.empty:
-        # few seeds agree by luck on one of hundreds
-        failed, later = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)], ""
+    failed = _failed(pooled, slopes)
+    later = "later steps" if (pooled["verdict"] == "fail").any() else ""
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()
@@ -207,7 +218,9 @@ def _conclude(
     if len(failed) or against["fail"]:
         verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
-        causes = diagnose(pooled, slopes, table=table, **setting)
+        setting["decay"] = bool(first["weight_decay"] > 0)
+        if not any(finding.name == OFF for finding in against["fail"]):
+            causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         advice = [finding.advice for finding in against["fail"]]
         advice += [cause.remedy for cause in causes]
@@ -278,6 +291,9 @@ def _too_few(runs: pd.DataFrame) -> tuple[str, str] | None:
         shown = f"{len(widths)} width{'s' * (len(widths) > 1)} ({', '.join(map(str, widths))})"
         reason = f"{shown}, where a slope needs at least {MIN_WIDTHS}"
         return reason, f"give at least {MIN_WIDTHS}, such as --widths {','.join(map(str, [*widths, *more]))}"
+    if widths[-1] < 2 * widths[0]:
+        reason = f"widths {', '.join(map(str, widths))} span less than an octave, so a slope is hardly seen"
+        return reason, f"give widths far apart, such as --widths {','.join(str(widths[0] * 2**i) for i in range(3))}"
     if n_seeds < 2:
         return "one seed, so the interval is only that of the fit's residuals", "give at least 2 seeds: --seeds 8"
     return None
@@ -292,28 +308,8 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
     open_ones = open_ones[open_ones["slope"].notna()]
     if more := more_seeds(open_ones, n_seeds):
         return f"give more seeds, about {more} (--seeds {more}, or --top-up)"
-    return f"add a larger width, such as {2 * runs['width'].max()}: more seeds will hardly do (--top-up tries)"
-
-
-def more_seeds(table: pd.DataFrame, n_seeds: int) -> int | None:
-    """Return how many seeds to have next where they may decide the rows of `fit_slopes`, None where widths must.
-
-    An estimate from few seeds is a rough one: it is not trusted to say that none will do, nor to leap ahead.
-    """
-    needed = seeds_needed(table)
-    if n_seeds >= min(needed, MOST_SEEDS) or (needed > MOST_SEEDS and n_seeds >= TRUSTED_SEEDS):
-        return None
-    return ceil(min(max(needed, n_seeds + FEWEST_MORE), GROWTH * n_seeds, MOST_SEEDS))
-
-
-def seeds_needed(table: pd.DataFrame) -> float:
-    """Return about how many seeds decide every row of `fit_slopes` whose slope stays where it is; inf if none can."""
-    beyond = np.maximum(distance(table), 0) - table["tolerance"]
-    scatter = table["slope_stderr"] * np.sqrt(table["n_seeds"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        needed = (np.where(beyond > 0, T_FAIL, T_PASS) * scatter / beyond.abs()) ** 2
-    most = float(needed.replace(np.nan, inf).max())
-    return inf if most == inf else ceil(max(most, 2))
+    why = "the size bends there" if (open_ones["open"] == "widths").any() else "more seeds will hardly do"
+    return f"add a larger width, such as {2 * runs['width'].max()}: {why} (--top-up tries)"
 
 
 def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:

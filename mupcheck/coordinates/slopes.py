@@ -11,6 +11,9 @@ only if each of them passes, which needs no correction (an intersection-union te
 does: `fail` takes Holm's step-down test over the judged slopes of the group, so that the chance that any of them fails
 by noise alone is at most FAMILY_LEVEL. Half of that is kept for effective updates (weighted Holm), the few that each
 isolate one rule, so that the many other slopes do not blunt them.
+
+A slope says little of a single width, so each width and the last pair of widths are judged too (`widths`), at
+WIDTH_SHARE of that level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.coordinates.grid import (
     QUANTITY,
@@ -34,6 +36,7 @@ from mupcheck.coordinates.grid import (
     lay_out,
     need_columns,
 )
+from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, p_beyond, with_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules
 from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
@@ -44,11 +47,12 @@ from mupcheck.theory.required import TOLERANCES, Required, required
 COLUMNS = [
     *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
     "implied", "implied_low", "implied_high", "tolerance", "p_fail", "verdict", "as_implied", "n_widths", "n_seeds",
-    "reason",
+    "reason", "off_width", "off", "p_off", "off_most", "off_stderr", "last", "last_low", "last_high", "p_last", "open",
 ]  # fmt: skip
 MIN_WIDTHS = 3  # two points always lie on a line
 FAMILY_LEVEL = 0.05  # chance that any slope of a group fails by noise alone, at most
 EFFECTIVE_SHARE = 0.5  # of that chance, kept for effective updates
+WIDTH_SHARE = 0.2  # of that chance, added to it for single widths, and as much for the last pair
 ONE_OF_MANY = "; outside, but of so many slopes one may be by chance"
 ACROSS = "; the interval lies across the tolerance"
 VERDICTS = ("pass", "fail", "cannot tell", "info")
@@ -81,7 +85,9 @@ def fit_slopes(
         requires nothing; `implied` likewise. `p_fail` is the chance of a slope so far outside required +- tolerance if
         it were at the edge, adjusted for all slopes of the group (Holm). `as_implied` is None where nothing is implied
         or the interval cannot tell. A seed that lacks a width is left out of a quantity's fit and its `reason` says so;
-        a value that has no logarithm makes the slope NaN.
+        a value that has no logarithm makes the slope NaN. `off_width` is the width that is off by `off` octaves where
+        that is why the quantity fails, else both are NaN; of `p_off` and what follows see `widths.Departures`. `open`
+        says what may decide a quantity that is `cannot tell`: "seeds", "widths", or "" where neither is known to.
 
     Raises:
         ValueError: if runs that would be fitted together differ in more than width and seed (the message names the
@@ -139,9 +145,10 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
     fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
     fit["n_widths"] = len(grid.widths)
     optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
+    decay = str(run["decay_mode"]) if run["weight_decay"] > 0 else ""
     quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
     needs = [
-        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step)
+        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step, decay=bool(decay))
         for kind, stat, site, _, step in quantities
     ]
     entailed: Mapping[tuple, Range] = {}
@@ -152,7 +159,9 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
         ]
         below = bool(grid.widths.min() < run["base_width"])
         n_layers = int(run["n_layers"])
-        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below)
+        entailed = implied_by(
+            table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below, decay=decay
+        )
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
     fit["required_low"] = [need.low if need else nan for need in needs]
@@ -177,13 +186,34 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
     enough = len(grid.widths) >= MIN_WIDTHS and len(grid.seeds) > 1
     at_zero = (grid.values == 0).all(axis=(1, 2)) & enough
     numbers = fit[["slope", "ci_low", "ci_high", "p_fail"]].to_numpy().tolist()
-    judged = [
+    by_slope = [
         _verdict(need, number, obstacle, at_zero=zero, level=level)
         for need, number, obstacle, zero in zip(needs, numbers, obstacles, at_zero, strict=True)
     ]
-    fit["verdict"] = [verdict for verdict, _ in judged]
-    fit["reason"] = [reason + note for (_, reason), note in zip(judged, _left_out(grid), strict=True)]
+    departures = _departures(grid, fit, clear, weights, confidence)
+    fit = pd.concat([fit, departures], axis=1)
+    judged = [
+        with_widths(verdict, reason, row, level=WIDTH_SHARE * level) if free else Judged(verdict, reason)
+        for (verdict, reason), row, free in zip(by_slope, departures.to_dict("records"), clear, strict=True)
+    ]
+    fit["verdict"], fit["open"] = ([getattr(one, name) for one in judged] for name in ("verdict", "open"))
+    fit["off_width"] = departures["off_width"].where([one.off for one in judged])
+    fit["off"] = departures["off"].where([one.off for one in judged])
+    fit["reason"] = [one.reason + note for one, note in zip(judged, _left_out(grid), strict=True)]
     return fit
+
+
+def _departures(
+    grid: Grid, fit: pd.DataFrame, clear: NDArray[np.bool_], weights: NDArray[np.float64], confidence: float
+) -> pd.DataFrame:
+    """Return the columns of `widths.COLUMNS`, adjusted for all quantities being tested together."""
+    if len(grid.widths) < MIN_WIDTHS:
+        return pd.DataFrame(nan, index=fit.index, columns=DEPARTURES)
+    low, high, tolerance = (fit[name].to_numpy() for name in ("required_low", "required_high", "tolerance"))
+    found = fit_departures(grid, low, high, tolerance, confidence=confidence)
+    for name in ("p_off", "p_last"):
+        found[name] = holm(np.where(clear, found[name], nan), weights)
+    return found
 
 
 def _as_stored(
@@ -202,11 +232,11 @@ def _point(low: pd.Series, high: pd.Series) -> pd.Series:
 
 
 def _p_outside(fit: pd.DataFrame, low: pd.Series, high: pd.Series) -> NDArray[np.float64]:
-    """Return for each slope the p-value against lying between low and high (one-sided t, at the nearer of them)."""
+    """Return for each slope the p-value against lying between low and high (t, at the nearer of them)."""
     beyond = np.maximum(fit["slope"] - high, low - fit["slope"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(beyond == 0, 0.0, beyond / fit["slope_stderr"])
-    return np.asarray(stats.t.sf(t, np.maximum(fit["n_seeds"] - 1, 1)))
+    return p_beyond(
+        beyond.to_numpy(), (high - low).to_numpy(), fit["slope_stderr"].to_numpy(), fit["n_seeds"].to_numpy()
+    )
 
 
 def holm(p_values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

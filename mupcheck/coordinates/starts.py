@@ -7,6 +7,7 @@ import pandas as pd
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
+from mupcheck.theory.required import required
 
 WEIGHT_UPDATES = ("weight_update", "effective_update")
 UPDATES = ("activation_update", *WEIGHT_UPDATES)
@@ -19,18 +20,35 @@ FALLING = 1.25  # from the smallest width to the largest: sizes that are the sam
 
 
 def no_numbers(check: Check) -> Iterator[Finding]:
-    """Find weights, or else what else was measured, that hold an infinity or NaN, as log(0) is."""
-    for kind in ("weight", "activation", *UPDATES, *GRADIENTS):
-        rows = check.sizes(kind)
-        rows = rows[~np.isfinite(rows["value"].astype(float))]
-        if rows.empty:
+    """Find weights, or else what else was measured, that hold an infinity or NaN, as log(0) is, judged or not.
+
+    What nothing is required of stands against a pass all the same.
+    """
+    whole = check.runs.loc[check.runs["status"] == "ok", "run_id"]
+    rows = check.coords[check.coords["run_id"].isin(whole)]
+    rows = rows[~np.isfinite(rows["value"].astype(float))]
+    # without an eps the ratio to it is none, and a weight of zeros that has not moved has no relative change
+    rows = rows[~rows["stat"].isin(["o_norm_eps_ratio", "relative_update"])]
+    optimizer, mode = check.shared("optimizer"), check.shared("mode")
+    tied = bool(check.runs["tied"].iloc[0]) if "tied" in check.runs else False
+    for kind in ("weight", "activation", *UPDATES, *GRADIENTS, "diagnostic"):
+        of_kind = rows[rows["kind"] == kind]
+        if of_kind.empty:
             continue
-        for site, of in rows.sort_values(["step", "width", "seed"]).groupby("site", sort=False):
+        for site, of in of_kind.sort_values(["step", "width", "seed"]).groupby("site", sort=False):
             first = of.iloc[0]
             text = f"{site} holds a value that is no finite number: its {first['stat']} is {first['value']:g} at width "
             text += f"{first['width']}, seed {first['seed']}, step {first['step']}"
             advice = "look at how it is made: the log of 0 is -inf" if kind == "weight" else "find where it comes from"
-            yield Finding("no number", "cannot tell", text, advice, sites=(str(site),))
+            judged = any(
+                required(kind, str(stat), str(site), optimizer=optimizer, mode=mode, tied=tied, step=int(step))
+                for stat, step in set(zip(of["stat"], of["step"], strict=True))
+            )
+            layers = tuple(sorted({int(layer) for layer in of["layer"] if layer >= 0}))
+            yield Finding(
+                "no number", "cannot tell" if judged else "no pass", text, advice, sites=(str(site),), layers=layers,
+                widths=tuple(sorted({int(width) for width in of["width"]})), steps=(int(first["step"]),),
+            )  # fmt: skip
         return  # what comes after follows from it
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mupcheck.coordinates.judge import Judgement, more_seeds, open_slopes
+from mupcheck.coordinates.judge import Judgement, open_slopes
+from mupcheck.coordinates.seeds import more_seeds
 
 MOST_WIDTHS_MORE = 2
 

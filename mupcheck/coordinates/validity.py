@@ -11,11 +11,17 @@ from math import log2
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.applied import applied
+from mupcheck.coordinates.copies import copied_seeds, copied_widths
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
+from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
+from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
+from mupcheck.coordinates.values import wrong_values
 from mupcheck.results.comparable import GROUP
+from mupcheck.results.path import Path
 from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
 from mupcheck.theory.parametrization import Role, Table, factors
@@ -41,7 +47,14 @@ COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
 
 
 def examine(
-    runs: pd.DataFrame, coords: pd.DataFrame, *, table: Table | None = None, missing: int = 0, planned: int = 0
+    runs: pd.DataFrame,
+    coords: pd.DataFrame,
+    *,
+    table: Table | None = None,
+    missing: int = 0,
+    planned: int = 0,
+    paths: tuple[Path, ...] = (),
+    steps: pd.DataFrame | None = None,
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -50,6 +63,8 @@ def examine(
         coords: the `coords` table.
         table: what the runs should have followed; None leaves out what it would tell.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
+        paths: how the backend compares with the reference, as `paths_of` returns it.
+        steps: the `steps` table, for the losses; without it nothing is said of them.
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -61,7 +76,8 @@ def examine(
     mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
     rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    check = Check(runs, mine, medians, table, missing, planned)
+    none = pd.DataFrame()
+    check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
     found = [finding for part in PARTS for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
@@ -78,17 +94,6 @@ def _diverged(check: Check) -> Iterator[Finding]:
         widths = ", ".join(map(str, sorted(set(lost["width"]))))
         text = f"{len(lost)} of {len(check.runs)} runs diverged, at width {widths}"
         yield Finding("diverged", "no pass", text, "try a smaller lr")
-
-
-def _copies(check: Check) -> Iterator[Finding]:
-    """Find seeds that repeat another: the interval counts them as independent."""
-    drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
-    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
-    alike = [int(seed) for seed in sizes.index[sizes.duplicated(keep=False)]]
-    if alike:
-        who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
-        text = f"{who} gave the same sizes"
-        yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
 
 
 def _width(check: Check) -> Iterator[Finding]:
@@ -173,10 +178,23 @@ def _realised(check: Check) -> Iterator[Finding]:
         off = rows.assign(expected=expected * declared)[~as_declared]
         for site, wrong in off.groupby("site"):
             worst = wrong.iloc[-1]
+            everywhere = rows[rows["site"] == site]
+            layers, widths, steps = (_only(wrong, everywhere, name) for name in ("layer", "width", "step"))
             text = f"{site} had {field} {worst['value']:.3g} at width {worst['width']}, "
             text += f"where the table gives {worst['expected']:.3g}"
+            text += f", in layer {', '.join(map(str, layers))}" if layers else ""
+            text += f", from step {steps[0]} on" if steps else ""
             advice = "find what overwrote it: a scheduler, a loader, a group made by hand"
-            yield Finding("realised", "cannot tell", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),))
+            yield Finding(
+                "realised", "fail", text, advice, kinds=WEIGHT_UPDATES, sites=(str(site),), layers=layers,
+                widths=widths, steps=steps,
+            )  # fmt: skip
+
+
+def _only(some: pd.DataFrame, of: pd.DataFrame, name: str) -> tuple[int, ...]:
+    """Return the values of a column that are in some of the rows, an empty tuple where all are."""
+    found = sorted({int(value) for value in some[name]})
+    return () if len(found) == of[name].nunique() else tuple(found)
 
 
 def _declared(check: Check, field: str, site: str, width: int) -> float:
@@ -292,11 +310,10 @@ def _protocol(check: Check) -> Iterator[Finding]:
         yield Finding("tokens", "warning", text, "use fewer tokens than the base width, such as 16")
     if run["warmup_steps"] > 0:
         yield Finding("warm-up", "warning", f"{run['warmup_steps']} steps of warm-up", "set warmup_steps = 0")
-    if run["dtype"] == "bfloat16":
-        yield Finding("dtype", "warning", "bfloat16 rounds small changes of activations away", "use --dtype float32")
 
 
 PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
-    _missing, _diverged, no_numbers, zero_readout, certain_softmax, _copies, _width, _scalars, _clipping, _realised,
-    _decay, _trained, _eps, _gates, _protocol,
+    _missing, _diverged, no_numbers, zero_readout, certain_softmax, copied_seeds, copied_widths, _width, wrong_values,
+    _scalars, applied, _clipping, _realised, decayed, _decay, loss_falls, never_moved, rounded, rounded_activations,
+    _trained, _eps, _gates, wrong_path, _protocol,
 )  # fmt: skip

@@ -132,10 +132,12 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
 
 
 def notes(checked: Checked) -> list[str]:
-    """Return what is good to know and changes no outcome: warnings, other verdicts than in the baseline, new slopes."""
+    """Return what is good to know and changes no outcome: the verdict on costs, warnings, other verdicts, new."""
     findings = checked.answer.findings if isinstance(checked.answer, Judgement) else ()
     moved = {each.key for each in checked.moved}
     lines = []
+    if isinstance(checked.answer, Transfer) and len(checked.answer.optima) > 1:
+        lines.append(f"cost: {checked.answer.cost.verdict}, {checked.answer.cost.reason}")
     for name, texts in {
         "warning": [each.text for each in findings if each.effect == "warning"],
         "other verdict": [each.text for each in checked.comparisons if each.changed and each.key not in moved],

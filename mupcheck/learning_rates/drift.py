@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, find_cost, in_short, trend_of
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
-from mupcheck.learning_rates.lr_curve import grid_floor, grid_rounding, interval, resample_curves
+from mupcheck.learning_rates.forecast import Forecast, forecast
+from mupcheck.learning_rates.line import Drift, fit_drift
 from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
+from mupcheck.learning_rates.path import held_to_path, notes_of_path
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.learning_rates.refine import next_lrs
 from mupcheck.learning_rates.robustness import (
@@ -27,18 +29,18 @@ from mupcheck.learning_rates.robustness import (
     lr_sensitivity,
     sensitivity_interval,
 )
-from mupcheck.learning_rates.verdict import MIN_WIDTHS, Line, changing_decay, conclude
+from mupcheck.learning_rates.verdict import MIN_WIDTHS, bound_text, changing_decay, conclude
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import (
     CONFIDENCE,
     GROUP,
     SAME_BY_MODE,
-    check_confidence,
     find_rules,
     group_of,
     title_of,
 )
-from mupcheck.results.printing import Answers, Verdict, said
+from mupcheck.results.path import paths_of, say_paths
+from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, need_results, say_incomplete
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
@@ -47,20 +49,6 @@ DRIFT_TOLERANCE = 0.25
 CLIPPING_ACTIVE = 0.1  # mean fraction of steps that were clipped
 
 PROVENANCE = ("device", "torch", "commit")  # may differ, and is then noted
-
-
-@dataclass(frozen=True)
-class Drift:
-    """The line log2_lr = intercept + slope * log2(width), with the interval of its slope."""
-
-    slope: float | None
-    ci_low: float | None
-    ci_high: float | None
-    intercept: float | None
-    confidence: float
-    n_widths: int
-    n_seeds: int
-    ci_grid: float | None = None  # half-width that the spacing of the lrs alone gives the interval
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +61,8 @@ class Transfer(Verdict):
         missing: how many runs are missing and what completes the sweep, if some of these are; else "".
         missing_runs, planned_runs: of the whole sweep, whatever the parametrization; 0 where that is not known.
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `lrs` (of the sweep's grid),
-            `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`.
+            `added_lrs` (how many a refinement added, all widths together), `confidence`, `torch` and `device`, and
+            `path`, a line on how the backend compares with the reference, "" where that is not known.
     """
 
     sweep: str
@@ -100,11 +89,18 @@ class Transfer(Verdict):
     missing_runs: int
     planned_runs: int
     measured: dict
+    cost: Cost  # of training the largest width at the best lr of the smallest, with a verdict of its own
+    target: Forecast | None = None  # of the width that was asked for
 
     @property
     def title(self) -> str:
         """Return "gdn-mup (adamw, head-dim)"."""
         return title_of(self)
+
+    @property
+    def sentence(self) -> str:
+        """Say both verdicts, on the cost and on the drift, in one sentence."""
+        return in_short(self.parametrization, self.cost, self.optima, trend_of(self.drift), self.verdict)
 
     @property
     def how_measured(self) -> str:
@@ -125,6 +121,7 @@ class Transfer(Verdict):
             " on ".join(filter(None, (str(of["dtype"]), " and ".join(of["device"])))),
             self.loss_name,
             f"{of['confidence']:.0%} intervals",
+            *filter(None, [of.get("path")]),
         ]
         return ", ".join(parts)
 
@@ -132,13 +129,15 @@ class Transfer(Verdict):
     def drift_text(self) -> str:
         """Say the drift with its interval and what puts it in doubt, "" with one width.
 
-        No number where an optimum is at the edge of its grid: it is a bound of what lies beyond.
+        A bound at most where an optimum is at the edge of its grid.
         """
         widths = [str(optimum.width) for optimum in self.optima if optimum.at_edge]
         if self.drift.slope is None:
             return ""
         if widths:
-            return f"drift: not known, as the optimum of width {', '.join(widths)} is at the edge of the lr grid"
+            at_edge = f"as the optimum of width {', '.join(widths)} is at the edge of the lr grid"
+            bound = bound_text(self.drift)
+            return f"{bound}, {at_edge}" if bound else f"drift: not known, {at_edge}"
         drift, ends = self.drift, "no interval"
         if drift.ci_low is not None and drift.ci_high is not None:
             ends = f"[{drift.ci_low:+.2f}, {drift.ci_high:+.2f}]"
@@ -163,22 +162,27 @@ def transfer(
     *,
     tolerance: float = DRIFT_TOLERANCE,
     confidence: float = CONFIDENCE,
+    cost: float = COST_TOLERANCE,
+    target: int | None = None,
 ) -> list[Transfer]:
     """Judge every (sweep, parametrization, optimizer, mode) among the `lr` runs; other kinds of run are left out.
 
     `print(transfer(results))` prints the verdicts.
 
-    `transfers` when the interval of the drift lies within +-tolerance, `drifts` when it lies outside, else `cannot
-    tell`; also `cannot tell` while runs of it are missing, when a guard was hit, with fewer than 3 widths, with one
-    seed, or where coupled weight decay changes with width. The other answers do not enter the verdict; what cannot be
-    computed is None and says why.
+    `transfers` when the interval of the drift lies within +-tolerance and every optimum within tolerance of the line;
+    `drifts` when the drift lies outside, or that between two neighbouring widths; else `cannot tell`; also `cannot
+    tell` while runs of it are missing, when a guard was hit, with fewer than 3 widths, with one seed, or where coupled
+    weight decay changes with width. An optimum at an edge of its grid bounds the drift from one side, which may do to
+    say `drifts`. The other answers do not enter the verdict; what cannot be computed is None and says why.
 
     Args:
         runs: the runs table; or what `load_results` returned, which brings its steps, and with its `sweep.json` the
             grid of lrs that every width must have where a refinement added others.
         steps: the steps table, which `wider_is_better` needs.
         tolerance: octaves of lr per doubling of width.
-        confidence: of every interval.
+        confidence: of every interval but that of the cost, see `cost.py`.
+        cost: percent of the loss that the best lr of the smallest width may cost the largest and be `negligible`.
+        target: a width, for which the best lr is predicted off the drift.
     Raises:
         ValueError: as `find_optima`, if tolerance is not above 0, or if the results are of coordinate checks alone.
     """
@@ -202,10 +206,11 @@ def transfer(
         spec = specs.get(key[0], {})
         missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec) else ""
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
-        line = Line(drift.slope, drift.ci_low, drift.ci_high, drift.ci_grid)
-        verdict, reason, next_step = conclude(
-            optima, line, tolerance, missing=missing, decay=decay, spec={"steps": int(group["steps"].iloc[0]), **spec}
+        paths = paths_of(resolved, group)
+        conclusion = conclude(
+            optima, drift, tolerance, missing=missing, decay=decay, spec={"steps": int(group["steps"].iloc[0]), **spec}
         )
+        verdict, reason, next_step = held_to_path(conclusion, paths)
         answer = Transfer(
             *key,
             base_width=int(group["base_width"].iloc[0]),
@@ -224,51 +229,17 @@ def transfer(
             wider_is_better=compare_widths(group, steps, confidence=confidence),
             verdict=verdict,
             reason=reason,
-            notes=(*_notes(group, optima), *([] if missing else _unbracketed(optima, spec))),
+            notes=(*_notes(group, optima), *notes_of_path(paths), *([] if missing else _unbracketed(optima, spec))),
             next_step=next_step,
             missing=missing,
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
-            measured=_measured(group, grids.get(key[0], lrs), confidence),
+            measured=_measured(group, grids.get(key[0], lrs), confidence) | {"path": say_paths(paths)},
+            cost=find_cost(optima, tolerance=cost, confidence=confidence, missing=missing),
+            target=None if target is None else forecast(optima, target, trend_of(drift), spec),
         )
         answers.append(answer)
     return Answers(answers)
-
-
-def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> Drift:
-    """Least-squares slope of the optimum's log2 lr against log2 width, over the widths of one parametrization.
-
-    Each resample takes the same seeds at every width, as these share data order and common initial values: what a seed
-    does to all widths alike does not widen the interval. Widths without an optimum are left out; the slope is None
-    with fewer than 2 left, its interval also with one seed. Guards are `transfer`'s business.
-
-    Raises:
-        ValueError: if confidence is not in (0, 1), or the optima are not of one (sweep, parametrization, optimizer,
-            mode).
-    """
-    check_confidence(confidence)
-    if not isinstance(optima, Sequence) or not all(isinstance(optimum, Optimum) for optimum in optima):
-        raise ValueError(f"fit_drift() takes optima of one table, as find_optima() returns them, not {said(optima)}")
-    groups = sorted({group_of(optimum) for optimum in optima})
-    if len(groups) > 1:
-        raise ValueError(f"optima of {len(groups)} groups, {groups[0]} and {groups[1]}; pass those of one")
-    found = [(optimum, optimum.log2_lr) for optimum in optima if optimum.log2_lr is not None]
-    n_seeds, resampled = resample_curves([optimum.curve for optimum, _ in found])
-    if len({optimum.width for optimum, _ in found}) < 2:
-        return Drift(None, None, None, None, confidence, len(found), n_seeds)
-    log2_width = np.log2([optimum.width for optimum, _ in found])
-    best = np.array([log2_lr for _, log2_lr in found])
-    centred = log2_width - log2_width.mean()
-    weights = centred / (centred @ centred)  # slope = weights @ best
-    slope = float(weights @ best)
-    slopes = weights @ np.stack([draws.minima for draws in resampled])
-    rounding = float(np.linalg.norm(weights * [grid_rounding(optimum.curve) for optimum, _ in found]))
-    # a parabola's bias that widths share is lost here; what they do not share is no larger
-    floor = float(np.linalg.norm(weights * [grid_floor(optimum.curve) for optimum, _ in found]))
-    low, high = interval(slope, slopes, n_seeds=n_seeds, rounding=rounding, confidence=confidence, floor=floor)
-    grid = float(np.hypot(stats.norm.ppf((1 + confidence) / 2) * rounding, floor))
-    intercept = float(best.mean() - slope * log2_width.mean())
-    return Drift(slope, low, high, intercept, confidence, len(found), n_seeds, grid)
 
 
 def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any]) -> bool:

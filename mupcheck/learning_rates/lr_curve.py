@@ -3,16 +3,11 @@
 x is log2 lr, so distances are octaves; losses are nats per token. A diverged run is the worst outcome at its lr: one
 is enough to make the mean over seeds +inf there, so that the seeds that survived cannot make that lr look good.
 
-How the intervals are made. What varies is the seed: seeds are resampled with replacement and the whole estimate is
-repeated on each resample. The interval is estimate +- t * sqrt(n / (n - 1)) * s, with s the root mean square distance
-of the resampled estimates from the estimate, n the number of seeds and t Student's quantile for n - 1 degrees of
-freedom. The square root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays for knowing s from
-n seeds only. On simulated lopsided curves with 3 to 5 seeds a nominal 90% interval of the drift covers 86-98%, on
-curves refined to a quarter octave 89-95%; bootstrap percentiles with the square root alone cover 68-88%. A part of that
-is repeated in tests/learning_rates/test_drift.py. The interval of one optimum covers as much where the seeds' noise
-dominates; it leaves out the bias of a parabola on a lopsided curve, about 0.1 octave at one octave between lrs, which
-widths share and which the drift therefore loses. Seeds that happen to agree do not show that bias, so no interval of an
-optimum is narrower than it (`grid_floor`), nor one of a drift than what widths need not share of it.
+How intervals of what has no derivative are made (costs, agreement, thresholds; `joint_fit` has those of optima and of
+their drift). What varies is the seed: seeds are resampled with replacement and the whole estimate is repeated on each
+resample. The interval is estimate +- t * sqrt(n / (n - 1)) * s, with s the root mean square distance of the resampled
+estimates from the estimate, n the number of seeds and t Student's quantile for n - 1 degrees of freedom. The square
+root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays for knowing s from n seeds only.
 """
 
 from collections.abc import Sequence
@@ -24,18 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mupcheck.learning_rates.cubic import joint_minima
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# A parabola goes through all points nearer to the lowest one than this (octaves), and through its two neighbours: 3
-# points at one octave between lrs, 5 at half an octave, and however many a refined curve has there. Through the nearest
-# three alone, a curve refined to a quarter octave would place its minimum by the noise.
+# Where a refinement looks next: a parabola through all points nearer to the lowest one than this (octaves), and through
+# its two neighbours. Through the nearest three alone, a curve refined to a quarter octave would look where noise is.
 FIT_OCTAVES = 1.5
 N_RESAMPLES = 1000
 RESAMPLE_SEED = 0
 SAME_LR = 1e-9  # octaves
-# Octaves by which a parabola through points one octave apart is off on curves as lopsided as measured ones: the third
-# derivative is some 0.7 of the second, and a sixth of that ratio is its error there. It grows as the spacing squared.
+# Octaves by which the minimum of one curve may be off however well seeds agree: a parabola through points an octave
+# apart is, where the third derivative is some 0.7 of the second, by a sixth of that. It grows as the spacing squared.
 FIT_BIAS = 0.1
 
 
@@ -122,12 +118,41 @@ def resample_curves(curves: Sequence[Sequence[Point]]) -> tuple[int, list[Resamp
     """Return the number of seeds, and every curve under the same resamples of them, so that widths are paired."""
     seeds = sorted({seed for curve in curves for point in curve for seed, _ in point.seed_losses})
     draws = draw_seeds(len(seeds))
-    resampled = []
-    for curve in curves:
-        x, losses = mean_curve(curve)[0], resample_losses(curve, seeds, draws)
-        minima = fit_minimum(x, losses)[0]
-        resampled.append(Resampled(x, losses, minima, interpolate(x, losses, minima)))
+    if not curves:
+        return len(seeds), []
+    grids, drawn = [mean_curve(curve)[0] for curve in curves], [resample_losses(c, seeds, draws) for c in curves]
+    x = np.unique(np.concatenate(grids))
+    together = np.full((len(draws), len(curves), len(x)), np.nan)
+    for width, (grid, losses) in enumerate(zip(grids, drawn, strict=True)):
+        together[:, width, np.searchsorted(x, grid)] = losses
+    minima = joint_minima(x, together).T
+    resampled = [
+        Resampled(grid, losses, at, interpolate(grid, losses, at))
+        for grid, losses, at in zip(grids, drawn, minima, strict=True)
+    ]
     return len(seeds), resampled
+
+
+def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: float) -> float | None:
+    """Return the log2 lr next to the lowest point, below (-1) or above (1), that is worse beyond the seeds' noise.
+
+    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike. A
+    diverged lr is worse. Of a curve with one minimum, that minimum lies on this side of it. None where there is none.
+    """
+    best = dict(curve[lowest].seed_losses)
+
+    def is_worse(point: Point) -> bool:
+        if point.n_diverged:
+            return True
+        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
+        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
+        if len(rises) < 2:
+            return False
+        error = rises.std(ddof=1) / np.sqrt(len(rises))
+        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+
+    points = curve[lowest + 1 :] if side > 0 else curve[:lowest][::-1]
+    return next((point.log2_lr for point in points if is_worse(point)), None)
 
 
 def grid_rounding(curve: Sequence[Point]) -> float:

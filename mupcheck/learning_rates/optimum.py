@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import (
     Floats,
     Point,
     copied_seeds,
+    draw_seeds,
+    first_worse,
     fit_minimum,
     grid_floor,
-    grid_rounding,
-    interval,
     loss_at,
     mean_curve,
-    resample_curves,
+    resample_losses,
 )
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, other_settings
 from mupcheck.results.printing import Best
@@ -136,8 +136,39 @@ def find_optima(
         for _, group in sweep_runs.groupby(GROUP):
             planned = (grids or {}).get(str(group["sweep"].iloc[0]), group["log2_lr"])
             grid = Grid(frozenset(planned), group["seed"].nunique())
-            optima += [_find_optimum(cells, loss_name, grid, confidence) for _, cells in group.groupby("width")]
+            curves = {int(width): _curve(cells, loss_name) for width, cells in group.groupby("width")}
+            key = tuple(str(group[name].iloc[0]) for name in GROUP)
+            optima += optima_of(curves, key, loss_name=loss_name, grid=grid, confidence=confidence)
     return optima
+
+
+def optima_of(
+    curves: Mapping[int, tuple[Point, ...]],
+    key: tuple[str, ...],
+    *,
+    loss_name: str = "val_loss",
+    grid: Grid | None = None,
+    confidence: float = CONFIDENCE,
+) -> list[Optimum]:
+    """Find the best lr of each width from its curve, all of one parametrization, by rising width.
+
+    Args:
+        curves: by width.
+        key: values of GROUP.
+        loss_name: what the losses are.
+        grid: what every width should have (default: the lrs of the first one, and as many seeds as any lr has).
+        confidence: of the intervals.
+    """
+    if grid is None:
+        n_seeds = max(len(point.seed_losses) for curve in curves.values() for point in curve)
+        grid = Grid(frozenset(point.log2_lr for point in next(iter(curves.values()))), n_seeds)
+    finite = [width for width, curve in sorted(curves.items()) if any(point.loss is not None for point in curve)]
+    joint = fit_jointly([curves[width] for width in finite]) if finite else None
+    rows = {width: row for row, width in enumerate(finite)}
+    return [
+        _find_optimum(key, width, curve, loss_name, grid, confidence, joint, rows.get(width))
+        for width, curve in sorted(curves.items())
+    ]
 
 
 def grids_of(results: Results) -> dict[str, list[float]]:
@@ -182,51 +213,54 @@ def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _find_optimum(cells: pd.DataFrame, loss_name: str, grid: Grid, confidence: float) -> Optimum:
-    """Optimum of the runs of one width; one that lacks an lr of the group's grid, or a seed, is incomplete."""
-    curve = _curve(cells, loss_name)
+def _find_optimum(
+    key: tuple[str, ...],
+    width: int,
+    curve: tuple[Point, ...],
+    loss_name: str,
+    grid: Grid,
+    confidence: float,
+    joint: Joint | None,
+    row: int | None,
+) -> Optimum:
+    """Optimum of one width, `row` of the joint fit; incomplete if it lacks an lr of the group's grid, or a seed."""
     x, losses = mean_curve(curve)
-    n_seeds, (resampled,) = resample_curves([curve])
+    seeds = sorted({seed for point in curve for seed, _ in point.seed_losses})
     short = any(len(point.seed_losses) < grid.n_seeds for point in curve)
     flags = ["incomplete"] if short or not grid.log2_lrs <= set(x.tolist()) else []
     log2_lr = low = high = loss = None
-    if np.isfinite(losses).any():
-        best, upward = fit_minimum(x, losses[None])
-        log2_lr = float(best[0])
-        rounding = grid_rounding(curve)
-        low, high = interval(
-            log2_lr,
-            resampled.minima,
-            n_seeds=n_seeds,
-            rounding=rounding,
-            confidence=confidence,
-            floor=grid_floor(curve),
-        )
+    if joint is not None and row is not None:
+        log2_lr = float(joint.log2_lr[row])
+        found = joint.interval(np.eye(len(joint.log2_lr))[row], confidence)
+        if found is not None:
+            half = max(found[1], grid_floor(curve))  # for the bias that widths share and their drift does not see
+            low, high = log2_lr - half, log2_lr + half
         loss = loss_at(curve, log2_lr)
-        lowest = resampled.losses.argmin(axis=1)
+        lowest = resample_losses(curve, seeds, draw_seeds(len(seeds))).argmin(axis=1)
         at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
-        flags += _shape_flags(losses, bool(upward[0]), near_edge=at_edge > (1 - confidence) / 2)
-        if n_seeds > 1 and not _rises_beyond_noise(curve, int(losses.argmin()), confidence):
+        upward = bool(joint.upward[row] and fit_minimum(x, losses[None])[1][0])
+        flags += _shape_flags(losses, upward, near_edge=at_edge > (1 - confidence) / 2)
+        if len(seeds) > 1 and not all(_worse_sides(curve, int(losses.argmin()), confidence)):
             flags.append("within noise")
         if copied_seeds(curve):
             flags.append("copied seeds")
         low, high = (None if "low edge" in flags else low), (None if "high edge" in flags else high)
     else:
         flags.append("no finite lr")
-    sweep, parametrization, optimizer, mode = (str(cells[name].iloc[0]) for name in GROUP)
+    sweep, parametrization, optimizer, mode = key
     return Optimum(
         sweep,
         parametrization,
         optimizer,
         mode,
-        width=int(cells["width"].iloc[0]),
+        width=width,
         log2_lr=log2_lr,
         ci_low=low,
         ci_high=high,
         loss=loss,
         loss_name=loss_name,
         flags=tuple(flags),
-        n_seeds=n_seeds,
+        n_seeds=len(seeds),
         n_lrs=len(curve),
         curve=curve,
     )
@@ -254,22 +288,7 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     return flags
 
 
-def _rises_beyond_noise(curve: tuple[Point, ...], lowest: int, confidence: float) -> bool:
-    """Say whether, on each side that the lowest point has, some lr diverged or is worse by more than the seeds' noise.
-
-    By Student's t over the seeds, each compared with itself: the order of its batches moves all its losses alike.
-    """
-    best = dict(curve[lowest].seed_losses)
-
-    def is_worse(point: Point) -> bool:
-        if point.n_diverged:
-            return True
-        pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
-        rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])
-        if len(rises) < 2:
-            return False
-        error = rises.std(ddof=1) / np.sqrt(len(rises))
-        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
-
-    sides = curve[:lowest], curve[lowest + 1 :]
-    return all(not side or any(map(is_worse, side)) for side in sides)
+def _worse_sides(curve: tuple[Point, ...], lowest: int, confidence: float) -> tuple[bool, bool]:
+    """Say for either side of the lowest point if some lr there diverged or is worse beyond noise, or there is none."""
+    below, above = first_worse(curve, lowest, -1, confidence), first_worse(curve, lowest, 1, confidence)
+    return below is not None or lowest == 0, above is not None or lowest == len(curve) - 1

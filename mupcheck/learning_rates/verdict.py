@@ -8,11 +8,13 @@ and 5).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mupcheck.learning_rates.line import Drift, OffLine, n_apart
 from mupcheck.learning_rates.optimum import EDGES, GUARDS, Optimum
 from mupcheck.learning_rates.robustness import common_lrs
 from mupcheck.results.reading import TO_COMPLETE
@@ -21,6 +23,8 @@ from mupcheck.theory.parametrization import TABLES, Table, decay_exponents
 MIN_WIDTHS, MIN_SEEDS = 3, 3
 MOST_SEEDS = 64  # more cost more than a larger width
 DECAY_RATIO = 1.5  # of lr x weight decay between widths, above which it counts as another decay
+
+CENSORED = (*EDGES, "near edge", "within noise")  # guards under which an optimum is still known from one side
 
 # what helps where a guard was hit: an option of lr-sweep, and why
 REMEDIES = {
@@ -39,18 +43,9 @@ class Conclusion(NamedTuple):
     next_step: str
 
 
-class Line(NamedTuple):
-    """Slope of the drift with its interval, and the half-width of that by the lr grid alone; octaves per doubling."""
-
-    slope: float | None
-    ci_low: float | None
-    ci_high: float | None
-    ci_grid: float | None
-
-
 def conclude(
     optima: Sequence[Optimum],
-    line: Line,
+    drift: Drift,
     tolerance: float,
     *,
     missing: str = "",
@@ -61,7 +56,7 @@ def conclude(
 
     Args:
         optima: by rising width.
-        line: of the drift.
+        drift: of these.
         tolerance: octaves per doubling of width.
         missing: how many runs of the sweep are missing, some of them here, and what completes it.
         decay: what `changing_decay` says.
@@ -70,27 +65,109 @@ def conclude(
     if missing:
         return Conclusion("cannot tell", missing, missing.partition(TO_COMPLETE)[2])
     doubts = [decay] if decay else []
+    edges: list[str] = []
     for guard, advice in GUARDS.items():
         hit = [str(optimum.width) for optimum in optima if guard in optimum.flags]
         if hit:
-            doubts.append(f"width {', '.join(hit)}: {advice}")
-    if len(optima) < MIN_WIDTHS:
+            (edges if guard in CENSORED else doubts).append(f"width {', '.join(hit)}: {advice}")
+    count = n_apart([optimum.width for optimum in optima])
+    if count < MIN_WIDTHS:
         widths = ",".join(map(str, more_widths(optima, MIN_WIDTHS)))
         doubts.append(
-            f"{len(optima)} width(s) where at least {MIN_WIDTHS} are needed; add widths, such as --widths {widths}"
+            f"{count} width(s) where at least {MIN_WIDTHS} are needed"
+            f"{_too_close(optima)}; add widths, such as --widths {widths}"
         )
     if max(optimum.n_seeds for optimum in optima) == 1:
         doubts.append("one seed does not show the noise; add seeds, 3 or more in all")
-    slope, low, high, _ = line
-    if doubts or slope is None or low is None or high is None:
-        return Conclusion("cannot tell", ". ".join(doubts), _next_of_doubts(optima, line, tolerance, decay, spec or {}))
-    measured = f"drift {slope:+.2f} [{low:+.2f}, {high:+.2f}] octaves per doubling of width"
-    if -tolerance <= low and high <= tolerance:
-        return Conclusion("transfers", f"{measured}, within +-{tolerance:g}", "")
-    if low > tolerance or high < -tolerance:
-        return Conclusion("drifts", f"{measured}, outside +-{tolerance:g}", _next_of_drift(optima))
+    if not doubts and _is_outside(drift.ci_low, drift.ci_high, tolerance):
+        reason = f"{_measured(drift) or bound_text(drift)}, outside +-{tolerance:g}"
+        return Conclusion("drifts", ". ".join([reason, *edges]), _next_of_drift(optima))
+    doubts += edges
+    if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
+        return Conclusion(
+            "cannot tell", ". ".join(doubts), _next_of_doubts(optima, drift, tolerance, decay, spec or {})
+        )
+    measured, within = _measured(drift), f"within +-{tolerance:g}"
+    if moves := [pair for pair in drift.neighbours if _is_outside(pair.ci_low, pair.ci_high, tolerance)]:
+        said = ", ".join(
+            f"{_from_to(pair.slope, pair.ci_low, pair.ci_high)} from width {pair.narrow} to {pair.wide}"
+            for pair in moves
+        )
+        return Conclusion("drifts", f"{measured}, but {said}{_stands_out(drift, tolerance)}", _next_of_drift(optima))
+    is_within = -tolerance <= drift.ci_low and drift.ci_high <= tolerance
+    if is_within and (off := _off_beyond(drift, tolerance)):
+        reason = f"{measured}, {within}, but {_lies_off(off)}, not within +-{tolerance:g} beyond doubt"
+        return Conclusion("cannot tell", reason, _next_of_interval(optima, drift, tolerance, spec or {}, off))
+    if is_within and (against := _registered_elsewhere(drift, tolerance)):
+        n_seeds = max(optimum.n_seeds for optimum in optima)
+        again = f"give {_seeds(n_seeds, 2 * n_seeds)}: minima and whole curves disagree"
+        return Conclusion("cannot tell", f"{measured}, {within}, but {against}", again)
+    if is_within:
+        return Conclusion("transfers", f"{measured}, {within}", "")
     reason = f"{measured}, an interval across +-{tolerance:g}"
-    return Conclusion("cannot tell", reason, _next_of_interval(optima, line, tolerance, spec or {}))
+    return Conclusion("cannot tell", reason, _next_of_interval(optima, drift, tolerance, spec or {}))
+
+
+def bound_text(drift: Drift) -> str:
+    """Say the one end that the interval of a drift has: "drift at most -0.83 ..."; "" where it has none or both."""
+    if (drift.ci_low is None) == (drift.ci_high is None):
+        return ""
+    bound = f"at most {drift.ci_high:+.2f}" if drift.ci_low is None else f"at least {drift.ci_low:+.2f}"
+    return f"drift {bound} octaves per doubling of width"
+
+
+def _measured(drift: Drift) -> str:
+    if drift.slope is None or drift.ci_low is None or drift.ci_high is None:
+        return ""
+    return f"drift {_from_to(drift.slope, drift.ci_low, drift.ci_high)} octaves per doubling of width"
+
+
+def _from_to(value: float, low: float | None, high: float | None) -> str:
+    ends = ("?" if end is None else f"{end:+.2f}" for end in (low, high))
+    return f"{value:+.2f} [{', '.join(ends)}]"
+
+
+def _is_outside(low: float | None, high: float | None, tolerance: float) -> bool:
+    return (low is not None and low > tolerance) or (high is not None and high < -tolerance)
+
+
+def _stands_out(drift: Drift, tolerance: float) -> str:
+    """Name the width farthest off the line, where it lies off it beyond doubt, else return ""."""
+    off = max(drift.off_line, key=lambda each: abs(each.octaves), default=None)
+    return f"; {_lies_off(off)}" if off is not None and _is_outside(off.ci_low, off.ci_high, tolerance) else ""
+
+
+def _off_beyond(drift: Drift, tolerance: float) -> OffLine | None:
+    """Return the width that may lie farthest off the line, if by more than the tolerance, in octaves."""
+
+    def farthest(off: OffLine) -> float:
+        return max(np.inf if end is None else abs(end) for end in (off.ci_low, off.ci_high))
+
+    off = max(drift.off_line, key=farthest, default=None)
+    return off if off is not None and farthest(off) > tolerance else None
+
+
+def _lies_off(off: OffLine) -> str:
+    return f"width {off.width} lies {_from_to(off.octaves, off.ci_low, off.ci_high)} octaves off the line"
+
+
+def _too_close(optima: Sequence[Optimum]) -> str:
+    """Say which widths count as one."""
+    widths = sorted({optimum.width for optimum in optima})
+    close = [f"{a} and {b}" for a, b in pairwise(widths) if n_apart([a, b]) < 2]
+    return f" ({', '.join(close)} count as one)" if close else ""
+
+
+def _registered_elsewhere(drift: Drift, tolerance: float) -> str:
+    """Say that a registration that fits contradicts the drift; a misfit one has no say."""
+    found = drift.registration
+    if found is None or not found.fits or found.ci_low is None or found.ci_high is None:
+        return ""
+    low, high = drift.ci_low, drift.ci_high
+    apart = (high is not None and found.ci_low > high) or (low is not None and found.ci_high < low)
+    if not apart and not _is_outside(found.ci_low, found.ci_high, tolerance):
+        return ""
+    return f"the curves as wholes lie {_from_to(found.slope, found.ci_low, found.ci_high)} octaves per doubling apart"
 
 
 def changing_decay(runs: pd.DataFrame, table: Table | None) -> str:
@@ -119,8 +196,11 @@ def changing_decay(runs: pd.DataFrame, table: Table | None) -> str:
 
 
 def more_widths(optima: Sequence[Optimum], n: int) -> list[int]:
-    """Return the widths with larger ones, each twice the one before, until there are n."""
-    widths = sorted({optimum.width for optimum in optima})
+    """Return the widths with larger ones, each twice the one before, until there are n; without any too close."""
+    widths: list[int] = []
+    for width in sorted({optimum.width for optimum in optima}):
+        if not widths or n_apart([widths[-1], width]) == 2:
+            widths.append(width)
     while len(widths) < n:
         widths.append(2 * widths[-1])
     return widths
@@ -136,7 +216,7 @@ def wider_lrs(optima: Sequence[Optimum]) -> str:
 
 
 def _next_of_doubts(
-    optima: Sequence[Optimum], line: Line, tolerance: float, decay: str, spec: Mapping[str, Any]
+    optima: Sequence[Optimum], drift: Drift, tolerance: float, decay: str, spec: Mapping[str, Any]
 ) -> str:
     """Return all options that the doubts ask for, in one line."""
     flags = {flag for optimum in optima for flag in optimum.flags}
@@ -148,7 +228,7 @@ def _next_of_doubts(
     asked: dict[str, str] = {}
     if decay:
         asked["--decay-mode independent"] = "or --weight-decay 0"
-    if len(optima) < MIN_WIDTHS:
+    if n_apart([optimum.width for optimum in optima]) < MIN_WIDTHS:
         widths = ",".join(map(str, more_widths(optima, MIN_WIDTHS)))
         asked[f"--widths {widths}"] = f"{MIN_WIDTHS} at least"
     if n_seeds == 1:
@@ -159,7 +239,7 @@ def _next_of_doubts(
         if spec.get("refine"):
             option, why = wider_lrs(optima), f"{guard}, where the refinement ended"
         asked.setdefault(option, why)
-    if _grid_limits(line, tolerance) and not spec.get("refine"):
+    if _grid_limits(drift, tolerance) and not spec.get("refine"):
         asked.setdefault("--refine", "most of the drift's interval is the spacing of the lrs")
     if "flat" in flags:
         steps = f" {2 * spec['steps']}" if "steps" in spec else ""
@@ -171,29 +251,40 @@ def _next_of_doubts(
     return "give " + ", ".join(f"{option} ({why})" for option, why in asked.items()) if asked else ""
 
 
-def _next_of_interval(optima: Sequence[Optimum], line: Line, tolerance: float, spec: Mapping[str, Any]) -> str:
-    """Say what makes an interval across the tolerance narrower: finer lrs, more seeds, or a wider range of widths."""
-    slope, low, high, grid = (float(value or 0.0) for value in line)
-    half, room = (high - low) / 2, abs(abs(slope) - tolerance)
-    if _grid_limits(line, tolerance):
+def _next_of_interval(
+    optima: Sequence[Optimum], drift: Drift, tolerance: float, spec: Mapping[str, Any], off: OffLine | None = None
+) -> str:
+    """Say what makes an interval across the tolerance narrower: finer lrs, more seeds, or a wider range of widths.
+
+    The interval is the drift's, or that of a width off the line.
+    """
+    if _grid_limits(drift, tolerance):
         finer = f"--precision {float(spec['precision']) / 2:g}" if spec.get("refine") else "--refine"
-        return f"give {finer}: most of the interval is the spacing of the lrs, +-{grid:.2f} octaves"
+        return f"give {finer}: most of the interval is the spacing of the lrs, +-{drift.ci_rounding or 0:.2f} octaves"
+    value, low, high = (off.octaves, off.ci_low, off.ci_high) if off else (drift.slope, drift.ci_low, drift.ci_high)
+    half, grid = (float(high or 0) - float(low or 0)) / 2, float(drift.ci_grid or 0)
     n_seeds = max(optimum.n_seeds for optimum in optima)
-    left = room**2 - grid**2
+    left = abs(abs(float(value or 0)) - tolerance) ** 2 - grid**2
     needed = n_seeds * (half**2 - grid**2) / left if left > 0 else np.inf
     if needed <= MOST_SEEDS:
-        return f"give more seeds, about {max(int(np.ceil(needed)), n_seeds + 2)}: most of the interval is their noise"
+        return f"give {_seeds(n_seeds, needed)}: most of the interval is their noise"
+    if off is not None:
+        return f"look at width {off.width}: more seeds alone will hardly do"
     widths = ",".join(map(str, more_widths(optima, len(optima) + 1)))
     return f"give widths over a wider range, such as --widths {widths}: more seeds alone will hardly do"
 
 
-def _grid_limits(line: Line, tolerance: float) -> bool:
+def _seeds(n_seeds: int, needed: float) -> str:
+    return f"more seeds, about {max(int(np.ceil(needed)), n_seeds + 2)}"
+
+
+def _grid_limits(drift: Drift, tolerance: float) -> bool:
     """Say whether a drift's interval lies across the tolerance more for the spacing of the lrs than for the seeds."""
-    if line.ci_low is None or line.ci_high is None or line.ci_grid is None:
+    if drift.ci_low is None or drift.ci_high is None or drift.ci_rounding is None:
         return False
-    if (-tolerance <= line.ci_low and line.ci_high <= tolerance) or max(line.ci_low, -line.ci_high) > tolerance:
+    if (-tolerance <= drift.ci_low and drift.ci_high <= tolerance) or max(drift.ci_low, -drift.ci_high) > tolerance:
         return False
-    return line.ci_grid**2 > ((line.ci_high - line.ci_low) / 2) ** 2 / 2
+    return drift.ci_rounding > (drift.ci_high - drift.ci_low) / 4
 
 
 def _next_of_drift(optima: Sequence[Optimum]) -> str:

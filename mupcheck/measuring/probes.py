@@ -14,9 +14,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mupcheck.measuring.shadow import STATS, WHERE, Shadow
 from mupcheck.model.build import named_weights
 from mupcheck.model.layers import Embedding, Site, Weight
 from mupcheck.model.lm import LanguageModel
+from mupcheck.spec.run import RunSpec
 
 # A gate beyond these passes next to no gradient: sigmoid' is below 0.01, or a state kept or dropped as it is.
 SATURATION_EDGE = 0.01
@@ -24,6 +26,11 @@ SATURATION_EDGE = 0.01
 # check, within 3% on Gaussian matrices of 1024 x 256, whose singular values crowd at the top.
 SPECTRAL_VECTORS, SPECTRAL_ROUNDS = 4, 3
 SMALL_MATRIX = 2**16
+UNIT_EPS = 1e-6  # of q and k of unit norm, as the model states it
+# what each norm acts on; the stream is the residual one, wherever it has come to
+NORMS = {"norm1": "stream", "norm2": "stream", "final_norm": "stream", "o_norm": "o_raw"}
+# formats that a weight's values may have been rounded to, the coarsest last
+STORED = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class CoordRow(NamedTuple):
@@ -65,15 +72,19 @@ class Optimizer(Protocol):
 class Probe:
     """Watches one model: `start` before the forward pass of a recorded step, `finish` after its backward pass.
 
-    Updates are measured from the weights at construction and the activations of the first step watched: step 0.
+    Updates are measured from the weights at construction and the activations of the first step watched: step 0. With
+    `runs` every update is compared with what they declare, recorded or not: `before_update` and `after_update` stand
+    around each.
 
     Args:
         model: the model, before its first update.
         full: False records the rms of activations alone.
+        runs: one per replica.
     """
 
-    def __init__(self, model: LanguageModel, *, full: bool = True) -> None:
+    def __init__(self, model: LanguageModel, *, full: bool = True, runs: Sequence[RunSpec] | None = None) -> None:
         self.full = full
+        self.shadow = Shadow(model, runs) if full and runs else None
         self.n_replicas = model.embedding.weight.shape[0]
         self.norm_eps = model.spec.norm_eps
         self.sites = [(*_place(name), module) for name, module in model.named_modules() if isinstance(module, Site)]
@@ -81,6 +92,7 @@ class Probe:
         self.initial = [module.weight.detach().clone() for _, _, module in self.weights] if full else []
         self.first: dict[tuple[int, str], Tensor] = {}
         self.inputs: dict[tuple[int, str], Tensor] = {}
+        self.before: dict[str, Tensor] = {}
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
 
@@ -91,6 +103,16 @@ class Probe:
         if self.full:
             for site, layer, weight in self.weights:
                 self.handles.append(weight.register_forward_pre_hook(partial(self._on_input, layer, site)))
+
+    def before_update(self, alive: Tensor) -> None:
+        """Take the gradients as the backward pass left them; alive: bool [R], what should be updated."""
+        if self.shadow is not None:
+            self.shadow.before(alive)
+
+    def after_update(self) -> None:
+        """Compare what the update did with what it should have done."""
+        if self.shadow is not None:
+            self.shadow.after()
 
     @torch.no_grad()
     def finish(self, optimizer: Optimizer, lr_scale: Tensor) -> None:
@@ -115,6 +137,7 @@ class Probe:
             change_size = rms(change)
             put("weight_update", "rms", change_size)
             put("diagnostic", "relative_update", change_size / size)
+            put("diagnostic", "stored_eps", stored_eps(module.weight))
             if change.dim() == 3 and not isinstance(module, Embedding):
                 # small ones of one shape go together: alone they cost calls, not arithmetic
                 if change[0].numel() <= SMALL_MATRIX:
@@ -135,15 +158,21 @@ class Probe:
             put("realised_wd", applied.weight_decay)
             put("realised_eps", applied.eps)
         self.inputs.clear()
+        self.before.clear()
 
     def rows(self, step: int) -> list[CoordRow]:
         """Return what was measured since the last call, moved to the host in one copy."""
         if not self.sizes:
             return []
-        values = torch.stack([size.double() for size in self.sizes.values()]).tolist()
-        rows = [CoordRow(step, *key, row) for key, row in zip(self.sizes, values, strict=True)]
+        keys = list(self.sizes)
+        values = torch.stack([size.double() for size in self.sizes.values()])
+        if self.shadow is not None and self.shadow.taken:
+            keys += [(layer, site, "diagnostic", stat) for stat in STATS for layer, site in self.shadow.places]
+            values = torch.cat([values, self.shadow.take().flatten(0, 1).double()])
         self.sizes.clear()
-        return rows
+        # where an update departs is said of those that do
+        measured = zip(keys, values.tolist(), strict=True)
+        return [CoordRow(step, *key, row) for key, row in measured if key[3] not in WHERE or any(row)]
 
     def _put(self, layer: int, site: str, kind: str, stat: str, value: Tensor) -> None:
         self.sizes[layer, site, kind, stat] = value
@@ -164,6 +193,8 @@ class Probe:
             put("activation_update", "rms", rms(x - self.first[layer, site]))
         else:
             self.first[layer, site] = x
+            if (expected := self._expected(site, out.detach())) is not None:
+                put("diagnostic", "expected_rms", expected)
         if site in ("alpha", "beta"):
             saturated = (x < SATURATION_EDGE) | (x > 1 - SATURATION_EDGE)
             put("diagnostic", f"{site}_saturated", saturated.float().mean(1))
@@ -172,6 +203,28 @@ class Probe:
             put("diagnostic", "o_norm_eps_ratio", mean_square.median(1).values / max(self.norm_eps, 1e-45))
         if out.requires_grad:
             out.register_hook(partial(self._on_gradient, layer, site))
+
+    def _expected(self, site: str, out: Tensor) -> Tensor | None:
+        """Return the rms that a norm's output must have over its gain, from what came in, [R]; None of other sites.
+
+        The mean over tokens of ms / (ms + eps), ms the mean square of the input; of q and k, 1/K of that of the sum.
+        """
+        before = self.before
+        if site in ("embedding", "residual"):
+            before["stream"] = out
+        elif site == "mixer_out" and "stream" in before:
+            before["stream"] = before["stream"] + out
+        elif site in ("o_raw", "q_conv", "k_conv"):
+            before[site] = out
+        elif site in NORMS and NORMS[site] in before:
+            mean_square = _widened(before[NORMS[site]]).square().mean(-1)
+            share = mean_square / (mean_square + self.norm_eps)
+            return share.reshape(self.n_replicas, -1).mean(1).sqrt()
+        elif site in ("q_unit", "k_unit") and f"{site[0]}_conv" in before:
+            square = _widened(before[f"{site[0]}_conv"]).reshape(out.shape).square().sum(-1)
+            share = square / (square + UNIT_EPS) / out.shape[-1]
+            return share.reshape(self.n_replicas, -1).mean(1).sqrt()
+        return None
 
     def _on_gradient(self, layer: int, site: str, gradient: Tensor | None) -> None:
         # what nothing uses (the final state of a sequence) has no gradient
@@ -204,6 +257,23 @@ def mean_abs(x: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(_wide(x))
+
+
+def stored_eps(weight: Tensor) -> Tensor:
+    """Return the machine epsilon of the coarsest format that holds every value of each replica's weight, [R].
+
+    A weight that lives in bfloat16 and is handed out in float32 has that of bfloat16.
+    """
+    flat = weight.flatten(1)
+    found = torch.full_like(flat[:, 0], torch.finfo(weight.dtype).eps)
+    for dtype in STORED:
+        held = (flat.to(dtype).to(flat.dtype) == flat).all(1)
+        found = torch.where(held, torch.finfo(dtype).eps, found)
+    return found
 
 
 def spectral_norm(x: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def parameter_groups(model: LanguageModel, runs: Sequence[RunSpec]) -> list[Para
 
 
 def parameter_values(run: RunSpec) -> list[dict[str, Any]]:
-    """Return what each parameter of a run's first block and of its ends gets: role, shape, init std and factors."""
+    """Return what each parameter of a run's first block and of its ends gets: role, shape, start and factors."""
     rows = []
     for site, layer, module in named_weights(build_model([run], "meta")):
         if layer > 0:
@@ -150,6 +150,7 @@ def parameter_values(run: RunSpec) -> list[dict[str, Any]]:
                 "role": str(module.role),
                 "shape": tuple(module.weight.shape[1:]),
                 "init_std": std,
+                "init_value": None if module.value is None else module.value * factor.init,
                 "lr": factor.lr,
                 "weight_decay": factor.weight_decay if module.role in DECAYED else 0.0,
                 "eps": factor.eps,
@@ -157,6 +158,29 @@ def parameter_values(run: RunSpec) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def applied_values(run: RunSpec) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Return what a run's optimizer gives each parameter, as values and not as factors, and the forward multipliers.
+
+    Rows are those of `parameter_values`, with `lr`, `weight_decay` and `eps` (None under SGD) as they are applied at
+    the top of the schedule; the multipliers are of the sites that have one, constants included.
+    """
+    adamw = run.optimizer == "adamw"
+    rows = [
+        row
+        | {
+            "lr": row["lr"] * run.lr,
+            "weight_decay": row["weight_decay"] * run.weight_decay,
+            "eps": row["eps"] * run.eps if adamw else None,
+        }
+        for row in parameter_values(run)
+    ]
+    sites = {}
+    for module in build_model([run], "meta").modules():
+        if isinstance(module, Multiplier) and module.site in MULTIPLIER_SITES:
+            sites[module.site] = module.constant * run.m ** run.table.multiplier(module.site, mode=run.mode)
+    return rows, sites
 
 
 def _factors(run: RunSpec, role: Role) -> Factors:

@@ -10,12 +10,24 @@ from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
 
+class DeltaRule(nn.Module):
+    """The gated delta rule as this model calls it, so that who compares it with the reference can hook its inputs."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `mupcheck.ops.gated_delta_rule` does, from a state of zeros."""
+        return gated_delta_rule(q, k, v, log_alpha, beta, backend=self.backend)
+
+
 class GatedDeltaNet(nn.Module):
     """q, k, v through projection, short convolution and SiLU; decay and write gates; the delta rule; an output gate."""
 
     def __init__(self, n_replicas: int, spec: ModelSpec, backend: str) -> None:
         super().__init__()
-        self.backend = backend
+        self.rule = DeltaRule(backend)
         self.norm_eps = spec.norm_eps
         self.heads = heads, k_dim, v_dim = spec.heads
         base_heads, _, base_v_dim = spec.base_heads
@@ -74,9 +86,7 @@ class GatedDeltaNet(nn.Module):
             sites["qk"]((q * k).sum(-1))
 
         gate_shape = (n_replicas * batch, time, heads)
-        o, state = gated_delta_rule(
-            q, k, v, log_alpha.reshape(gate_shape), beta.reshape(gate_shape), backend=self.backend
-        )
+        o, state = self.rule(q, k, v, log_alpha.reshape(gate_shape), beta.reshape(gate_shape))
         sites["state"](state)
         o = self.o_multiplier(o.reshape(n_replicas, tokens, heads, v_dim))
         o = sites["o_norm"](rms_norm(sites["o_raw"](o), self.o_norm_gain(), self.norm_eps))

@@ -83,7 +83,7 @@ MARKS = {
     "cannot tell": Mark("D", "?", "#7a5195", filled=False),
     "info": Mark("o", "·", "#8c8c8c", filled=False),
 }
-MARKS |= {"transfers": MARKS["pass"], "drifts": MARKS["fail"]}
+MARKS |= dict.fromkeys(("transfers", "negligible"), MARKS["pass"]) | dict.fromkeys(("drifts", "costly"), MARKS["fail"])
 
 
 class Drawing(Figure):

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.verdict import bound_text
 from mupcheck.plots import canvas
 from mupcheck.plots.frame import Caption, cut, frame, wrap
 
@@ -122,7 +123,8 @@ def describe_drift(answer: Transfer, *, unit: str = "") -> str:
     if answer.drift.slope is None:
         return "no drift: fewer than two optima"
     if any(optimum.at_edge for optimum in answer.optima):
-        return "drift not known: an optimum at the grid's edge"
+        bound = bound_text(answer.drift).partition(" octaves")[0]
+        return f"{bound.replace('-', '−')}{unit}" if bound else "drift not known: an optimum at the grid's edge"
     return f"drift {canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)}{unit}"
 
 

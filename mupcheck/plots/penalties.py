@@ -32,8 +32,9 @@ def says_something(answers: Sequence[Transfer]) -> bool:
 def draw_penalties(answers: Sequence[Transfer], caption: Caption) -> Figure:
     """Draw the penalty matrix of each parametrization: a row for the width trained, a column for the width tuned.
 
-    A cell holds nats with the interval below it, and the percent of the loss; a cell without a number says why. All
-    panels share their colours.
+    Above each stands the verdict on the cost of its lower left corner: tuned at the smallest width, trained at the
+    largest. A cell holds nats with the interval below it, and the percent of the loss; a cell without a number says
+    why. All panels share their colours.
 
     Args:
         answers: of one sweep, optimizer and mode.
@@ -57,8 +58,8 @@ def draw_penalties(answers: Sequence[Transfer], caption: Caption) -> Figure:
         )
         _draw_matrix(panel, answer, scale, labelled=i % n_columns == 0)
         canvas.write_above(panel, cut(answer.parametrization, width, bold=True), up=0.22, fontweight="bold")
-        color = canvas.MARKS[answer.verdict].color
-        canvas.write_above(panel, canvas.verdict_text(answer.verdict), up=0.08, color=color)
+        mark, verdict = canvas.MARKS[answer.cost.verdict], answer.cost.verdict
+        canvas.write_above(panel, f"{mark.symbol} cost: {verdict}", up=0.08, color=mark.color)
     hint = (
         "in a cell: nats per token lost, percent of the loss, and the interval of the nats; hatched: not known, and why"
     )

@@ -1,111 +1,80 @@
-"""Faults that are planted to see whether the judge catches them: wrong tables, wrong settings, foreign numbers.
+"""What a planted fault is: where it is planted, and by what it should be named."""
 
-Each says where it is planted, and by what it should be named. A wrong table is `gdn-mup` with a change, written as a
-user's rules file.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mupcheck.theory.parametrization import TABLES, Role
+from mupcheck.theory.parametrization import Role
 
 BASE = "gdn-mup"
+# small enough for a second a fault: 8 seeds tell what is off by 1, or by a factor 2, from noise
+WIDTHS, CODE_WIDTHS, SEEDS, RECORD = (64, 128, 256), (32, 64, 128), 8, (0, 1, 3)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The weights and sites that a fault is about; what is not given is all.
+
+    Attributes:
+        sites: names of weights or of places in the forward pass.
+        layer, width: the only one.
+        step: the first update that is wrong, from 1.
+    """
+
+    sites: tuple[str, ...] = ()
+    layer: int | None = None
+    width: int | None = None
+    step: int = 1
+
+    def about(self, site: str) -> bool:
+        """Say whether a site is one of them."""
+        return not self.sites or site in self.sites
+
+    def has(self, site: str, layer: int | None, width: int) -> bool:
+        """Say whether a site of a layer at a width is one of them; layer None is any."""
+        at_layer = self.layer is None or layer is None or layer == self.layer
+        return self.about(site) and at_layer and (self.width is None or width == self.width)
+
+
+EVERYWHERE = Where()
 
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """One planted fault.
+    """One planted fault, of a table, of the training code or of stored numbers.
 
     Attributes:
         name: in a few words.
         optimizer, mode: where it is planted.
+        kind: the group that it is counted in.
+        where: what of the model it is about, which is to be named where it is given.
+        named: names of findings, rows of causes or words of a reason, of which one must be said; () is any.
+        patch: changes to the training code, from `where`.
+        edit: what is done to the results, given them and `where`.
         rules: entries of a rules file, without their role's optimizer: (role, field, exponent).
         multipliers: exponents of forward multipliers.
-        settings: fields of the sweep that differ.
-        plant: what is done to the stored tables: "" for nothing, else a name of `selftest.PLANTS`.
-        named: what its signature must lead to: the row of a cause, or the name of a finding.
-        harmless: it changes nothing that is required, and must pass.
+        settings: fields of the sweep that differ, in the correct check beside it too.
+        wrong: fields of the sweep that are the fault.
+        unseen: why no coordinate check can see it; it must not be caught then.
+        harmless: it changes nothing that is required: it must not fail, nor must anything be found.
     """
 
     name: str
     optimizer: str
     mode: str
+    kind: str = "tables"
+    where: Where = EVERYWHERE
+    named: tuple[str, ...] = ()
+    patch: Callable[[Where], Iterable[Any]] | None = None
+    edit: Callable[[Any, Where], Any] | None = None
     rules: tuple[tuple[Role, str, float], ...] = ()
     multipliers: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    plant: str = ""
-    named: str = ""
+    wrong: Mapping[str, Any] = field(default_factory=dict)
+    unseen: str = ""
     harmless: bool = False
 
-
-# an exponent that is off by 1/2, of the noisiest gradients there are
-_FINE = {"widths": [64, 128, 256, 512], "seeds": 16}
-
-
-def _dropped_lrs(optimizer: str, mode: str) -> list[Fault]:
-    """Return a fault for every lr exponent of the table: 0 instead of it."""
-    faults = []
-    for role in Role:
-        lr = TABLES[BASE].rule(role, optimizer=optimizer, mode=mode).lr
-        if lr:
-            settings = _FINE if abs(lr) < 1 else {}
-            change, named = ((role, "lr", 0.0),), f"{role}, lr ({optimizer})"
-            faults.append(
-                Fault(f"{role}: lr exponent dropped", optimizer, mode, change, settings=settings, named=named)
-            )
-    return faults
-
-
-def _wrong_inits(optimizer: str, mode: str) -> list[Fault]:
-    """Return a fault for every init exponent: a constant std where it should fall, one that falls where it should not."""
-    faults = []
-    for role in Role:
-        wrong = 0.0 if TABLES[BASE].rule(role, optimizer=optimizer, mode=mode).init else -0.5
-        named = "gate scalars" if role is Role.GATE_SCALAR else f"{role}, init"
-        faults.append(Fault(f"{role}: init exponent {wrong:g}", optimizer, mode, ((role, "init", wrong),), named=named))
-    return faults
-
-
-# so small an init that o_norm's eps outweighs mean(o^2), as in the paper's released code (theory.md, section 5)
-_SMALL_O = {"projection_std": 0.004, "conv_std": 0.1}
-
-# fmt: off
-FAULTS: tuple[Fault, ...] = (
-    *_dropped_lrs("adamw", "head-dim"),
-    *_dropped_lrs("adamw", "heads"),
-    *_dropped_lrs("sgd", "head-dim"),
-    *_dropped_lrs("sgd", "heads"),
-    *_wrong_inits("adamw", "head-dim"),
-    *_wrong_inits("sgd", "heads"),
-    Fault("short conv in the hidden lr group", "adamw", "heads", ((Role.SHORT_CONV, "lr", -1.0),), named="short_conv, lr (adamw)"),
-    Fault("norm gains in the hidden lr group", "adamw", "head-dim", ((Role.NORM_GAIN, "lr", -1.0),), named="norm_gain, lr (adamw)"),
-    Fault("o_norm's gain in the hidden lr group", "adamw", "heads", ((Role.HEAD_NORM_GAIN, "lr", -1.0),), named="head_norm_gain, lr (adamw)"),
-    Fault("embedding in the hidden lr group", "adamw", "heads", ((Role.EMBEDDING, "lr", -1.0),), named="embedding, lr (adamw)"),
-    Fault("logits multiplier missing", "adamw", "head-dim", multipliers={"logits": 0.0}, named="multiplier logits"),
-    Fault("logits multiplier missing", "sgd", "heads", multipliers={"logits": 0.0}, named="multiplier logits"),
-    Fault("logits multiplier doubled", "adamw", "heads", multipliers={"logits": -2.0}, named="multiplier logits"),
-    Fault("logits multiplier doubled", "sgd", "head-dim", multipliers={"logits": -2.0}, named="multiplier logits"),
-    Fault("o_proj's output carries 1/m", "adamw", "head-dim", multipliers={"mixer_out": -1.0}, named="multiplier mixer_out"),
-    Fault("o_proj's output carries 1/m", "sgd", "heads", multipliers={"mixer_out": -1.0}, named="multiplier mixer_out"),
-    Fault("o_proj's output carries m^1/2", "sgd", "head-dim", multipliers={"mixer_out": 0.5}, named="multiplier mixer_out"),
-    Fault("o_raw multiplier missing, o below eps", "adamw", "head-dim", multipliers={"o_raw": 0.0}, settings=_SMALL_O, named="o_norm eps"),
-    Fault("o_raw multiplier doubled: o_norm removes it", "adamw", "head-dim", multipliers={"o_raw": 1.0}, harmless=True),
-    Fault("factor moved from init to multiplier and lr", "adamw", "heads", tuple((Role.HIDDEN, name, by) for name, by in (("init", -1.5), ("multiplier", 1.0), ("lr", -2.0), ("eps", 0.0))), harmless=True),
-    Fault("weight decay coupled to lr", "adamw", "head-dim", settings={"weight_decay": 0.1}, named="decay"),
-    Fault("weight decay coupled to lr", "sgd", "heads", settings={"weight_decay": 0.1}, named="decay"),
-    Fault("large eps, not scaled", "adamw", "heads", tuple((role, "eps", 0.0) for role in Role), settings={"eps": 3e-4}, named="adam eps"),
-    Fault("warm-up so long that nothing moves", "adamw", "head-dim", settings={"warmup_steps": 100_000, "steps": 1_000_000}, named="nothing trained"),
-    Fault("lr so small that nothing moves", "sgd", "head-dim", settings={"lrs": [2.0**-20]}, named="nothing trained"),
-    Fault("lr so large that all is saturated", "adamw", "heads", settings={"lrs": [0.5]}, named="saturated"),
-    Fault("clipping at every step", "sgd", "heads", settings={"clip": 0.01}, named="clipping"),
-    Fault("lr of hidden weights overwritten", "adamw", "heads", ((Role.HIDDEN, "lr", 0.0),), plant="as the base table", named="realised"),
-    Fault("lr of gate scalars overwritten", "sgd", "heads", ((Role.GATE_SCALAR, "lr", 0.0),), plant="as the base table", named="realised"),
-    Fault("width that does not reach the model", "adamw", "head-dim", plant="one width", named="width"),
-    Fault("width that does not reach the model", "sgd", "heads", plant="one width", named="width"),
-    Fault("other data at one width", "adamw", "heads", plant="other data", named="data_hash"),
-    Fault("all seeds the same", "sgd", "head-dim", plant="one seed", named="copied seeds"),
-    Fault("a size that is not finite", "adamw", "head-dim", plant="nan", named="no number"),
-    Fault("a run is missing", "sgd", "heads", plant="missing", named="missing runs"),
-)
-# fmt: on
+    @property
+    def planted(self) -> bool:
+        """Say whether it is one that a coordinate check must catch."""
+        return not self.unseen and not self.harmless

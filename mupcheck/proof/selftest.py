@@ -1,87 +1,175 @@
 """Proof of the judge: planted faults that it must catch and name, and a correct table that it must not fail.
 
-The faults of `faults.FAULTS` go the way a user's runs go, through rules files, sweeps, Parquet and `judge`.
+A fault goes the way a user's runs go: a rules file or a patch of the training code, a sweep, Parquet, and `judge`. The
+code is patched from outside, in the process that trains, for the time of one sweep.
 """
 
+import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mupcheck.coordinates.judge import Judgement, judge
-from mupcheck.proof.faults import BASE, FAULTS, Fault
+from mupcheck.coordinates.judge import judge
+from mupcheck.proof.caught import Answer, Caught, Repeated, Said, answer_of, answer_of_sweep, compare
+from mupcheck.proof.faults import BASE, CODE_WIDTHS, RECORD, SEEDS, WIDTHS, Fault
+from mupcheck.proof.sweeps import KIND as SWEEP
+from mupcheck.proof.sweeps import planted_sweep
 from mupcheck.results.reading import Results
 from mupcheck.spec.reading import make_sweep
-from mupcheck.theory.parametrization import TABLES, rules_hash
 
-# small enough for a minute or two on two cores; 8 seeds tell an exponent that is off by 1 from noise
-WIDTHS, SEEDS, RECORD = (64, 128, 256), 8, (0, 1, 3)
 FIRST_FRESH_SEED = 1000
+MOST_TABLES = 5  # that train as replicas of one sweep: no process has much more to do than another
+MOST_EDITS = 8  # that one process judges
+# what a worker imports once
+PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner", "mupcheck.proof.selftest", "mupcheck.proof.code_faults")
 
 
-@dataclass(frozen=True)
-class Caught:
-    """What became of one fault.
-
-    Attributes:
-        verdict: of the judge; "refused" where the results do not compare.
-        said: the likely causes and findings, the first one first.
-        caught: whether there was no pass (of a harmless change: no fail).
-        named: whether the first cause or a finding is the fault's own; None where it has no signature of its own.
-        n_cannot_tell: slopes without a verdict.
-    """
-
-    fault: Fault
-    verdict: str
-    said: tuple[str, ...]
-    caught: bool
-    named: bool | None
-    n_cannot_tell: int
+# --- planting --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """How often `gdn-mup` got which verdict with fresh seeds."""
-
-    optimizer: str
-    mode: str
-    verdicts: dict[str, int]
-    reasons: tuple[str, ...]  # of those that failed
-
-
-def plant_faults(faults: Sequence[Fault] = FAULTS, *, jobs: int | None = None) -> Iterator[Caught]:
-    """Train and judge every fault, those of one setting together, and yield what became of them.
+def plant_faults(faults: Sequence[Fault], *, jobs: int | None = None) -> Iterator[Caught]:
+    """Train and judge every fault, and a correct check of each setting beside it; yield what became of them.
 
     Args:
-        jobs: processes at a time, as in `run_sweep`.
+        faults: of `mupcheck.proof.catalogue`, or others made as these are.
+        jobs: processes at a time, as in `run_sweep`; with 1 the code is patched in this process.
     """
+    from mupcheck.sweep.engines import local
+    from mupcheck.sweep.machine import cores
+
+    controls = {_control_key(fault): _control_of(fault) for fault in faults}
+    batches = [tuple(batch) for batch in _batches([*controls.values(), *faults])]
+    places = {fault: (i, j) for i, batch in enumerate(batches) for j, fault in enumerate(batch)}
+    answers: dict[int, list[Answer]] = {}
+    waiting = list(faults)
+    with tempfile.TemporaryDirectory() as folder:
+        work = partial(plant_batch, folder=Path(folder))
+        numbered = [(i, *batch) for i, batch in enumerate(batches)]
+        for message in local.execute(numbered, work, jobs=jobs or cores(), preload=PRELOAD):
+            if message.steps is not None:
+                continue
+            number, batch = message.group[0], batches[message.group[0]]
+            lost = Answer("stopped", (Said("fail", "stopped", str(message.error)),), 0)
+            answers[number] = [lost] * len(batch) if message.error else _read(Path(folder), number)
+            judged = {fault: answers[i][j] for fault, (i, j) in places.items() if i in answers}
+            ready = [each for each in waiting if each in judged and controls[_control_key(each)] in judged]
+            for fault in ready:
+                waiting.remove(fault)
+                yield compare(fault, judged[fault], judged[controls[_control_key(fault)]])
+
+
+def _control_key(fault: Fault) -> tuple[Any, ...]:
+    return fault.kind == SWEEP, fault.optimizer, fault.mode, _widths(fault), repr(sorted(fault.settings.items()))
+
+
+def _control_of(fault: Fault) -> Fault:
+    """Return the correct check that a fault is held against: the same settings, `gdn-mup`, the code as it is."""
+    kind = SWEEP if fault.kind == SWEEP else "tables" if _widths(fault) == WIDTHS else "control"
+    return Fault("correct", fault.optimizer, fault.mode, kind, settings=fault.settings, harmless=True)
+
+
+def _widths(fault: Fault) -> tuple[int, ...]:
+    return WIDTHS if fault.kind in ("tables", "settings") else CODE_WIDTHS
+
+
+def _batches(faults: Iterable[Fault]) -> Iterator[list[Fault]]:
+    """Yield faults that share a sweep: those of tables as replicas, those of stored numbers on the same runs."""
+    together: dict[Any, list[Fault]] = {}
+    for fault in faults:
+        settings = repr(sorted({**fault.settings, **fault.wrong}.items()))
+        trained = fault.optimizer, fault.mode, _widths(fault), settings, fault.kind == SWEEP
+        together.setdefault((*trained, fault.patch, fault.where if fault.patch else None), []).append(fault)
+    # what takes longest first
+    for alike in sorted(together.values(), key=lambda alike: -len({_table_key(fault) for fault in alike})):
+        most = MOST_TABLES if len({_table_key(fault) for fault in alike}) > 1 else MOST_EDITS
+        yield from (alike[at : at + most] for at in range(0, len(alike), most))
+
+
+def _table_key(fault: Fault) -> str:
+    return repr((fault.rules, sorted(fault.multipliers.items())))
+
+
+def plant_batch(batch: tuple[Any, ...], *, folder: Path) -> Iterator[int]:
+    """Train what faults of one setting share, judge each, and write the answers into `folder`; yield as a worker does.
+
+    Args:
+        batch: the batch's number, then its faults.
+    """
+    number, *faults = batch
+    answers: list[Answer] = []
+    yield 0
+    if faults[0].kind == SWEEP:
+        answers = [answer_of_sweep(fault, planted_sweep(fault.optimizer, fault.mode)) for fault in faults]
+    else:
+        try:
+            results, tables = _train(faults, folder / f"batch-{number}")
+        except Exception as error:
+            # code that is broken on purpose may raise anything
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            answers = [Answer("stopped", (Said("fail", "stopped", text),), 0)] * len(faults)
+        else:
+            answers = [answer_of(fault, results, tables[fault]) for fault in faults]
+    (folder / f"{number}.pickle").write_bytes(pickle.dumps(answers))
+
+
+def _read(folder: Path, number: int) -> list[Answer]:
+    found: list[Answer] = pickle.loads((folder / f"{number}.pickle").read_bytes())
+    return found
+
+
+def _train(faults: Sequence[Fault], folder: Path) -> tuple[Results, dict[Fault, str]]:
+    """Train one sweep with the faults' code and tables; return its results, and the table's name of each fault."""
     # the measuring half, met through files as anywhere else
+    from mupcheck.proof.patches import patched
     from mupcheck.sweep.runner import run_sweep
 
-    def setting(fault: Fault) -> tuple[str, str, str]:
-        return fault.optimizer, fault.mode, repr(sorted(fault.settings.items()))
+    folder.mkdir()
+    names: dict[str, str] = {}
+    for fault in faults:
+        if (key := _table_key(fault)) not in names:
+            changed = fault.rules or fault.multipliers
+            names[key] = _write_rules(fault, folder / f"table-{len(names)}.toml") if changed else BASE
+    first = faults[0]
+    given = {
+        **_grid(first.optimizer, first.mode, _widths(first)),
+        **first.settings,
+        **first.wrong,
+        "name": "planted",
+        "parametrizations": list(names.values()),
+    }
+    with patched(first.patch(first.where) if first.patch else ()):
+        results = run_sweep(make_sweep(given), out=folder, device="cpu", jobs=1)
+    return results, {fault: Path(names[_table_key(fault)]).stem for fault in faults}
 
-    with tempfile.TemporaryDirectory() as folder:
-        for i, (_, alike) in enumerate(groupby(sorted(faults, key=setting), key=setting)):
-            together = list(alike)
-            tables: dict[Fault, str] = {}
-            for fault in together:
-                changed = fault.rules or fault.multipliers
-                tables[fault] = _write_rules(fault, Path(folder) / f"{len(tables)}-{i}.toml") if changed else BASE
-            first = together[0]
-            given = {
-                **_grid(first.optimizer, first.mode),
-                **first.settings,
-                "name": f"setting-{i}",
-                "parametrizations": sorted({*tables.values(), BASE}),
-            }
-            results = run_sweep(make_sweep(given), out=folder, device="cpu", jobs=jobs)
-            for fault in together:
-                yield _judge_one(fault, results, Path(tables[fault]).stem)
+
+def _grid(optimizer: str, mode: str, widths: Sequence[int]) -> dict[str, Any]:
+    return {
+        "kind": "coord",
+        "data": "synthetic",
+        "optimizer": optimizer,
+        "mode": mode,
+        "widths": list(widths),
+        "seeds": SEEDS,
+        "record": list(RECORD),
+    }
+
+
+def _write_rules(fault: Fault, path: Path) -> str:
+    """Write a fault's table as a rules file, named as the file is, and return its path."""
+    lines = [f'name = "{path.stem}"', f'base = "{BASE}"']
+    for role in dict.fromkeys(role for role, _, _ in fault.rules):
+        exponents = [f"{field} = {exponent:.4f}" for each, field, exponent in fault.rules if each == role]
+        lines += ["[[rule]]", f'role = "{role}"', *exponents]
+    if fault.multipliers:
+        lines += ["[multiplier]", *(f"{site} = {exponent:.4f}" for site, exponent in fault.multipliers.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+# --- a correct table -------------------------------------------------------------------------------------------------
 
 
 def repeat(n: int, settings: Iterable[tuple[str, str]], *, jobs: int | None = None) -> Iterator[Repeated]:
@@ -91,7 +179,7 @@ def repeat(n: int, settings: Iterable[tuple[str, str]], *, jobs: int | None = No
     for optimizer, mode in settings:
         seeds = [FIRST_FRESH_SEED + seed for seed in range(n * SEEDS)]
         with tempfile.TemporaryDirectory() as folder:
-            given = _grid(optimizer, mode) | {"name": "repeat", "parametrizations": [BASE], "seeds": seeds}
+            given = _grid(optimizer, mode, WIDTHS) | {"name": "repeat", "parametrizations": [BASE], "seeds": seeds}
             results = run_sweep(make_sweep(given), out=folder, device="cpu", jobs=jobs)
         yield count_verdicts(results, optimizer, mode, n_seeds=SEEDS)
 
@@ -109,108 +197,3 @@ def count_verdicts(results: Results, optimizer: str, mode: str, *, n_seeds: int)
         if judgement.verdict == "fail":
             reasons.append(judgement.reason)
     return Repeated(optimizer, mode, verdicts, tuple(reasons))
-
-
-def _grid(optimizer: str, mode: str) -> dict[str, Any]:
-    return {
-        "kind": "coord",
-        "data": "synthetic",
-        "optimizer": optimizer,
-        "mode": mode,
-        "widths": WIDTHS,
-        "seeds": SEEDS,
-        "record": RECORD,
-    }
-
-
-def _write_rules(fault: Fault, path: Path) -> str:
-    """Write a fault's table as a rules file, named as the file is, and return its path."""
-    lines = [f'name = "{path.stem}"', f'base = "{BASE}"']
-    for role in dict.fromkeys(role for role, _, _ in fault.rules):
-        exponents = [f"{field} = {exponent:.4f}" for each, field, exponent in fault.rules if each == role]
-        lines += ["[[rule]]", f'role = "{role}"', *exponents]
-    if fault.multipliers:
-        lines += ["[multiplier]", *(f"{site} = {exponent:.4f}" for site, exponent in fault.multipliers.items())]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(path)
-
-
-def _judge_one(fault: Fault, results: Results, table: str) -> Caught:
-    runs = results.runs[results.runs["parametrization"] == table]
-    coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
-    sweeps = {name: {**resolved, "run_ids": list(runs["run_id"])} for name, resolved in results.sweeps.items()}
-    mine = replace(results, runs=runs, coords=coords, sweeps=sweeps)
-    if fault.plant:
-        mine = PLANTS[fault.plant](mine)
-    try:
-        (judgement,) = judge(mine)
-    except ValueError as error:
-        return Caught(fault, "refused", (str(error),), True, f"differ in {fault.named} " in str(error), 0)
-    said, open_ones = _said(judgement), judgement.counts["cannot tell"]
-    if fault.harmless:
-        return Caught(fault, judgement.verdict, said, judgement.verdict != "fail", None, open_ones)
-    first_cause = [cause.row for cause in judgement.causes[:1]]
-    findings = [finding.name for finding in judgement.findings if finding.effect != "warning"]
-    phrase = " " in fault.named and fault.named in judgement.reason
-    named = fault.named in (*first_cause, *findings) or phrase
-    return Caught(fault, judgement.verdict, said, judgement.verdict != "pass", named, open_ones)
-
-
-def _said(judgement: Judgement) -> tuple[str, ...]:
-    """Return the rows of the causes and the names of the findings that count; the reason where there are none."""
-    causes = [cause.row for cause in judgement.causes]
-    findings = dict.fromkeys(finding.name for finding in judgement.findings if finding.effect != "warning")
-    return (*causes, *findings) or (judgement.reason,)
-
-
-def _as_base(results: Results) -> Results:
-    """Let runs that followed another table pass for runs of the base table: the code does not follow its table."""
-    run = results.runs.iloc[0]
-    hashed = rules_hash(TABLES[BASE], optimizer=run["optimizer"], mode=run["mode"])
-    return replace(results, runs=results.runs.assign(parametrization=BASE, rules_hash=hashed))
-
-
-def _one_width(results: Results) -> Results:
-    """Let runs of the smallest width pass for runs of the largest."""
-    runs = results.runs
-    small, large = (runs[runs["width"] == edge(runs["width"])].sort_values("seed") for edge in (min, max))
-    same = dict(zip(small["run_id"], large["run_id"], strict=True))
-    copied = results.coords[results.coords["run_id"].isin(same)]
-    kept = results.coords[~results.coords["run_id"].isin(set(large["run_id"]))]
-    coords = pd.concat([kept, copied.assign(run_id=copied["run_id"].map(same))])
-    counts = runs["n_params"].where(runs["width"] != max(runs["width"]), small["n_params"].iloc[0])
-    return replace(results, runs=runs.assign(n_params=counts), coords=coords)
-
-
-def _other_data(results: Results) -> Results:
-    last = results.runs["width"] == max(results.runs["width"])
-    return replace(results, runs=results.runs.assign(data_hash=results.runs["data_hash"].mask(last, "0" * 16)))
-
-
-def _one_seed(results: Results) -> Results:
-    """Let every seed have the first one's numbers."""
-    first = results.runs[results.runs["seed"] == min(results.runs["seed"])].set_index("width")["run_id"]
-    source = results.runs.set_index("run_id")["width"].map(first)
-    rows = dict(list(results.coords.groupby("run_id")))
-    return replace(results, coords=pd.concat([rows[same].assign(run_id=run_id) for run_id, same in source.items()]))
-
-
-def _nan(results: Results) -> Results:
-    coords = results.coords.reset_index(drop=True)
-    at = coords.index[(coords["kind"] == "effective_update") & (coords["site"] == "q_proj")][0]
-    coords.loc[at, "value"] = float("nan")
-    return replace(results, coords=coords)
-
-
-def _missing(results: Results) -> Results:
-    return replace(results, runs=results.runs.iloc[1:])
-
-
-PLANTS: dict[str, Callable[[Results], Results]] = {
-    "as the base table": _as_base,
-    "one width": _one_width,
-    "other data": _other_data,
-    "one seed": _one_seed,
-    "nan": _nan,
-    "missing": _missing,
-}

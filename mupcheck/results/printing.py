@@ -41,6 +41,7 @@ class Verdict:
         reason, drift = self._get("reason"), self._get("drift_text")
         found = [finding for finding in self._get("findings") if finding.text not in reason]
         lines = [
+            ("", self._get("sentence")),
             ("", self._get("how_measured")),
             ("slopes", self._counts()),
             ("why", reason),

@@ -1,11 +1,12 @@
 """What a run costs by its shape alone: values, FLOPs, memory and work, in closed form and so at once for any size.
 
 Memory and work were calibrated on one core of a CPU: 54 groups of 1 to 16 replicas, widths 32 to 1024, 16 to 2048
-tokens a step, vocabularies of 256 and 50,000. Memory was estimated at 0.90 to 1.25 of what was measured (MiB):
+tokens a step, vocabularies of 256 and 50,000. Memory was estimated at 0.90 to 1.25 of what was measured (MiB), with
+full probes at 0.80 to 1.05 (14 groups, after they came to keep what each update should have been):
 
     width  R  layers  B x T    vocab   probes       measured  estimated
-      64   1    2     1 x 16     256   full               20         19
-     128  16    2     1 x 16     256   full              301        322
+      64   1    2     1 x 16     256   full               27         21
+     128  16    2     1 x 16     256   full              441        461
      512  16    2     1 x 16     256   none             2544       2584
       64  14    1     8 x 48     256   none              166        158
       64   4    2     4 x 512    256   none              350        316
@@ -26,9 +27,11 @@ PROCESS_BYTES, SPILL_PERCENT = 14 * 2**20, 105
 # Python objects of a step's row and schedule, and of a recorded quantity; each has a list over replicas.
 STEP_BYTES, CELL_BYTES, REPLICA_STEP_BYTES, REPLICA_CELL_BYTES = 700, 160, 220, 40
 # Floating-point operations of a large matrix product that take as long as: an activation, made and differentiated; a
-# value's update; the calls of a block. A recorded step measures every value, by a few products more.
+# value's update; the calls of a block. A recorded step measures every value, by a few products more; what each update
+# should have been is worked out beside it.
 ACTIVATION_WORK, VALUE_WORK, BLOCK_WORK = 245, 450, 2.2e8
 RECORDED_FLOPS, RECORDED_VALUE_WORK, RECORDED_BLOCK_WORK = 1.2, 1400, 2.9e8
+COMPARED_VALUE_WORK, COMPARED_BLOCK_WORK = 450, 3e8
 INITIAL_VALUE_WORK = 2000
 # As in ops/chunk.py and measuring/probes.py, which import torch: two seconds, and a size is known at once.
 CHUNK, LONGEST_SINGLE_CHUNK, SMALL_MATRIX = 32, 64, 2**16
@@ -86,7 +89,7 @@ def sizes(run: RunSpec) -> Sizes:
 
 def weight_bytes(run: RunSpec) -> int:
     """Return the memory that one replica's matrices take in training: weight, gradient, moments and temporaries."""
-    copies = (5 if run.optimizer == "adamw" else 4) + (2 if run.probes == "full" else 0)
+    copies = (5 if run.optimizer == "adamw" else 4) + (5 if run.probes == "full" else 0)
     return 4 * copies * matrix_weights(run)
 
 
@@ -108,10 +111,12 @@ def group_memory(run: RunSpec, replicas: int) -> Memory:
     size, full = sizes(run), run.probes == "full"
     passing = size.activations + max(size.backward, 3 * size.logits)
     updating = 2 * (size.small + size.largest) if full else size.largest
-    weights = size.values * ((4 if run.optimizer == "adamw" else 3) + full) + max(updating - passing, 0)
+    # a probe keeps the first weights and the last, what an update should come from, and room to compare it in
+    weights = size.values * ((4 if run.optimizer == "adamw" else 3) + 4 * full) + 3 * size.largest * full
+    weights += max(updating - passing, 0)
     activations = passing + (size.watched if full else 0)
     per_value = replicas * (8 if run.dtype == "float64" else 4)
-    cells = len(run.record) * (85 * run.n_layers + 25)
+    cells = len(run.record) * (148 * run.n_layers + 34)
     rows = n_steps(run) * (STEP_BYTES + REPLICA_STEP_BYTES * replicas)
     rows += cells * (CELL_BYTES + REPLICA_CELL_BYTES * replicas)
     held = [per_value * SPILL_PERCENT * values // 100 for values in (weights, activations)]
@@ -177,4 +182,5 @@ def group_work(run: RunSpec, replicas: int, *, held_out: int = 0) -> float:
     if run.probes == "full":
         measured = RECORDED_FLOPS * step_flops(run) + RECORDED_VALUE_WORK * size.values
         work += len(run.record) * (replicas * measured + RECORDED_BLOCK_WORK * blocks)
+        work += min(steps, run.steps) * (replicas * COMPARED_VALUE_WORK * size.values + COMPARED_BLOCK_WORK * blocks)
     return work + replicas * INITIAL_VALUE_WORK * size.values

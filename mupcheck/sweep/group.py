@@ -43,9 +43,7 @@ def run_group(
         "sweep": sweep,
         "started_at": started_at,
         "wall_seconds": seconds,
-        "device": torch.cuda.get_device_name(device)
-        if device != "cpu"
-        else f"cpu ({platform.processor() or platform.machine()})",
+        "device": device_name(device),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     n_params = count_parameters(group[0])
@@ -115,6 +113,15 @@ def final_loss(losses: Sequence[float]) -> float:
     """Return the mean of the last tenth of the losses: one batch's loss is noisier than the differences judged."""
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
+
+
+def device_name(device: str) -> str:
+    """Return what results call a device: a GPU's name, or "cpu" with the processor's."""
+    if device == "cpu":
+        return f"cpu ({platform.processor() or platform.machine()})"
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def peak_memory_bytes(device: str) -> int:

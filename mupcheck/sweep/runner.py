@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.results.files import StoreError
+from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.results.writing import write_sweep
@@ -20,17 +22,21 @@ from mupcheck.sweep.engines import local
 from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.machine import cores
+from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Group, Plan, check_fits, extend, find_device, group_cost, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
 
 # what a worker imports; `run_group` itself is one of them
-PRELOAD = ("mupcheck.training.train", "mupcheck.sweep.runner")
+PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: `done` of `total` in units of work, runs finished, and what went wrong with a group."""
+    """How far a sweep is: `done` of `total` in units of work, runs finished, and what went wrong with a group.
+
+    `note` says what else is to be known now, such as that the backend is not what the reference computes.
+    """
 
     done: float
     total: float
@@ -38,6 +44,7 @@ class Progress:
     runs_total: int
     error: str | None = None
     retried: bool = False
+    note: str = ""
 
 
 def run_sweep(
@@ -150,7 +157,7 @@ def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
     source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
     entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
     while True:
-        more = next_round(judge(load_results(plan.folder, tables=("runs", "coords"))), widths=plan.sweep.widths)
+        more = next_round(judge(load_results(plan.folder)), widths=plan.sweep.widths)
         if more is None:
             return
         unused = (seed for seed in count() if seed not in plan.sweep.seeds)
@@ -167,7 +174,8 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     """Train what is missing and write each run as it ends; yield how far it is.
 
     A group that is killed or runs out of memory is split in two and tried again, down to single runs; what fails for
-    good is reported in `error` and the rest goes on.
+    good is reported in `error` and the rest goes on. Where something is trained, its backend is compared with the
+    reference beside it, once a sweep.
 
     Args:
         jobs: as in `run_sweep`.
@@ -176,21 +184,29 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     """
     write_sweep(plan.folder, describe(plan))
     jobs = jobs or (cores() if plan.device == "cpu" else 1)
+    where: dict[str, Any] = {
+        "folder": plan.folder,
+        "corpus": None if plan.sweep.data.startswith("tokens:") else plan.corpus,
+        "device": plan.device,
+        "provenance": provenance(),
+    }
     work = partial(
-        run_group,
-        folder=plan.folder,
-        sweep=plan.sweep.name,
-        corpus=None if plan.sweep.data.startswith("tokens:") else plan.corpus,
-        device=plan.device,
-        provenance=provenance(),
+        _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
     total = sum(map(group_cost, plan.groups))
     done, finished = 0.0, len(plan.runs) - plan.missing
     underway: dict[str, float] = {}
-    waiting = list(plan.groups)
+    waiting: list[tuple[Any, ...]] = list(plan.groups)
+    compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
     while waiting:
         groups, waiting = waiting, []
-        for message in local.execute(groups, work, jobs=min(jobs, len(groups)), preload=PRELOAD):
+        at_a_time = min(jobs, len(groups))
+        groups, compared = [*compared, *groups], []
+        for message in local.execute(groups, work, jobs=at_a_time, preload=PRELOAD):
+            if isinstance(message.group[0], PathTask):
+                if note := _note_of_path(plan, message):
+                    yield Progress(done + sum(underway.values()), total, finished, len(plan.runs), note=note)
+                continue
             group: Group = message.group
             first, error = group[0], None
             if message.steps is not None:
@@ -209,8 +225,27 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
             yield Progress(done + sum(underway.values()), total, finished, len(plan.runs), error, retried)
 
 
+def _work(
+    group: tuple[Any, ...], *, training: Callable[[Group], Iterator[int]], comparing: Callable[[Any], Iterator[int]]
+) -> Iterator[int]:
+    """Do the work of a group of runs, or of the task to compare their backend."""
+    return (comparing if isinstance(group[0], PathTask) else training)(group)
+
+
+def _note_of_path(plan: Plan, message: local.Message) -> str:
+    """Return what to say when the comparison ended, "" where all is well; one that was killed is written down here."""
+    if message.error is not None:
+        run = plan.runs[0]
+        entry = {"backend": run.backend, "dtype": run.dtype, "reason": message.error}
+        with suppress(StoreError, ValueError):
+            write_path(plan.folder, entry | {"run_ids": message.group[0].run_ids})
+        return str(path_of(entry))
+    paths = map(path_of, kept_paths(plan.folder, message.group[0].run_ids)[-1:])
+    return "; ".join(path.strain if path.agrees else str(path) for path in paths)
+
+
 def describe(plan: Plan) -> dict[str, Any]:
-    """Return the resolved sweep as `sweep.json` holds it."""
+    """Return the resolved sweep as `sweep.json` holds it, what it says of the path so far included."""
     return {
         "spec": plan.sweep.model_dump(mode="json"),
         "question": plan.sweep.question,
@@ -220,4 +255,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
         **provenance(),
+        "path": kept_paths(plan.folder, [run.run_id for run in plan.runs]),
     }

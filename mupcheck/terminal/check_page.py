@@ -150,7 +150,7 @@ def _document(checked: "Checked") -> dict[str, Any]:
     document |= {"title": checked.answer.how_measured, "explanation": explain(checked), "notes": notes(checked)}
     answer = checked.answer
     if not isinstance(answer, Judgement):
-        return document | {"transfer": asdict(answer)}
+        return document | {"transfer": asdict(answer) | {"sentence": answer.sentence}}
     document |= {name: getattr(answer, name) for name in OF_THE_JUDGE}
     document |= {name: [asdict(each) for each in getattr(answer, name)] for name in ("findings", "causes")}
     compared = {each.key: each for each in checked.comparisons}

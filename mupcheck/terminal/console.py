@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 PIPE_COLUMNS = 100_000  # a row is one line, however long
-STYLES = {"pass": "green", "transfers": "green", "fail": "red", "drifts": "red", "cannot tell": "yellow"}
+STYLES = {
+    **dict.fromkeys(("pass", "transfers", "negligible"), "green"),
+    **dict.fromkeys(("fail", "drifts", "costly"), "red"),
+    "cannot tell": "yellow",
+}
 MAX_LINES = 10
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import not_passing
+from mupcheck.results.path import say_paths
 from mupcheck.terminal.console import MAX_LINES, console, interval_text, number, range_text, styled, table_of
 from mupcheck.terminal.topic_page import pointer
 
@@ -78,6 +79,7 @@ def as_document(judgements: Sequence[Judgement]) -> dict[str, Any]:
         record |= {"confidence": judgement.confidence, "counted": judgement.counted}
         record |= {"causes": [asdict(cause) for cause in judgement.causes]}
         record |= {"findings": [asdict(finding) for finding in judgement.findings], "measured": judgement.measured}
+        record |= {"path": say_paths(judgement.paths)}
         summary.append(record)
     slopes = {name: [getattr(judgement, name) for judgement in judgements] for name in ("pooled", "slopes")}
     return {"summary": summary} | {

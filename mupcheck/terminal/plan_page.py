@@ -16,7 +16,8 @@ def resolution_of(plan: "Plan") -> str:
     from mupcheck.coordinates.power import resolve
 
     sweep = plan.sweep
-    found = resolve(sweep.widths, len(sweep.seeds), optimizer=sweep.optimizer)
+    model = {name: getattr(sweep, name) for name in ("optimizer", "mode", "n_layers", "n_heads", "base_width")}
+    found = resolve(sweep.widths, len(sweep.seeds), tokens=sweep.batch_size * sweep.seq_len, **model)
     return str(found or "fewer than 3 widths or 2 seeds give no interval, and no verdict")
 
 

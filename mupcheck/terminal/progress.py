@@ -24,6 +24,8 @@ def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
         return errors
     show = _lines if is_plain(sys.stderr) else _bar
     for state in show(progress, plan):
+        if state.note:
+            say(state.note)
         if state.error is not None:
             say(f"retrying: {state.error}" if state.retried else f"failed: {state.error}")
             if not state.retried:

@@ -1,6 +1,6 @@
 """What a person sees of a judgement on transfer: how it was measured, optima, their costs, the verdict and the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
@@ -8,6 +8,14 @@ from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
 from mupcheck.terminal.topic_page import pointer
+
+
+def print_in_short(answers: Sequence[Transfer]) -> None:
+    """Print both verdicts on each parametrization, a sentence each: what stands on top of all pages."""
+    out = console()
+    for answer in answers:
+        out.print(answer.sentence, soft_wrap=True)
+    out.print()
 
 
 def print_transfer(answer: Transfer) -> None:
@@ -27,6 +35,11 @@ def print_transfer(answer: Transfer) -> None:
         out.print(f"  {line}", soft_wrap=True)
     if answer.next_step:
         out.print(f"  next: {answer.next_step}", soft_wrap=True)
+    if len(answer.optima) > 1:
+        decide = f"; {answer.cost.next_step}" if answer.cost.next_step else ""
+        out.print("  cost:", styled(answer.cost.verdict), f"as {answer.cost.reason}{decide}", soft_wrap=True)
+    if answer.target is not None:
+        out.print(f"  {answer.target.text}", soft_wrap=True)
     for line in (*beside, *answer.notes, *pointer(answer.verdict)):
         out.print(f"  {line}", soft_wrap=True)
 

@@ -9,19 +9,20 @@ size is d^a, and `walk` carries a through the forward pass, the backward pass an
     a norm             x / rms(x): exponent 0 forward, minus that of x backward
     SiLU               keeps the exponent: linear in a small input, the positive part of a large one
     softmax            its gradient is of order one
+    weight decay       pulls a matrix by lr wd W: its exponent and that of lr wd, in directions of random sign
 
 Where the widths in reach lie between two limits, both are walked, and the implied slope is the range between them.
 `Corner` names these limits. Derived here from the model of theory.md, section 1; the measured slopes of every shipped
 table, optimizer and mode are compared with it in tests/theory/test_implied_measured.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from typing import Any
 
-from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
-from mupcheck.theory.parametrization import Table, rules_hash
+from mupcheck.theory.exponents import BEHIND, PARAMETERS, Exponents, exponents_of
+from mupcheck.theory.parametrization import DECAYED, Table, rules_hash
 from mupcheck.theory.propagation import Corner, Model, backward, forward, updates, weight_gradients
 from mupcheck.theory.required import ACTIVATIONS
 
@@ -43,7 +44,14 @@ BEHIND_OWN_LOGIT = frozenset(("final_norm_gain", "embedding"))
 
 
 def implied_by(
-    table: Table, *, optimizer: str, mode: str, tied: bool, n_layers: int = 2, below: bool = False
+    table: Table,
+    *,
+    optimizer: str,
+    mode: str,
+    tied: bool,
+    n_layers: int = 2,
+    below: bool = False,
+    decay: str = "",
 ) -> Mapping[Key, Range]:
     """Return what `implied` does of a table's exponents; kept, since every group of a check asks for it again.
 
@@ -51,19 +59,21 @@ def implied_by(
         ValueError: as `exponents_of`.
     """
     exponents = exponents_of(table, optimizer=optimizer, mode=mode)
-    key = (rules_hash(table, optimizer=optimizer, mode=mode), optimizer, mode, tied, n_layers, below)
+    key = (rules_hash(table, optimizer=optimizer, mode=mode), optimizer, mode, tied, n_layers, below, decay)
     if key not in _KNOWN:
-        _KNOWN[key] = implied(exponents, tied=tied, n_layers=n_layers, below=below)
+        _KNOWN[key] = implied(exponents, tied=tied, n_layers=n_layers, below=below, decay=decay)
     return _KNOWN[key]
 
 
-_KNOWN: dict[tuple[str, str, str, bool, int, bool], Mapping[Key, Range]] = {}
+_KNOWN: dict[tuple[str, str, str, bool, int, bool, str], Mapping[Key, Range]] = {}
 
 
-def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2, below: bool = False) -> dict[Key, Range]:
+def implied(
+    exponents: Exponents, *, tied: bool = False, n_layers: int = 2, below: bool = False, decay: str = ""
+) -> dict[Key, Range]:
     """Return the range of slopes that the exponents entail for every quantity, by (kind, stat, site, step > 0).
 
-    It holds where no eps matters, nothing saturates, no readout starts at zero, and clipping and decay are off.
+    It holds where no eps matters, nothing saturates, no readout starts at zero, and clipping is off.
     Gradients are implied at step 0 only: later they fall with the loss on the repeated batch, sooner in wider models.
 
     Args:
@@ -71,12 +81,49 @@ def implied(exponents: Exponents, *, tied: bool = False, n_layers: int = 2, belo
         tied: whether the readout shares the embedding's weight.
         n_layers: blocks; the range holds for each of them and for their mean.
         below: whether some widths lie below the base width.
+        decay: "coupled" or "independent" where weight decay is on, else "".
     """
     found: dict[Key, list[float]] = {}
     for corner in corners(exponents.mode, tied=tied, below=below):
         for key, values in walk(exponents, corner, tied=tied, n_layers=n_layers).items():
             found.setdefault(key, []).extend(values)
+    for key, values in pulled(exponents, decay, found).items():
+        found[key].extend(values)
     return {key: (min(values), max(values)) for key, values in found.items()}
+
+
+def pulled(exponents: Exponents, decay: str, found: Mapping[Key, Sequence[float]]) -> dict[Key, list[float]]:
+    """Return the exponents of the changes that found holds where the pull of weight decay leads them.
+
+    The pull is W times lr wd, so it does to an input what W does, and to what comes after as much at most.
+    """
+    if not decay:
+        return {}
+    rates = {
+        site: 0.0 if decay == "independent" else exponents.entries[site].lr
+        for site, of in PARAMETERS.items()
+        if of.role in DECAYED
+    }
+    more: dict[Key, list[float]] = {}
+    for kind, stat, site, moved in found:
+        sizes = found.get(("activation", "rms", site, False), ())
+        if kind == "activation_update":
+            more[kind, stat, site, moved] = [size + rate for size in sizes for rate in set(rates.values())]
+        if site not in rates or kind not in ("weight_update", "effective_update"):
+            continue
+        of, weight = PARAMETERS[site], exponents.entries[site]
+        pull = weight.init + rates[site]
+        if stat == "spectral":
+            # of random values: the root of its longer side
+            pull += max(exponents.grown(of.fan_in), exponents.grown(of.fan_out)) / 2
+        if kind == "effective_update":
+            behind = exponents.multipliers[BEHIND[site]] if site in BEHIND else 0.0
+            pull += weight.multiplier + behind + exponents.grown(of.fan_in) / 2
+            comes_in = found.get(("activation", "rms", of.acts_on.replace("<gated>", "gate"), True), (0.0,))
+            more[kind, stat, site, moved] = [pull + size for size in (min(comes_in), max(comes_in))]
+        else:
+            more[kind, stat, site, moved] = [pull]
+    return more
 
 
 def corners(mode: str, *, tied: bool, below: bool = False) -> list[Corner]:

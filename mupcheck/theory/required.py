@@ -5,16 +5,18 @@ section 4), whose sources are TP-V (Yang et al., arXiv:2203.03466) and the paper
 sheet does not state, or lists as not fit for a two-sided test, is None here and "info" in a verdict.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import inf
 
-from mupcheck.theory.parametrization import MODES, OPTIMIZERS
+from mupcheck.theory.exponents import PARAMETERS
+from mupcheck.theory.parametrization import DECAYED, MODES, OPTIMIZERS, TABLES
 
 Range = tuple[float, float]
 Quantity = tuple[str, str, str, str, str, bool, bool]  # kind, stat, site, optimizer, mode, tied, step > 0
 
+REFERENCE = "gdn-mup"  # the table that has what is required
 ZERO: Range = (0.0, 0.0)
 AT_MOST_ZERO: Range = (-inf, 0.0)
 MINUS_ONE: Range = (-1.0, -1.0)
@@ -189,8 +191,17 @@ TABLE = (
 # fmt: on
 
 
-def required(kind: str, stat: str, site: str, *, optimizer: str, mode: str, tied: bool, step: int) -> Required | None:
+def required(
+    kind: str, stat: str, site: str, *, optimizer: str, mode: str, tied: bool, step: int, decay: bool = False
+) -> Required | None:
     """Return the slope that feature learning requires of a quantity, None where theory does not pin it.
+
+    Weight decay pulls every value w of a matrix by lr wd w in a step. What is required of it is that lr wd be the same
+    at every width (theory.md, section 2), so the pull is as large as the weight, d^init: d^-1/2 of a hidden weight, whose
+    own step is d^-1. At first the change is the step, d^-1; from some width on the pull outgrows it, and it is d^-1/2.
+    Its values have random signs, so what it does to an input, lr wd W x, stays of order one, as what the step does, and
+    so does its spectral norm. So rms dW alone is required to lie between the two; the effective update tells a wrong lr
+    as ever. Derived here; measured under SGD: W's rms falls by 1/2 and dW's by 0.53 (tests/theory/test_decay.py).
 
     Args:
         kind, stat, site: names as in the `coords` table.
@@ -198,6 +209,7 @@ def required(kind: str, stat: str, site: str, *, optimizer: str, mode: str, tied
         mode: "head-dim" or "heads".
         tied: whether the readout shares the embedding's weight.
         step: optimizer steps taken before the quantity was measured; only 0 or later matters.
+        decay: whether weight decay is on.
 
     Raises:
         ValueError: if optimizer or mode is not a known one.
@@ -206,7 +218,23 @@ def required(kind: str, stat: str, site: str, *, optimizer: str, mode: str, tied
         raise ValueError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
-    return _by_quantity().get((kind, stat, site, optimizer, mode, tied, step > 0))
+    need = _by_quantity().get((kind, stat, site, optimizer, mode, tied, step > 0))
+    if need is None or not decay or (kind, stat) != ("weight_update", "rms"):
+        return need
+    pull = pull_of_decay(site, mode=mode)
+    if pull is None:
+        return need
+    return replace(need, high=pull, source=f"{need.source}; decay's pull is as large as the weight")
+
+
+def pull_of_decay(site: str, *, mode: str) -> float | None:
+    """Return the required slope of weight decay's pull on a weight, None where it does not outgrow the weight's step.
+
+    That step is lr alone under AdamW: -1 of a hidden weight, whose pull is -1/2; of embedding and readout both are 0.
+    """
+    role = PARAMETERS[site].role
+    rule = TABLES[REFERENCE].rule(role, optimizer="adamw", mode=mode)
+    return rule.init if role in DECAYED and rule.init > rule.lr else None
 
 
 def describe(kind: str, site: str) -> str:

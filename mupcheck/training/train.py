@@ -70,7 +70,7 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
     n_steps = max(spec.record) + 1 if spec.record else spec.steps
     model = build_model(runs, device)
     optimizer = make_optimizer(parameter_groups(model, runs), runs)
-    probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full")
+    probe = None if spec.probes == "none" else Probe(model, full=spec.probes == "full", runs=runs)
     scales = torch.tensor([[lr_scale(run, step) for run in runs] for step in range(n_steps)], dtype=torch.float64)
     scales_on_device = scales.to(device)
     alive = torch.ones(n_replicas, dtype=torch.bool, device=device)
@@ -87,10 +87,12 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         model.zero_grad(set_to_none=True)
         loss = torch.zeros(n_replicas, dtype=torch.float64, device=device)
         for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
-            with _autocast(spec, device):
+            with autocast(spec, device):
                 part_loss = model.loss(part) / spec.accumulation
             part_loss.sum().backward()
             loss += part_loss.detach()
+        if probe is not None and step < spec.steps:
+            probe.before_update(alive)
         grad_norm = optimizer.gradient_norm()
         coords: list[CoordRow] = []
         if probe is not None and watched:
@@ -101,6 +103,8 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         clipped = torch.zeros_like(alive)
         if step < spec.steps:
             clipped = optimizer.step(scales_on_device[step], grad_norm, alive)
+            if probe is not None:
+                probe.after_update()
         val_loss = evaluate(model, runs, corpus, device) if _evaluates(spec, step) else None
         metrics = torch.stack([loss, grad_norm.double(), clipped.double()])
         pending.append((step, metrics, coords, val_loss))
@@ -125,7 +129,7 @@ def evaluate(model: LanguageModel, runs: Sequence[RunSpec], corpus: Corpus, devi
     shape = {"batch_size": spec.batch_size // spec.accumulation, "seq_len": spec.seq_len}
     count = held_out_batches(corpus, tokens=spec.eval_tokens, **shape)
     total = torch.zeros(len(runs), dtype=torch.float64, device=device)
-    with torch.no_grad(), _autocast(spec, device):
+    with torch.no_grad(), autocast(spec, device):
         for index in range(count):
             batch = held_out_batch(corpus, index=index, **shape)
             total += model.loss(torch.from_numpy(batch).to(device).expand(len(runs), -1, -1))
@@ -187,7 +191,8 @@ def _batch(runs: Sequence[RunSpec], corpus: Corpus, step: int) -> Tensor:
     return torch.from_numpy(np.stack([by_seed[run.seed] for run in runs]))
 
 
-def _autocast(spec: RunSpec, device: str) -> AbstractContextManager:
+def autocast(spec: RunSpec, device: str) -> AbstractContextManager:
+    """Return the context of a forward pass, in the dtype of a run."""
     if spec.dtype != "bfloat16":
         return nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16)

@@ -46,7 +46,7 @@ from mupcheck.sweep import group
 def test_the_exit_code_follows_the_verdicts(monkeypatch, kind, verdicts, expect, arguments, code):
     tables = json.dumps(list(verdicts))
     Path("s.toml").write_text(
-        f'kind = "{kind}"\ndata = "synthetic"\nparametrizations = {tables}\nexpect = {{ {expect} }}'
+        f'kind = "{kind}"\ndata = "synthetic"\nseeds = 2\nparametrizations = {tables}\nexpect = {{ {expect} }}'
     )
     monkeypatch.setattr("mupcheck.sweep.runner.execute", lambda *args, **options: iter(()))
     monkeypatch.setattr("mupcheck.cli.sweeps.print_answer", lambda *args, **options: verdicts)

@@ -52,6 +52,9 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "gates":
         assert example == ["gates", "results/coord"]
         monkeypatch.chdir(made)
+    if command == "recommend":
+        assert example == ["recommend", "results/lr", "--width", "4096", "-p", "gdn-mup"]
+        monkeypatch.chdir(made)
     if command == "selftest":
         monkeypatch.setattr("mupcheck.proof.selftest.plant_faults", lambda faults, jobs: iter(()))
         monkeypatch.setattr("mupcheck.proof.selftest.repeat", lambda n, settings, jobs: iter(()))
@@ -60,8 +63,8 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
         example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
-    # the check made here is of sp, which tells nothing of the gates
-    assert mupcheck(*example).code == (exits.CANNOT_TELL if command == "gates" else exits.OK)
+    # the check made here is of sp, which tells nothing of the gates, and the sweep of one seed, which has no interval
+    assert mupcheck(*example).code == (exits.CANNOT_TELL if command in ("gates", "recommend") else exits.OK)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -123,12 +123,12 @@ def test_an_error_names_what_its_user_wrote():
         (
             ("coord", "--config", "heads.toml"),
             {},
-            "heads.toml: n_heads=5 does not divide 3/4 of --base-width 64; give --head-k",
+            "heads.toml: n_heads=5 does not divide 3/4 of --base-width 32; give --head-k",
         ),
         (
             ("run", "heads.toml"),
             {},
-            "heads.toml: n_heads=5 does not divide 3/4 of base_width=64; give head_k_dim and head_v",
+            "heads.toml: n_heads=5 does not divide 3/4 of base_width=32; give head_k_dim and head_v",
         ),
         (("run", "data.toml"), {}, "data.toml: data: text:none: none does not exist"),
         (("coord", "--config", "data.toml", "--data", "text:nope"), {}, "--data: text:nope: nope does not exist"),

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mupcheck.coordinates.diagnosis import MAX_CAUSES, diagnose, read_exponents
+from mupcheck.coordinates.diagnosis import MAX_CAUSES, diagnose
+from mupcheck.coordinates.readings import read_exponents
 from mupcheck.theory.exponents import PARAMETERS, exponents_of
 from mupcheck.theory.implied import walk
 from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role

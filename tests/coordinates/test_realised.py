@@ -19,7 +19,8 @@ def test_a_group_that_was_overwritten_is_named(field, factor):
     # as the same number for all widths would be: right at the base width, wrong from there on
     wrong = realised(runs, "gate_proj", field, lambda run: 1.0 if run["width"] == 64 else factor)
     found = the_only(find(runs, *rows, wrong, table=GDN_MUP, name="realised"))
-    assert (found.effect, found.kinds, found.sites) == ("cannot tell", WEIGHT_UPDATES, ("gate_proj",))
+    assert (found.effect, found.kinds, found.sites) == ("fail", WEIGHT_UPDATES, ("gate_proj",))
+    assert (found.widths, found.layers, found.steps) == ((128, 256, 512), (), ())
     assert found.text.startswith(f"gate_proj had {field} ")
     assert "at width 512, where the table gives" in found.text
     assert "scheduler" in found.advice
@@ -36,6 +37,7 @@ def test_an_lr_of_zero_and_one_overwritten_later_are_named():
     overwritten = realised(runs, "gate_proj", "lr", lambda run: 3.0, step=4)
     found = the_only(find(runs, *everyone(runs, "lr"), *later, overwritten, table=GDN_MUP))
     assert found.sites == ("gate_proj",)
+    assert found.steps == (4,) and found.text.endswith("from step 4 on")
 
 
 def test_a_schedule_may_scale_all_alike_and_no_schedule_may_not():

@@ -50,6 +50,30 @@ def test_a_weight_that_holds_no_number_is_named(value):
     assert "no number" not in named(judged(make_runs(), {RESIDUAL: 0.0, EFFECTIVE: 0.0, A_LOG: 0.0}))
 
 
+@pytest.mark.parametrize(
+    "quantity",
+    [
+        ("weight_grad", "rms", "q_proj", 0, 1), ("activation", "mean_abs", "alpha", 1, 2),
+        ("diagnostic", "realised_eps", "q_proj", 0, 1), ("weight", "rms", "q_proj", 0, 1),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_no_number_is_no_pass_where_nothing_is_required_of_it(quantity):
+    slopes = {RESIDUAL: 0.0, EFFECTIVE: 0.0, quantity: 0.0}
+    assert judged(make_runs(), slopes).verdict == "pass"
+    kind, stat, site, layer, step = quantity
+
+    def spoil(coords):
+        at = (coords["kind"] == kind) & (coords["stat"] == stat) & (coords["run_id"] == "gdn-mup-256-1")
+        return coords.assign(value=coords["value"].mask(at & (coords["site"] == site), np.nan))
+
+    found = judged(make_runs(), slopes, change=spoil)
+    assert found.verdict == "cannot tell"
+    finding = named(found)["no number"]
+    assert (finding.effect, finding.sites, finding.widths, finding.steps) == ("no pass", (site,), (256,), (step,))
+    assert finding.layers == (layer,)
+    assert found.reason == finding.text
+
+
 # A readout that starts at zero
 
 BEFORE = ("activation_grad", "rms", "gate", 0, 0)

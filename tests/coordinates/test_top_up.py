@@ -1,10 +1,13 @@
 """What is added to an undecided check, and that it ends."""
 
+import numpy as np
 import pandas as pd
 from planted_slopes import EFFECTIVE, judge_one, make_coords, make_runs, results
 
 from mupcheck.coordinates.judge import judge
+from mupcheck.coordinates.seeds import MOST_SEEDS
 from mupcheck.coordinates.top_up import MOST_WIDTHS_MORE, next_round
+from mupcheck.spec.reading import make_sweep
 
 WIDTHS = (64, 128, 256, 512)
 ELSEWHERE = ("effective_update", "rms", "v_proj", 0, 1)
@@ -59,3 +62,20 @@ def test_more_runs_do_not_help_a_check_that_is_not_valid():
     assert judgement.verdict == "cannot tell"
     assert "parameter counts" in judgement.reason
     assert next_round([judgement], widths=WIDTHS) is None
+
+
+def test_a_check_tops_up_by_default_and_one_of_given_seeds_only_if_asked():
+    for optimizer in ("adamw", "sgd"):
+        assert make_sweep({"kind": "coord", "optimizer": optimizer, "widths": [256, 512, 1024]}).top_up
+    assert not make_sweep({"kind": "coord", "seeds": 8}).top_up
+    assert make_sweep({"kind": "coord", "seeds": 8, "top_up": True}).top_up
+
+
+def test_a_slope_that_noise_put_near_the_tolerance_gets_seeds_first():
+    runs = make_runs(seeds=range(16))
+    slope = 0.22 + 0.2 * np.tile([-1.0, 1.0], 8)[runs["seed"]]  # stderr 0.05: a standard error off it lies 0.17
+    coords = make_coords(runs, {EFFECTIVE: 0.0}).assign(value=runs["width"] ** slope)
+    (judgement,) = judge(results(runs, coords))
+    more = next_round([judgement], widths=WIDTHS)
+    assert (more.widths, judgement.verdict) == (WIDTHS, "cannot tell")
+    assert 16 < more.n_seeds <= MOST_SEEDS

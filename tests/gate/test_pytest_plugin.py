@@ -49,7 +49,7 @@ def test_a_shipped_and_a_custom_table_are_checked(run, pytester):
         def test_passes(coord_check):
             threads = torch.get_num_threads()
             torch.set_num_threads(threads + 1)
-            answer = coord_check("gdn-mup", "sgd", mode="heads", n_layers=1, seeds=6, record=[0, 1])
+            answer = coord_check("gdn-mup", "adamw", mode="heads", n_layers=1, seeds=16, record=[0, 1])
             assert torch.get_num_threads() == threads + 1
             torch.set_num_threads(threads)
             answer.assert_passes()

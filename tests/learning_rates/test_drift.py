@@ -43,8 +43,9 @@ def test_what_a_seed_does_to_all_widths_alike_does_not_widen_the_drift():
     runs["val_loss"] = 3 + 0.1 * (runs["log2_lr"] - -6.2 - shift) ** 2
     answer = judge(runs)
     assert answer.optima[0].ci_high - answer.optima[0].ci_low > 0.5
-    # nothing is left but what the grid does not say: 0.1 octave at either end, over two doublings
-    assert answer.drift.ci_high - answer.drift.ci_low == pytest.approx(2 * 0.1 / np.sqrt(2))
+    # nothing is left but what no seed shows: that widths may differ in lopsidedness
+    assert answer.drift.ci_high - answer.drift.ci_low == pytest.approx(2 * answer.drift.ci_grid)
+    assert 0.03 < answer.drift.ci_grid < 0.08
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5])
@@ -88,7 +89,7 @@ def test_tolerance_decides():
 GUARDED = [
     ("low edge", 32, lambda: sweep(centre=-9.9)),
     ("high edge", 32, lambda: sweep(centre=-3.1)),
-    ("low edge", 128, lambda: sweep(-1.0, centre=-8.2)),
+    ("low edge", 128, lambda: sweep(-0.6, centre=-8.5)),
     ("near edge", 32, lambda: sweep(centre=-9.0, noise=0.6)),
     ("flat", 64, lambda: sweep(bend=0.001)),
     ("too few lrs", 64, lambda: sweep(x=[-7.0, -6.0])),
@@ -229,7 +230,7 @@ def test_divergence_brackets_an_optimum_to_half_a_grid_step(spacing, verdict):
     runs = sweep(x=np.arange(-10, -4, spacing), noise=0.01, centre=-5)
     answer = judge(diverge(runs, runs["log2_lr"] > -6))
     assert [o.log2_lr for o in answer.optima] == [-6] * 3
-    assert answer.optima[0].ci_high - answer.optima[0].ci_low == pytest.approx(0.95 * spacing, abs=0.01)
+    assert answer.optima[0].ci_high - answer.optima[0].ci_low == pytest.approx(spacing)
     assert answer.verdict == verdict
     assert any("width 32, 64, 128" in note for note in answer.notes)
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from planted_curves import LRS, diverge, judge, sweep
 
+from mupcheck.learning_rates.line import Drift
 from mupcheck.learning_rates.optimum import find_optima
-from mupcheck.learning_rates.verdict import Line, conclude, wider_lrs
+from mupcheck.learning_rates.verdict import conclude, wider_lrs
 from mupcheck.results.reading import Results, say_incomplete
 from mupcheck.theory.parametrization import TABLES, rules_hash
 
@@ -16,6 +17,10 @@ def results(runs, *, asked=None, **spec):
     asked = runs if asked is None else asked
     of = {"widths": sorted(set(asked["width"])), "seeds": sorted(set(asked["seed"])), "lrs": (2.0**LRS).tolist()}
     return Results(runs, pd.DataFrame(), pd.DataFrame(), {"s": {"spec": of | spec, "run_ids": list(asked["run_id"])}})
+
+
+def drift(slope, low, high, grid, *, rounding=0.0):
+    return Drift(slope, low, high, -6.0, 0.9, 3, 3, grid, rounding)
 
 
 @pytest.mark.parametrize(
@@ -79,16 +84,18 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
     # bracketed by a diverged lr, an octave away: the seeds agree
     cliff = diverge(sweep(centre=-5, noise=0.01), lambda runs: runs["log2_lr"] > -6)
     assert judge(cliff).next_step.startswith("give --refine: most of the interval is the spacing of the lrs")
-    refined = conclude(find_optima(sweep()), Line(0.2, 0.0, 0.4, 0.19), 0.25, spec={"refine": True, "precision": 0.25})
+    refined = conclude(
+        find_optima(sweep()), drift(0.2, 0.0, 0.4, 0.19, rounding=0.19), 0.25, spec={"refine": True, "precision": 0.25}
+    )
     assert refined.next_step.startswith("give --precision 0.125: most of the interval is the spacing of the lrs")
-    noisy = conclude(find_optima(sweep()), Line(0.02, -0.36, 0.40, 0.07), 0.25)
+    noisy = conclude(find_optima(sweep()), drift(0.02, -0.36, 0.40, 0.07), 0.25)
     assert noisy.next_step == "give more seeds, about 9: most of the interval is their noise"
     assert "flat" in judge(sweep(bend=0.001)).optima[0].flags and "--steps 120" in judge(sweep(bend=0.001)).next_step
 
 
 def test_a_drift_close_to_the_tolerance_asks_for_widths_and_a_drift_for_the_check_that_explains_it():
     optima = find_optima(sweep())
-    near = conclude(optima, Line(0.24, -0.1, 0.58, 0.07), 0.25)
+    near = conclude(optima, drift(0.24, -0.1, 0.58, 0.07), 0.25)
     assert near.next_step.startswith("give widths over a wider range, such as --widths 32,64,128,256: ")
     drifts = judge(sweep(-1.0, parametrization="sp"))
     assert drifts.verdict == "drifts"
@@ -172,7 +179,14 @@ def test_a_drift_at_the_edge_of_a_grid_has_no_number_and_a_doubtful_one_says_why
     assert judge(sweep(noise=0.01)).drift_text.startswith("drift +0.00 [")
     edge = judge(sweep(-1.0, centre=-8.2))
     assert edge.drift.slope is not None
-    assert edge.drift_text == "drift: not known, as the optimum of width 128 is at the edge of the lr grid"
+    assert edge.verdict == "drifts" and edge.drift.ci_low is None
+    said = f"drift at most {edge.drift.ci_high:+.2f} octaves per doubling of width, as the optimum of width 128 is at"
+    assert edge.drift_text == f"{said} the edge of the lr grid"
+    both = judge(sweep(-3.0, centre=-3.1, x=np.arange(-8.0, -2)))
+    assert (
+        both.drift_text.startswith("drift: not known, as the optimum of width 32, 128 is at the edge")
+        or both.drift.ci_high < 0
+    )
     assert "in doubt: near edge at 32" in judge(sweep(centre=-9.0, noise=0.6)).drift_text
     assert judge(sweep(widths=(32,))).drift_text == ""
     assert judge(sweep(widths=(32, 64))).drift_text.endswith("through 2 widths only")

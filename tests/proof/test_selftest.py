@@ -4,20 +4,25 @@ from dataclasses import replace
 
 import pytest
 
-from mupcheck.proof.faults import FAULTS, Fault
+from mupcheck.proof.catalogue import FAULTS, choose
+from mupcheck.proof.faults import Fault, Where
+from mupcheck.proof.patches import Change
 from mupcheck.proof.selftest import count_verdicts, plant_faults
+from mupcheck.proof.tables import TABLE_FAULTS
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS, TABLES, Role
 from mupcheck.theory.rules_file import read_table
 
 
 def test_faults_are_many_and_cover_every_exponent_both_optimizers_and_both_modes():
-    planted = [fault for fault in FAULTS if not fault.harmless]
+    planted = [fault for fault in TABLE_FAULTS if fault.planted]
     assert len(planted) >= 20
     assert {(fault.optimizer, fault.mode) for fault in planted} == {(o, m) for o in OPTIMIZERS for m in MODES}
     for optimizer in OPTIMIZERS:
         for mode in MODES:
             dropped = {
-                f.rules[0][0] for f in FAULTS if "dropped" in f.name and (f.optimizer, f.mode) == (optimizer, mode)
+                f.rules[0][0]
+                for f in FAULTS
+                if "exponent dropped" in f.name and (f.optimizer, f.mode) == (optimizer, mode)
             }
             table = TABLES["gdn-mup"]
             assert dropped == {role for role in Role if table.rule(role, optimizer=optimizer, mode=mode).lr}
@@ -29,11 +34,25 @@ def test_faults_are_many_and_cover_every_exponent_both_optimizers_and_both_modes
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_fault_is_caught_and_named(optimizer, mode):
-    faults = [fault for fault in FAULTS if (fault.optimizer, fault.mode) == (optimizer, mode)]
+def test_every_fault_of_a_table_is_caught_and_named(optimizer, mode):
+    faults = [fault for fault in TABLE_FAULTS if (fault.optimizer, fault.mode) == (optimizer, mode)]
     for each in plant_faults(faults, jobs=1):
         assert each.caught, (each.fault.name, each.verdict, each.said)
         assert each.named is not False, (each.fault.name, each.verdict, each.said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_some_faults_of_each_kind_of_code_and_numbers_are_caught_and_what_cannot_be_seen_is_not(optimizer, mode):
+    # `mupcheck selftest` plants all of them; here is one of each kind under each optimizer
+    few = choose(quick=True)
+    faults = [f for f in few if (f.optimizer, f.mode) == (optimizer, mode) and f.kind not in ("tables", "settings")]
+    assert faults
+    for each in plant_faults(faults, jobs=1):
+        assert each.good, (each.fault.name, each.verdict, each.said)
+        assert each.named is not False, (each.fault.name, each.verdict, each.said)
+        assert each.planted or each.fault.kind == "kernel", each.fault.name
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +78,31 @@ def test_a_correct_table_is_counted_as_what_the_judge_says(gdn_mup):
     assert len(found.reasons) == 2
 
 
-def test_a_fault_is_not_caught_where_there_is_none():
+def patch_of_nothing(_: Where):
+    from mupcheck.training.optim import AdamW
+
+    yield Change(AdamW, "_update", AdamW._update)
+
+
+def patch_that_breaks(_: Where):
+    from mupcheck.training.optim import AdamW
+
+    yield Change(AdamW, "_update", None)
+
+
+def test_a_fault_is_not_caught_where_there_is_none_and_one_that_stops_the_training_is():
     # the negative control of the proof itself: a change to nothing must come out as missed
-    nothing = Fault("nothing", "adamw", "head-dim", ((Role.HIDDEN, "lr", -1.0),), named="hidden, lr (adamw)")
-    (found,) = plant_faults([nothing], jobs=1)
-    assert (found.verdict, found.caught, found.named) == ("pass", False, False)
+    same = ((Role.HIDDEN, "lr", -1.0),)
+    setting = ("adamw", "head-dim")
+    nothing = Fault("nothing", *setting, rules=same, named=("hidden, lr (adamw)",), settings={"widths": [32, 64, 128]})
+    code = Fault("nothing in the code", *setting, "update", named=("applied",), patch=patch_of_nothing)
+    broken = Fault("broken code", *setting, "update", named=("not callable",), patch=patch_that_breaks)
+    found = {each.fault: each for each in plant_faults([nothing, code, broken], jobs=1)}
+    assert {fault: (each.caught, each.named) for fault, each in found.items()} == {
+        nothing: (False, False), code: (False, False), broken: (True, True),
+    }  # fmt: skip
+    assert (found[code].planted, found[broken].planted) == (False, True)
+    assert (found[broken].verdict, found[broken].clean) == ("stopped", found[code].verdict)
 
 
 def test_rules_are_written_as_a_user_would(tmp_path):

@@ -23,7 +23,7 @@ ABSURD = [
     ("--steps 1000000000000", "--steps 1000000000000 is not allowed: input should be at most"),
     ("--seeds 1000000000", "give 1 to 100,000"),
     ("--vocab-size 1000000000", "give 2 to 65536"),
-    ("--heads 1000000", "does not divide 3/4 of --base-width 64"),
+    ("--heads 1000000", "does not divide 3/4 of --base-width 32"),
     ("--record 0,1000000000", "does not fit: needs .*; try fewer --steps"),
 ]
 

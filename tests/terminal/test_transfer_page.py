@@ -7,7 +7,7 @@ import pandas as pd
 from planted_curves import judge, sweep
 
 from mupcheck.results.reading import Results
-from mupcheck.terminal.transfer_page import print_transfer
+from mupcheck.terminal.transfer_page import print_in_short, print_transfer
 
 
 def page(capsys, runs, **options):
@@ -47,7 +47,8 @@ def test_costs_at_the_edge_of_a_grid_are_unknown_even_at_their_own_width(capsys)
     assert rows[0][1] == rows[1][2] == "0"
     assert rows[2][1:] == ["?", "?", "?"]
     assert text.count("?: the optimum of width 128 is at the edge of its lr grid") == 1
-    assert "drift: not known" in text and not re.search(r"drift [+-]\d", text)
+    assert re.search(r"drift at most -0\.\d\d octaves per doubling of width, outside", text)
+    assert not re.search(r"drift [+-]\d", text)
 
 
 def test_one_width_has_no_rows_of_nonsense(capsys):
@@ -78,3 +79,26 @@ def test_next_stands_once_under_the_reason(capsys):
     (at,) = [i for i, line in enumerate(lines) if line.startswith("  next: ")]
     assert lines[at - 1].endswith("an interval across +-0.25")
     assert not any(line.startswith("  next: ") for line in page(capsys, sweep(noise=0.01)).splitlines())
+
+
+def test_the_verdict_on_the_cost_stands_under_the_drifts(capsys):
+    lines = page(capsys, sweep(noise=0.01, bend=0.05)).splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("  cost: ")]
+    assert lines[at].startswith("  cost: negligible as the best lr of width 32 costs 0.")
+    assert lines[at].endswith("at width 128, within 1% of the loss")
+    assert "octaves per doubling" in lines[at - 1]
+    costly = page(capsys, sweep(-1.0, noise=0.01))
+    assert "  cost: costly as the best lr of width 32 costs " in costly and ", above 1% of the loss" in costly
+    open_one = page(capsys, sweep(-0.25, noise=0.15))
+    assert re.search(r"  cost: cannot tell as .*, across 1% of the loss; give ", open_one)
+    assert "  cost: " not in page(capsys, sweep(widths=(32,)))
+
+
+def test_a_target_has_a_line_and_both_verdicts_stand_on_top(capsys):
+    answer = judge(sweep(noise=0.01), target=512)
+    print_transfer(answer)
+    out = capsys.readouterr().out
+    assert f"  best lr predicted at width 512: {answer.target.lr:.3g} [" in out
+    print_in_short([answer, judge(sweep(-1.0))])
+    first, second, blank = capsys.readouterr().out.splitlines()
+    assert first == answer.sentence and "costly; drift" in second and blank == ""

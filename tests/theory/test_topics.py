@@ -116,13 +116,13 @@ def test_options_and_words_in_backticks_exist(name):
 
 
 def test_numbers_are_those_of_the_code(monkeypatch):
-    from mupcheck.coordinates import judge, slopes
+    from mupcheck.coordinates import seeds, slopes
     from mupcheck.theory.required import TOLERANCES
 
     assert f"lies within {TOLERANCES['activation']} of" in TEXTS["slopes"]
     assert set(TOLERANCES.values()) == {TOLERANCES["activation"]}, "the text says one number for all kinds"
     assert f"at most {slopes.FAMILY_LEVEL:.0%} of checks" in TEXTS["slopes"]
-    monkeypatch.setattr(judge, "MOST_SEEDS", 77)
+    monkeypatch.setattr(seeds, "MOST_SEEDS", 77)
     assert "up to 77, then larger widths" in fill(load_topic("top-up").blocks[0])
 
 

@@ -15,7 +15,7 @@ GROUPS = {
         *("slopes", "effective-update", "implied", "validity", "cannot-tell", "top-up", "gates", "eps", "decay"),
     ),
     "learning rates": (
-        *("drift", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
+        *("drift", "cost", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
     ),
     "tables": ("tables", "modes"),
     "running": ("data", "files", "figures", "python", "estimates", "memory", "gpu"),

@@ -1,0 +1,73 @@
+"""Rows that should be independent and are the same: seeds that repeat one another, widths that are another's."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+
+from mupcheck.coordinates.evidence import Check
+from mupcheck.coordinates.finding import Finding
+from mupcheck.coordinates.grid import QUANTITY
+from mupcheck.coordinates.starts import WEIGHT_UPDATES
+from mupcheck.theory.exponents import PARAMETERS
+from mupcheck.theory.parametrization import DECAYED, Role
+
+# Relative, between the seeds of one width: a size that scatters so much agrees with that of another width to the last
+# bit of float32 (6e-8) by chance in less than 1 of 10^4 seeds; one that does not, as of a norm's output, may be equal.
+SCATTERS = 1e-3
+FEWEST_SEEDS = 2  # both of which must agree: less than 1 of 10^8 quantities by chance
+MOST = 0.5  # share of the quantities that can tell, from which on it is the width that is another's
+
+
+def copied_seeds(check: Check) -> Iterator[Finding]:
+    """Find seeds that repeat another: the interval counts them as independent."""
+    drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
+    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
+    alike = [int(seed) for seed in sizes.index[sizes.duplicated(keep=False)]]
+    if alike:
+        who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
+        text = f"{who} gave the same sizes"
+        yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
+        return
+    start = check.sizes("weight")
+    matrices = [site for site, of in PARAMETERS.items() if of.role in DECAYED]
+    start = start[(start["step"] == 0) & (start["value"] > 0) & start["site"].isin(matrices)]
+    draws = start.groupby(["width", "site", "layer"])["value"].agg(["nunique", "size"])
+    draws = draws[draws["size"] > 1]
+    if len(draws) and (draws["nunique"] == 1).mean() > MOST:
+        text = "the initial weights are the same for every seed, to the last bit of their rms"
+        yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights", steps=(0,))
+
+
+def copied_widths(check: Check) -> Iterator[Finding]:
+    """Find a width whose sizes are those of another to the last bit in every seed, all of them or some sites'.
+
+    Gate scalars start at the same values at every width, and Adam's steps are lr times as many values as have a
+    gradient: both are left out.
+    """
+    scalars = [site for site, of in PARAMETERS.items() if of.role is Role.GATE_SCALAR]
+    rows = check.coords[~check.coords["kind"].isin(["diagnostic", *WEIGHT_UPDATES])]
+    rows = rows[~rows["site"].isin(scalars)]
+    by_seed = rows.pivot_table(index=QUANTITY, columns=["width", "seed"], values="value", sort=False)
+    sizes = {int(width): by_seed[width] for width in sorted(set(by_seed.columns.get_level_values("width")))}
+    for low, high in combinations(sizes, 2):
+        seeds = sizes[low].columns.intersection(sizes[high].columns)
+        if len(seeds) < FEWEST_SEEDS:
+            continue
+        one, other = (sizes[width][seeds] for width in (low, high))
+        with np.errstate(invalid="ignore"):
+            tells = (one > 0).all(axis=1) & (one.max(axis=1) > (1 + SCATTERS) * one.min(axis=1))
+        same = (one == other).all(axis=1) & tells
+        if not same.any():
+            continue
+        sites = tuple(dict.fromkeys(by_seed.index[same].get_level_values("site")))
+        layers = tuple(sorted({int(x) for x in by_seed.index[same].get_level_values("layer") if x >= 0}))
+        if same.sum() > MOST * tells.sum():
+            text = f"width {high} gave the sizes of width {low}, to the last bit in every seed"
+            advice = "let the width reach the model and the file"
+            yield Finding("copied width", "fail", text, advice, widths=(high, low))
+        else:
+            listed = ", ".join(sites[:4]) + (", ..." if len(sites) > 4 else "")
+            text = f"the sizes of {listed} at width {high} are those at width {low}, to the last bit in every seed"
+            advice = "let the width reach it, and see what is recorded there"
+            yield Finding("copied width", "fail", text, advice, sites=sites, layers=layers, widths=(high, low))

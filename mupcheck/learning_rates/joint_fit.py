@@ -1,0 +1,226 @@
+"""The minima of the loss curves of several widths, fitted together: one lopsidedness for all of them.
+
+Around its minimum c a curve is a + b ((x - c)^2 + k (x - c)^3). Height a, bend b and place c are each width's own, the
+lopsidedness k is one for all: losses of several widths pin it down, and an error in it moves all minima alike, which a
+drift does not see. Each loss counts by an Epanechnikov weight that is 0 from REACH octaves off the minimum on, so that
+where the minimum lies between the lrs of a grid hardly matters, and no loss beyond a diverged lr counts.
+
+Simulated (three widths, lrs an octave apart, 5 seeds with 0.027 nats a run, 0.1 octaves a seed and as much again a
+seed and width), the slope of three minima has a standard deviation of 0.055 and a bias below 0.006 on
+symmetric and on lopsided curves at drifts of 0 to -1; with a parabola through the lowest three losses it is 0.12, with
+a lopsidedness of each width's own 0.10.
+
+How intervals are made: the minima are smooth functions of the losses, so the shares that seeds have in them are read
+off their derivatives (the infinitesimal jackknife; numerically, all derivatives in one batch of fits). Contrasts
+between widths are pooled, each over the variance that equal noise in every loss would give it, so that n seeds and W
+widths have (n - 1)(W - 1) degrees of freedom and not n - 1.
+
+What seeds cannot show is that widths differ in lopsidedness. LOPSIDED_SPREAD is allowed for throughout, and as much
+more as the curves' own lopsidednesses differ beyond their noise. A change that noise hides is the limit of this: where
+the ratio of third to second derivative grows by 0.1 at every doubling, the slope is off by 0.06, and with 6 seeds and
+the demo's noise its interval covers 68 to 85% and not 90 (`deforming` of sweeps/simulate_lr.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from mupcheck.learning_rates.cubic import Bools, Floats, around, reach, settle
+from mupcheck.learning_rates.lr_curve import Point, first_worse, mean_curve
+from mupcheck.results.comparable import CONFIDENCE
+
+# Standard deviation of k between widths, per octave. Own fits gave 0.03, 0.12, 0.04 (+-0.07 each; demo of 5 seeds, CPU)
+# and -0.03, -0.09, -0.04 (+-0.05; widths 256-1024 on an H100): no more than their noise.
+LOPSIDED_SPREAD = 0.015
+# Octaves (standard deviation) by which a minimum is off where a diverged lr lies within its reach: the loss steepens
+# within an octave there, which no cubic follows. Simulated without noise, a wall half an octave above the minimum.
+WALL_ERROR = 0.06
+BEYOND_NOISE = 0.95  # of what noise alone gives, above which a misfit counts by what is beyond
+STEP = 1e-4  # nats, for derivatives
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The fit of all widths, and what it is worth.
+
+    Attributes:
+        log2_lr: of the minimum, [width]; the lowest lr that was run where the fit places none.
+        placed: whether the fit does, [width].
+        shares: what each seed adds to the minima's mean, [seed, width], of mean 0 over seeds.
+        loads: derivatives of the minima by the mean losses, [width, loss].
+        rounding: how far off a minimum may be that is known to its grid point only, [width]; 0 where placed.
+        wall: standard deviation for a diverged lr within reach, [width].
+        by_lopsided: derivatives of the minima by each width's own lopsidedness, [width, width].
+        spread: standard deviation of lopsidedness between widths that is allowed for, per octave.
+        misfit: standard deviation by which the curves are no such cubics beyond the seeds' noise, nats.
+        upward: whether a curve bends upward where it was fitted, [width].
+    """
+
+    log2_lr: Floats
+    placed: Bools
+    shares: Floats
+    loads: Floats
+    rounding: Floats
+    wall: Floats
+    by_lopsided: Floats
+    spread: float
+    misfit: float
+    lopsided: Floats
+    upward: Bools
+
+    def interval(self, weights: Floats, confidence: float) -> tuple[float, float, float] | None:
+        """Return estimate, half-width and the part of that which is no seeds' noise, of weights [width] @ minima.
+
+        None with one seed.
+        """
+        n_seeds = len(self.shares)
+        if n_seeds < 2:
+            return None
+        level = (1 + confidence) / 2
+        variance, freedom = self._variance(weights)
+        model = [self.spread * weights @ self.by_lopsided, self.misfit * weights @ self.loads, self.wall * weights]
+        model_half = float(stats.norm.ppf(level) * np.linalg.norm(np.concatenate(model)))
+        bound = float(np.abs(weights) @ self.rounding)
+        half = float(np.hypot(stats.t.ppf(level, freedom) * np.sqrt(variance), model_half)) + bound
+        return float(weights @ self.log2_lr), half, model_half + bound
+
+    def _variance(self, weights: Floats) -> tuple[float, int]:
+        """Variance of weights @ minima by the seeds, and its degrees of freedom; contrasts of widths are pooled."""
+        n_seeds = len(self.shares)
+        own = weights * self.placed
+        contrasts = [own] if not own.any() or abs(own.sum()) > 1e-9 else _contrasts(own, self.placed)
+        variances = [self.shares @ each for each in contrasts]
+        expected = [float(np.sum((each @ self.loads) ** 2)) for each in contrasts]
+        known = [(float(np.sum(v**2)) / (n_seeds - 1), e) for v, e in zip(variances, expected, strict=True) if e > 0]
+        if not known:
+            return 0.0, n_seeds - 1
+        noise = float(np.mean([v / e for v, e in known]))
+        return noise * expected[0] / n_seeds, (n_seeds - 1) * len(known)
+
+
+def _contrasts(weights: Floats, placed: Bools) -> list[Floats]:
+    """Weights, and an orthonormal basis of the other contrasts between the widths that are placed."""
+    n = int(placed.sum())
+    if n < 3:
+        return [weights]
+    rows = np.stack([placed / np.sqrt(n), weights / np.linalg.norm(weights)])
+    rows[1] -= rows[0] * (rows[1] @ rows[0])
+    full = np.linalg.svd(rows[:, placed])[2][2:]
+    others = np.zeros((len(full), len(placed)))
+    others[:, placed] = full
+    return [weights, *others]
+
+
+def fit_jointly(curves: Sequence[Sequence[Point]]) -> Joint:
+    """Fit the curves of all widths; one lr per width at least must have a finite mean loss."""
+    return _fit(tuple(map(tuple, curves)))
+
+
+@lru_cache(maxsize=16)  # the optima of a table and their drift ask for the same
+def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
+    x, losses, seed_losses = stack_curves(curves)
+    n_widths = len(losses)
+    lowest, connected, placed = around(losses)
+    within = reach(x, losses)
+    base = settle(x, losses[None], connected, placed, x[lowest], within)
+    minima = settle(x, losses[None], connected, placed, base.log2_lr[0], within)
+    upward = minima.bend[0] > 0
+    placed = placed & upward
+    log2_lr = np.where(placed, minima.log2_lr[0], x[lowest])
+    cells = np.argwhere(connected)
+    moved = np.repeat(losses[None], len(cells), axis=0)
+    moved[np.arange(len(cells)), cells[:, 0], cells[:, 1]] += STEP
+    bumped = settle(x, moved, connected, placed, log2_lr, within)
+    loads = np.where(placed[:, None], (bumped.log2_lr - log2_lr).T / STEP, 0.0)
+    own_loads = (bumped.lopsided - minima.lopsided[0]).T / STEP
+    shift = np.eye(n_widths) * 1e-3
+    lopsided = settle(x, np.repeat(losses[None], n_widths, axis=0), connected, placed, log2_lr, within, shift)
+    by_lopsided = np.where(placed[:, None], (lopsided.log2_lr - log2_lr).T / 1e-3, 0.0)
+    means = losses[cells[:, 0], cells[:, 1]]
+    deviations = np.nan_to_num(seed_losses[:, cells[:, 0], cells[:, 1]] - means)  # 0 where a seed was not run
+    spread = _spread(minima.lopsided[0], own_loads, deviations, placed)
+    left_loads = (bumped.left - minima.left[0])[:, placed] / STEP
+    misfit = _misfit(minima.left[0][placed], minima.weight[0][placed], np.tensordot(deviations, left_loads, 1))
+    rounding = np.array([0.0 if ok else _rounding(curve) for ok, curve in zip(placed, curves, strict=True)])
+    near = np.abs(x - log2_lr[:, None]) < within[:, None]
+    walled = (near & np.isinf(losses)).any(axis=1)
+    return Joint(
+        log2_lr,
+        placed,
+        deviations @ loads.T,
+        loads,
+        rounding,
+        np.where(placed & walled, WALL_ERROR, 0.0),
+        by_lopsided,
+        spread,
+        misfit,
+        minima.lopsided[0],
+        upward,
+    )
+
+
+def stack_curves(curves: Sequence[Sequence[Point]]) -> tuple[Floats, Floats, Floats]:
+    """Return log2 lrs [lr] of all curves, mean losses [width, lr] and those of seeds [seed, width, lr].
+
+    NaN where an lr was not run; a mean is +inf, and a seed's loss NaN, where it diverged.
+    """
+    x = np.array(sorted({point.log2_lr for curve in curves for point in curve}))
+    seeds = sorted({seed for curve in curves for point in curve for seed, _ in point.seed_losses})
+    rows = {seed: row for row, seed in enumerate(seeds)}
+    losses = np.full((len(curves), len(x)), np.nan)
+    of_seeds = np.full((len(seeds), len(curves), len(x)), np.nan)
+    for width, curve in enumerate(curves):
+        at, means = mean_curve(curve)
+        columns = np.searchsorted(x, at)
+        losses[width, columns] = means
+        for column, point in zip(columns, curve, strict=True):
+            for seed, loss in point.seed_losses:
+                of_seeds[rows[seed], width, column] = np.nan if loss is None else loss
+    return x, losses, of_seeds
+
+
+def _spread(lopsided: Floats, loads: Floats, deviations: Floats, placed: Bools) -> float:
+    """Standard deviation of lopsidedness between widths to allow for: LOPSIDED_SPREAD, or what is seen beyond noise.
+
+    What is seen is known from as many widths as there are, so it counts by Student's t over that of a normal.
+    """
+    n_seeds, n = len(deviations), int(placed.sum())
+    expected = np.sum(loads[placed] ** 2, axis=1)
+    if n_seeds < 2 or n < 2 or not (expected > 0).all():
+        return LOPSIDED_SPREAD
+    shares = deviations @ loads[placed].T
+    noise = float(np.mean(np.sum(shares**2, axis=0) / expected)) / (n_seeds - 1)
+    precision = n_seeds / np.maximum(noise * expected, 1e-12)
+    k = lopsided[placed]
+    misfit = float(precision @ (k - precision @ k / precision.sum()) ** 2)
+    excess = misfit - (n - 1) * float(stats.f.ppf(BEYOND_NOISE, n - 1, (n_seeds - 1) * n))
+    if excess <= 0:
+        return LOPSIDED_SPREAD
+    seen = np.sqrt(excess / (precision.sum() - np.sum(precision**2) / precision.sum()))
+    return max(LOPSIDED_SPREAD, float(seen * stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95)))
+
+
+def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:
+    """Root mean square (nats) of what a fit leaves [width, lr] beyond noise, by what it leaves of seeds."""
+    n_seeds, n_left = len(of_seeds), int((weight > 1e-3).sum()) - 3 * len(weight)
+    if n_seeds < 2 or n_left < 1:
+        return 0.0
+    noise = float(np.sum(of_seeds**2)) / (n_seeds * (n_seeds - 1))
+    excess = float(np.sum(left**2)) - noise * float(stats.f.ppf(BEYOND_NOISE, n_left, (n_seeds - 1) * n_left))
+    return float(np.sqrt(max(excess, 0.0) / weight.sum()))
+
+
+def _rounding(curve: Sequence[Point]) -> float:
+    """How far (octaves) a minimum may lie from the lowest lr: half a step, and farther where noise chose among lrs."""
+    x, losses = mean_curve(curve)
+    i = int(losses.argmin())
+    steps = np.diff(x)[max(i - 1, 0) : i + 1]
+    ends = (first_worse(curve, i, side, CONFIDENCE) for side in (-1, 1))
+    alike = [abs(x[i] - (x[far] if end is None else end)) for end, far in zip(ends, (0, -1), strict=True)]
+    inside = [
+        way - step for way, step in zip(alike, (x[i] - x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)] - x[i]), strict=True)
+    ]
+    return float(steps.max()) / 2 + max(0.0, *inside) if len(steps) else 0.0

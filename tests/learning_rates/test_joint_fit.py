@@ -1,0 +1,144 @@
+"""Minima of several widths fitted together: exact where the model is, and known less well where it is not."""
+
+import numpy as np
+import pytest
+from planted_curves import curve_of
+
+from mupcheck.learning_rates.cubic import joint_minima
+from mupcheck.learning_rates.joint_fit import LOPSIDED_SPREAD, WALL_ERROR, fit_jointly
+from mupcheck.learning_rates.lr_curve import fit_minimum
+
+X = np.arange(-10.0, -3)
+SLOPE = np.array([-0.5, 0.0, 0.5])  # of three widths an octave apart
+
+
+def parabola(z):
+    return 0.035 * z**2
+
+
+def lopsided(z, ratio=0.7):
+    """Third derivative `ratio` times the second."""
+    return 0.07 / ratio**2 * (np.exp(ratio * z) - ratio * z - 1)
+
+
+def walled(z):
+    return np.where(z > 1.9, np.inf, parabola(z) + 0.15 * np.clip(z - 0.8, 0, None) ** 2)
+
+
+def curves(shapes, best, *, noise=0.0, n_seeds=3, rng=None):
+    """Curves of widths with minima `best`; seeds differ in height, and by `noise` nats a run."""
+    rng = rng or np.random.default_rng(0)
+    heights = 0.02 * np.arange(n_seeds)[:, None]
+    return [
+        curve_of(X, shape(X - at) + heights + noise * rng.normal(size=(n_seeds, len(X))))
+        for shape, at in zip(shapes, best, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("start", [-6.4, -6.0, -5.7])
+@pytest.mark.parametrize("drift", [0.0, -0.4, -1.0])
+def test_minima_of_one_shape_keep_their_distances_wherever_they_lie_between_lrs(start, drift):
+    best = start + drift * np.arange(3)
+    assert fit_jointly(curves([parabola] * 3, best)).log2_lr == pytest.approx(best, abs=1e-6)  # but for rounding
+    slope = SLOPE @ fit_jointly(curves([lopsided] * 3, best)).log2_lr
+    # simulated over all places between two lrs: at most 0.015 on the most lopsided curves
+    assert slope == pytest.approx(drift, abs=0.02)
+
+
+def test_noise_moves_the_slope_a_third_as_much_as_through_the_lowest_three():
+    rng = np.random.default_rng(1)
+    best = np.array([-6.2, -6.2, -6.2])
+    joint, three = [], []
+    for _ in range(60):
+        losses = np.stack([parabola(X - at) + 0.012 * rng.normal(size=len(X)) for at in best])
+        joint.append(SLOPE @ joint_minima(X, losses[None])[0])
+        three.append(SLOPE @ fit_minimum(X, losses)[0])
+    # measured 0.29 over 10,000; 60 know a ratio of two standard deviations to 0.13 of itself, twice that
+    assert np.std(joint) / np.std(three) == pytest.approx(0.29, abs=0.08)
+
+
+def test_an_error_in_the_shared_lopsidedness_moves_all_minima_alike_and_not_the_slope():
+    joint = fit_jointly(curves([lopsided] * 3, [-6.1, -6.2, -6.0]))
+    one = np.abs(joint.by_lopsided).sum(axis=1)
+    assert (one > 0.5).all()
+    assert abs(SLOPE @ joint.by_lopsided.sum(axis=1)) < 0.1 * one.max()
+
+
+def test_lopsidedness_that_differs_between_widths_is_seen_and_allowed_for():
+    def deforming(ratios):
+        return curves([lambda z, ratio=ratio: lopsided(z, ratio) for ratio in ratios], [-6.2] * 3, noise=1e-4)
+
+    same, apart = fit_jointly(deforming([0.5, 0.5, 0.5])), fit_jointly(deforming([0.3, 0.5, 0.7]))
+    assert same.spread < 0.03 < apart.spread
+    slope, half, _ = apart.interval(SLOPE, 0.9)
+    assert abs(slope) > 0.05  # so it is needed
+    assert abs(slope) < half
+    assert same.interval(SLOPE, 0.9)[1] < 0.6 * half
+    noisy = fit_jointly(curves([lopsided] * 3, [-6.2] * 3, noise=0.02))
+    assert noisy.spread == LOPSIDED_SPREAD
+
+
+def test_a_curve_that_is_no_cubic_is_seen_and_allowed_for():
+    kinked = fit_jointly(curves([walled] * 3, [-6.3, -6.7, -7.1], noise=1e-4))
+    slope, half, _ = kinked.interval(SLOPE, 0.9)
+    assert kinked.misfit > 0.002
+    assert abs(slope + 0.4) < half
+    assert fit_jointly(curves([parabola] * 3, [-6.2] * 3, noise=0.02)).misfit == 0
+
+
+def test_no_loss_beyond_a_diverged_lr_counts_and_one_within_reach_widens_the_interval():
+    best = [-6.2, -6.2, -6.2]
+    clean = curves([parabola] * 3, best)
+
+    def with_wall(beyond):
+        losses = np.where(X == -4, beyond, np.where(X == -5, np.inf, parabola(X + 6.2)))
+        return [*clean[:2], curve_of(X, losses + 0.02 * np.arange(3)[:, None])]
+
+    # the lowest lr's neighbour is gone: known to its grid point
+    assert fit_jointly(with_wall(0.1)).log2_lr[2] == -6
+    assert fit_jointly(with_wall(0.1)).rounding.tolist() == [0, 0, 0.5]
+    walled_off = [curve_of(X, np.where(X > -5, np.inf, parabola(X + 6.2)) + 0.02 * np.arange(3)[:, None])] * 3
+    joint = fit_jointly(walled_off)
+    assert joint.log2_lr == pytest.approx(best, abs=1e-6)
+    assert joint.wall.tolist() == [WALL_ERROR] * 3
+    assert fit_jointly(clean).wall.tolist() == [0] * 3
+
+
+def test_a_minimum_known_to_its_grid_point_is_known_less_well_where_noise_chose_it():
+    rises = np.array([0.4, 0.3, 0.2, 0.1, 0.001, 0.0, np.inf])
+    sure = curve_of(X, rises + np.array([[0.0], [0.1], [0.2]]))
+    noise = np.zeros((3, 7))
+    noise[:, 4] = [-0.003, 0.0, 0.003]
+    unsure = curve_of(X, rises + noise)
+    joint = fit_jointly([sure, unsure])
+    assert joint.rounding.tolist() == [0.5, 1.5]
+
+
+def test_pooled_contrasts_have_more_degrees_of_freedom_and_still_cover():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(60):
+        found = fit_jointly(curves([lopsided] * 3, [-6.2, -6.5, -6.8], noise=0.02, rng=rng))
+        slope, half, _ = found.interval(SLOPE, 0.9)
+        covered += abs(slope + 0.3) < half
+        assert found._variance(SLOPE)[1] == 4  # 2 x 2
+    # 60 repeats know a coverage of 0.9 to 0.04, twice that
+    assert covered / 60 > 0.82
+
+
+def test_one_seed_has_no_interval_and_three_lrs_have_a_parabola():
+    assert fit_jointly(curves([parabola] * 3, [-6.2] * 3, n_seeds=1)).interval(SLOPE, 0.9) is None
+    x = np.array([-7.0, -6, -5])
+    three = [curve_of(x, [parabola(x + at), parabola(x + at) + 1]) for at in (6.2, 5.9)]
+    assert fit_jointly(three).log2_lr == pytest.approx([-6.2, -5.9], abs=1e-6)
+    coarse = np.arange(-14.0, -1, 2)
+    assert fit_jointly([curve_of(coarse, [parabola(coarse + 6.7)] * 2)]).log2_lr == pytest.approx([-6.7], abs=1e-6)
+
+
+def test_widths_may_have_lrs_of_their_own():
+    fine = np.sort(np.r_[X, -6.5, -6.25, -5.75])
+    refined = curve_of(fine, [parabola(fine + 6.2), parabola(fine + 6.2) + 0.1])
+    plain = curve_of(X, [parabola(X + 5.8), parabola(X + 5.8) + 0.1])
+    joint = fit_jointly([refined, plain])
+    assert joint.log2_lr == pytest.approx([-6.2, -5.8], abs=1e-6)
+    assert joint.placed.all()

@@ -1,0 +1,147 @@
+"""What a slope hides, and what an optimum at an edge still says: each beside a sweep that must not trip it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_curves import diverge, judge, sweep
+
+from mupcheck.learning_rates.line import Drift, Neighbours, OffLine, n_apart
+from mupcheck.learning_rates.optimum import find_optima
+from mupcheck.learning_rates.registration import Registration
+from mupcheck.learning_rates.verdict import conclude
+
+
+def moved(width, octaves, *, noise=0.05, **options):
+    """A sweep without drift, but for the curve of one width, which lies `octaves` higher."""
+    whole = sweep(noise=noise, **options)
+    apart = sweep(noise=noise, centre=-6.2 + octaves, **options)
+    return pd.concat([whole[whole["width"] != width], apart[apart["width"] == width]]).sort_index()
+
+
+def test_a_middle_width_off_by_an_octave_does_not_transfer_and_is_named():
+    for octaves in (-1.0, 1.0):
+        answer = judge(moved(64, octaves))
+        assert -0.25 < answer.drift.ci_low < answer.drift.ci_high < 0.25  # three widths: the slope does not see it
+        assert answer.verdict == "drifts"
+        assert "from width 32 to 64" in answer.reason and "from width 64 to 128" in answer.reason
+        assert "; width 64 lies" in answer.reason
+    assert judge(moved(64, 0.0)).verdict == "transfers"
+
+
+@pytest.mark.parametrize("width", [32, 64, 128, 256])
+def test_of_four_widths_the_one_that_is_off_is_named(width):
+    answer = judge(moved(width, 1.0, widths=(32, 64, 128, 256)))
+    assert answer.verdict == "drifts"
+    off = max(answer.drift.off_line, key=lambda each: abs(each.octaves))
+    assert width in (32, 256) or off.width == width
+    assert str(width) in answer.reason.partition("but")[2] or width in (32, 256)
+
+
+def test_a_width_that_may_be_off_by_more_than_the_tolerance_leaves_the_verdict_open():
+    answer = judge(moved(64, 0.3, noise=0.2, seeds=6))
+    assert answer.verdict == "cannot tell"
+    assert "but width 64 lies +" in answer.reason and "not within +-0.25 beyond doubt" in answer.reason
+    assert "seeds" in answer.next_step or "look at width 64" in answer.next_step
+    assert judge(moved(64, 0.0, noise=0.2, seeds=6)).verdict == "transfers"
+
+
+def test_off_the_line_and_between_neighbours_are_what_they_say():
+    drift = judge(moved(64, 0.6)).drift
+    best = np.array([optimum.log2_lr for optimum in judge(moved(64, 0.6)).optima])
+    assert [pair.slope for pair in drift.neighbours] == pytest.approx(np.diff(best))
+    line = drift.intercept + drift.slope * np.log2([32, 64, 128])
+    assert [off.octaves for off in drift.off_line] == pytest.approx(best - line)
+    pair = drift.neighbours[0]
+    assert pair.ci_low < pair.slope < pair.ci_high
+    assert judge(sweep(widths=(32, 64))).drift.off_line == ()
+
+
+CENSORED = [
+    # the optimum of 128 is below the grid; that of 32 not: at most what the first worse lr allows
+    (lambda: sweep(-1.5, centre=-7.2), "drifts", "at most -"),
+    (lambda: sweep(1.5, centre=-5.8), "drifts", "at least +"),
+    # a bound that reaches into the tolerance says nothing
+    (lambda: sweep(-0.6, centre=-8.5), "cannot tell", "at most"),
+    (lambda: sweep(0.6, centre=-4.5), "cannot tell", "at least"),
+    # at the other end of the widths, the other end of the interval
+    (lambda: sweep(0.9, centre=-11.0), "cannot tell", ""),
+]
+
+
+@pytest.mark.parametrize(("make", "verdict", "bound"), CENSORED)
+def test_an_optimum_at_an_edge_bounds_the_drift_from_one_side(make, verdict, bound):
+    answer = judge(make())
+    assert any(optimum.at_edge for optimum in answer.optima)
+    assert (answer.verdict, bound in answer.drift_text) == (verdict, True)
+    assert (answer.drift.ci_low is None) != (answer.drift.ci_high is None) or not bound
+    assert "add " in answer.reason  # what would tell more
+
+
+def test_a_bound_holds_the_truth_and_both_edges_leave_none():
+    for truth in (-1.2, -1.5, -2.0):
+        drift = judge(sweep(truth, centre=-7.2)).drift
+        assert drift.ci_low is None and truth < drift.ci_high < 0
+    far = sweep(-5.0, centre=-1.5)  # best at the highest lr of 32 and at the lowest of 128
+    answer = judge(far)
+    assert [o.flags[0] for o in answer.optima if o.at_edge] == ["high edge", "low edge"]
+    # at most the lowest lr of 128 above the highest of 32: still a bound
+    assert answer.drift.ci_low is None and answer.drift.ci_high < 0
+    same = judge(sweep(centre=-12.0))
+    assert (same.drift.ci_low, same.drift.ci_high, same.verdict) == (None, None, "cannot tell")
+    assert same.next_step.startswith("give --refine")
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (lambda: diverge(sweep(), lambda runs: runs["width"] > 0), "add lower lrs"),
+        (lambda: diverge(sweep(), lambda runs: runs["width"] == 128), "add lower lrs"),
+        (lambda: sweep(x=[-6.0]), "add lrs"),
+        (lambda: sweep(widths=(32, 64)), "add widths, such as --widths 32,64,128"),
+        (lambda: sweep(seeds=1), "add seeds"),
+        (lambda: sweep(widths=(32, 64, 65)), "2 width(s) where at least 3 are needed (64 and 65 count as one); add"),
+        (lambda: sweep(widths=(64, 65, 66, 68)), "1 width(s) where"),
+    ],
+    ids=["all diverged", "one width diverged", "one lr", "two widths", "one seed", "a width twice", "one width"],
+)
+def test_what_cannot_be_told_says_what_to_add(make, advice):
+    answer = judge(make())
+    assert answer.verdict == "cannot tell"
+    assert advice in answer.reason and answer.next_step
+
+
+def test_widths_count_once_where_rounding_made_two_of_one():
+    assert n_apart([32, 64, 65]) == n_apart([65, 32, 64, 64]) == 2
+    assert n_apart([256, 320, 384, 512]) == 4
+    assert n_apart([]) == 0
+    assert "--widths 32,64,128 " in judge(sweep(widths=(32, 64, 65))).next_step
+
+
+def planted(*, neighbours=(), off_line=(), registration=None):
+    return Drift(0.0, -0.1, 0.1, -6.2, 0.9, 3, 3, 0.03, 0.0, neighbours, off_line, registration)
+
+
+def test_only_what_is_beyond_doubt_between_neighbours_drifts():
+    optima = find_optima(sweep(noise=0.01))
+    seen = conclude(optima, planted(neighbours=(Neighbours(32, 64, 0.8, 0.3, 1.3),)), 0.25)
+    assert (seen.verdict, "+0.80 [+0.30, +1.30] from width 32 to 64" in seen.reason) == ("drifts", True)
+    assert conclude(optima, planted(neighbours=(Neighbours(32, 64, 0.3, 0.1, 0.5),)), 0.25).verdict == "transfers"
+    wide = conclude(optima, planted(off_line=(OffLine(64, 0.0, -0.3, 0.3),)), 0.25)
+    assert (wide.verdict, "width 64" in wide.reason) == ("cannot tell", True)
+    assert conclude(optima, planted(off_line=(OffLine(64, 0.0, -0.2, 0.2),)), 0.25).verdict == "transfers"
+
+
+def test_a_registration_that_fits_has_a_veto_and_a_misfit_has_none():
+    optima = find_optima(sweep(noise=0.01))
+
+    def verdict(low, high, *, fits):
+        found = Registration((low + high) / 2, low, high, 0.002, 0.5 if fits else 0.001, fits)
+        return conclude(optima, planted(registration=found), 0.25)
+
+    against = verdict(0.2, 0.3, fits=True)
+    assert (against.verdict, "curves as wholes lie +0.25" in against.reason) == ("cannot tell", True)
+    assert "seeds" in against.next_step
+    assert verdict(0.3, 0.4, fits=True).verdict == "cannot tell"
+    assert verdict(0.3, 0.4, fits=False).verdict == verdict(-0.05, 0.3, fits=True).verdict == "transfers"
+    measured = judge(sweep(-0.6, noise=0.05)).drift
+    assert measured.registration.slope == pytest.approx(measured.slope, abs=0.05)
