@@ -5,7 +5,7 @@
 With --forecasts it prints beside that how often the 90% interval of the lr that is predicted at 4 times the largest
 width covers the optimum there, where the drift goes on as it was.
 
-A sweep has 3 widths, 7 lrs an octave apart, and as many seeds as a line says (5 is the default of lr-sweep on a CPU).
+A sweep has 3 widths, 7 lrs an octave apart, and as many seeds as a line says (6 is the default of lr-sweep on a CPU).
 The optimum moves evenly from width to width, as far as makes the best lr of the smallest cost the largest the stated
 percent of the loss, and lies anywhere between two lrs. Noise is as measured in the demo: 0.03 nats a run around a loss
 of 2.6, of which widths share 0.3 at one seed and lr, growing above the optimum, and 0.012 that a seed has at all lrs.
@@ -66,7 +66,7 @@ class Kind(NamedTuple):
 
     name: str
     rise: Rise
-    seeds: int = 5
+    seeds: int = 6
     noise: float = NOISE
     up: bool = False  # the optimum moves to higher lrs
     deforms: float = 0.0  # of the bend, by width: standard deviation of its log

@@ -55,7 +55,7 @@ def check_of(results):
     coords = results.coords.merge(results.runs[["run_id", "width", "seed"]], on="run_id")
     rows = coords[(coords["kind"] == "diagnostic") & np.isfinite(coords["value"])]
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
-    return Check(results.runs, coords, medians, table, 0, 0, results.steps)
+    return Check(results.runs, coords, medians, table, 0, 0, steps=results.steps)
 
 
 def judged(results):

@@ -2,7 +2,6 @@
 
 import inspect
 import pkgutil
-import re
 import subprocess
 import sys
 import tomllib

@@ -17,6 +17,7 @@ from mupcheck.theory.parametrization import DECAYED, factors
 OFF = 0.02  # eight times what clean runs show
 ROUNDINGS = 3 * 2.0**-24  # the most that a float32 weight, its new value and their difference are off by together
 FAR_ABOVE_EPS = 1e4  # of rms(sqrt(v)) / eps, so that next to none of the gradients is near it
+FEWEST_SEEDS = 2  # all of which must agree that AdamW's step is too small
 MOST = 0.5  # a step that may be off by more than this share of it says nothing
 # Rows of tokens that are not in the batch have no gradient, or nearly none: AdamW moves them by less than lr.
 SPARSE = ("embedding", "readout")
@@ -46,6 +47,9 @@ def first_changes(check: Check) -> tuple[pd.DataFrame, pd.DataFrame]:
     low = short > rows["doubt"]
     if adam:
         low &= ~rows["site"].isin(SPARSE) & (rows["eps_ratio"] > FAR_ABOVE_EPS)
+        # of a few values one may have a gradient near eps, in a seed: code that steps too little does so in all
+        by_weight = low.groupby([rows["width"], rows["layer"], rows["site"]])
+        low &= by_weight.transform("all") & (by_weight.transform("size") >= FEWEST_SEEDS)
     found = rows[off | low]
     if adam:
         rows = rows[~rows["site"].isin(SPARSE) | off]  # the others say nothing

@@ -94,6 +94,12 @@ def test_a_first_step_that_is_off_is_named(optimizer):
     assert "requires_grad" in found.advice
 
 
+def test_a_gradient_near_eps_in_one_seed_is_no_step_that_is_too_small():
+    # a gate scalar has few values: one without a gradient takes a share of the whole step
+    assert old(lambda run, site, layer: 0.97 if site == "A_log" and run["seed"] == 1 else 1.0) == []
+    assert len(old(lambda run, site, layer: 0.97 if site == "A_log" else 1.0)) == 1
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_wrong_base_width_is_one_finding_and_a_missing_correction_another(optimizer):
     def halved(run, site, layer):

@@ -216,6 +216,6 @@ def test_a_factor_is_written_short(octaves, text):
 def test_findings_sort_by_what_counts():
     runs = make_runs(seeds=SEEDS)
     coords = times_at(make_coords(runs, CLEAN, noise=NOISE), runs, 128, 2, "v_proj")
-    (found,) = judge(results(runs.assign(dtype="bfloat16"), coords))
+    (found,) = judge(results(runs.assign(warmup_steps=1), coords))
     assert isinstance(found.pooled, pd.DataFrame)
     assert [finding.effect for finding in found.findings] == ["fail", "warning"]
