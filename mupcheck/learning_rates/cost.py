@@ -36,6 +36,7 @@ MIN_FITTED = 3  # lrs
 NO_CURVE = {
     "incomplete": "runs of width {} are missing",
     "copied seeds": "seeds of width {} gave the same losses, which shows no noise",
+    "copied width": "width {} and another gave the same losses",
     "no finite lr": "at every lr a seed of width {} diverged",
     "too few lrs": f"width {{}} has fewer than {MIN_FITTED} lrs with a finite loss",
 }

@@ -6,7 +6,8 @@ Source: theory.md section 6.
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ EDGES = ("low edge", "high edge")  # the optimum may lie beyond the grid, anywhe
 GUARDS = {
     "incomplete": "runs are missing for some lr and seed; finish the sweep",
     "copied seeds": "seeds gave the same losses, which shows no noise; let the seed reach weights and batches",
+    "copied width": "another width gave the same losses, to the last bit; let the width reach the model and the file",
     "no finite lr": "a seed diverged at every lr; add lower lrs",
     "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
@@ -165,10 +167,22 @@ def optima_of(
     finite = [width for width, curve in sorted(curves.items()) if any(point.loss is not None for point in curve)]
     joint = fit_jointly([curves[width] for width in finite]) if finite else None
     rows = {width: row for row, width in enumerate(finite)}
-    return [
+    found = [
         _find_optimum(key, width, curve, loss_name, grid, confidence, joint, rows.get(width))
         for width, curve in sorted(curves.items())
     ]
+    copies = {width for pair in combinations(found, 2) if _alike(*pair) for width in (pair[0].width, pair[1].width)}
+    return [replace(each, flags=(*each.flags, "copied width")) if each.width in copies else each for each in found]
+
+
+def _alike(one: Optimum, other: Optimum) -> bool:
+    """Say whether two widths gave the same losses, to the last bit, wherever both gave any, at MIN_LRS lrs or more."""
+    losses = [
+        {(point.log2_lr, seed): loss for point in each.curve for seed, loss in point.seed_losses if loss is not None}
+        for each in (one, other)
+    ]
+    shared = losses[0].keys() & losses[1].keys()
+    return len({x for x, _ in shared}) >= MIN_LRS and all(losses[0][cell] == losses[1][cell] for cell in shared)
 
 
 def grids_of(results: Results) -> dict[str, list[float]]:

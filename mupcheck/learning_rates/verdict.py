@@ -222,6 +222,8 @@ def _next_of_doubts(
     flags = {flag for optimum in optima for flag in optimum.flags}
     if "copied seeds" in flags:
         return "let the seed reach the initial weights and the batches"
+    if "copied width" in flags:
+        return "let the width reach the model, and see what wrote the files"
     if "incomplete" in flags:
         return "run the same command again: an lr lacks a seed, or a width an lr"
     n_seeds = max(optimum.n_seeds for optimum in optima)

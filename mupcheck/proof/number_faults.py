@@ -45,7 +45,7 @@ _WIDTH = (
     numbers("widths", "updates x2 at one of four widths", SD, _in(edits.scaled, factor=2, kinds=MOVES), Where(width=64), settings=_CURVED),
     numbers("widths", "updates curve upwards", AD, _in(edits.curved, share=0.02, kinds=("activation_update", "effective_update")), settings=_CURVED, named=("curved",)),
     numbers("widths", "two widths exchanged", SD, _in(edits.exchanged_widths, other=128), Where(width=32)),
-    numbers("widths", "lr of a width is another", AD, _in(edits.column_set, column="lr", value=2.0**-11), named=("lr", "refused")),
+    numbers("widths", "another lr is said than was trained", AD, _in(edits.column_set, column="lr", value=2.0**-11), named=("applied",)),
 )
 _RECORDS = (
     numbers("records", "three runs are missing", AD, _in(edits.run_dropped, n_runs=3), named=("missing runs",)),

@@ -171,7 +171,6 @@ SWEEP_FAULTS = (
     _fault("optimum at the edge of one width's grid", beyond_the_grid, width=MIDDLE),
     _fault("weight decay of one width", partial(column_set, column="weight_decay", value=0.1), width=LAST,
            named=("weight_decay",)),
-    _fault("one seed of one width two octaves off", partial(one_seed_off, octaves=2), width=MIDDLE,
-           unseen="one seed in five moves the mean curve by less than the tolerance"),
+    _fault("one seed of one width two octaves off", partial(one_seed_off, octaves=2), width=MIDDLE),
     _fault("losses in bits", partial(losses_scaled, factor=1 / np.log(2)), unseen="the optimum stays where it was"),
 )  # fmt: skip
