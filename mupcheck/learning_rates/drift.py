@@ -18,7 +18,7 @@ from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfe
 from mupcheck.learning_rates.forecast import Forecast, forecast
 from mupcheck.learning_rates.line import Drift, fit_drift
 from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
-from mupcheck.learning_rates.path import held_to_path, notes_of_path
+from mupcheck.learning_rates.path import cost_held_to_path, held_to_path, notes_of_path
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
 from mupcheck.learning_rates.refine import next_lrs
 from mupcheck.learning_rates.robustness import (
@@ -235,7 +235,7 @@ def transfer(
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence) | {"path": say_paths(paths)},
-            cost=find_cost(optima, tolerance=cost, confidence=confidence, missing=missing),
+            cost=cost_held_to_path(find_cost(optima, tolerance=cost, confidence=confidence, missing=missing), paths),
             target=None if target is None else forecast(optima, target, trend_of(drift), spec),
         )
         answers.append(answer)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from planted_code import SETTINGS, check_of, judged, train_check
 
-from mupcheck.coordinates.copies import copied_widths
+from mupcheck.coordinates.copies import copied_seeds, copied_widths
 
 
 @cache
@@ -62,3 +62,23 @@ def test_one_site_that_is_another_width_s_is_named(site, optimizer, mode):
 def test_what_is_the_same_by_rights_is_no_copy(changes):
     """Adam's steps, norms' outputs, gains and gate scalars are the same numbers at several widths."""
     assert list(copied_widths(check_of(train_check(**changes)))) == []
+
+
+@pytest.mark.parametrize(("optimizer", "mode"), SETTINGS)
+def test_seeds_that_do_not_reach_the_weights_are_found_though_batches_differ(optimizer, mode):
+    results = trained(optimizer, mode)
+    assert list(copied_seeds(check_of(results))) == []
+    coords = results.coords
+    width = coords["run_id"].map(results.runs.set_index("run_id")["width"])
+    start = (coords["kind"] == "weight") & (coords["step"] == 0)
+    first = coords[start].groupby([width, "site", "layer", "stat"])["value"].transform("first")
+    planted = replace(results, coords=coords.assign(value=first.reindex(coords.index).fillna(coords["value"])))
+    (finding,) = copied_seeds(check_of(planted))
+    assert finding.name == "copied seeds" and "initial weights" in finding.text
+    assert judged(planted).verdict != "pass"
+
+
+def test_a_run_with_two_rows_of_one_quantity_is_refused():
+    results = trained(*SETTINGS[0])
+    with pytest.raises(ValueError, match=r"two rows of .* of run [0-9a-f]{16}; remove one of them"):
+        judged(replace(results, coords=pd.concat([results.coords, results.coords.tail(1)], ignore_index=True)))

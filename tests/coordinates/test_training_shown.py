@@ -61,6 +61,15 @@ def test_a_loss_that_rises_since_the_lr_is_too_large_is_no_wrong_sign():
     assert {finding.effect for finding in found(results, loss_falls)} == {"no pass"}
 
 
+def test_a_loss_that_is_no_number_is_no_pass():
+    results = train_check(record=(0, 1))
+    steps = results.steps.copy()
+    steps.loc[steps.index[-1], "loss"] = np.nan
+    (finding,) = found(replace(results, steps=steps), loss_falls)
+    assert (finding.effect, len(finding.widths), len(finding.steps)) == ("no pass", 1, 1)
+    assert "no number" in finding.text
+
+
 @pytest.mark.parametrize("n_seeds", [1, 2, 8])
 def test_a_loss_that_only_scatters_at_one_width_is_no_pass(n_seeds):
     results = train_check(seeds=n_seeds, record=(0, 1))

@@ -35,7 +35,8 @@ def test_a_wrong_path_decides_nothing_and_a_right_one_changes_nothing(drift, ver
     assert without.measured["path"] == ""
 
     wrong = answered(runs, departures=[DEPARTURE])
-    assert wrong.verdict == "cannot tell"
+    assert wrong.verdict == wrong.cost.verdict == "cannot tell" != without.cost.verdict
+    assert wrong.cost.percent == without.cost.percent
     assert wrong.reason == (
         "chunk in float32 is not what the reference computes: gradient of v is 0.5 times the reference's at width 32, "
         "layer 0, tokens 0 to 47 (chunk 1 of 1) of 48; nothing is off at 165 tokens"

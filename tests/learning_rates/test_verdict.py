@@ -191,3 +191,16 @@ def test_a_drift_at_the_edge_of_a_grid_has_no_number_and_a_doubtful_one_says_why
     assert judge(sweep(widths=(32,))).drift_text == ""
     assert judge(sweep(widths=(32, 64))).drift_text.endswith("through 2 widths only")
     assert "no interval" in judge(sweep(seeds=1)).drift_text
+
+
+def test_a_width_that_is_a_copy_of_another_decides_nothing():
+    runs = sweep(noise=0.02)
+    assert judge(runs).verdict == "transfers"
+    of = {width: runs[runs["width"] == width].sort_values(["seed", "log2_lr"]) for width in (32, 64)}
+    losses = ["train_loss", "val_loss"]
+    runs.loc[of[64].index, losses] = of[32][losses].to_numpy()
+    answer = judge(runs)
+    assert answer.verdict == answer.cost.verdict == "cannot tell"
+    assert [("copied width" in optimum.flags) for optimum in answer.optima] == [True, True, False]
+    assert answer.reason.startswith("width 32, 64: another width gave the same losses")
+    assert "reach the model" in answer.next_step
