@@ -48,7 +48,7 @@ _FIRST, _QUARTER = slice(0, 1), slice(0, 4)
 _STATE_PART = slice(-1, None)
 _DECAY = {"weight_decay": 1.0, "decay_mode": "independent"}
 # so small an init that the multiplier on o is what keeps o above o_norm's eps
-_SMALL_O = {"projection_std": 0.004, "conv_std": 0.1}
+_SMALL_O = {"projection_std": 0.004, "conv_std": 0.6}
 _LINEAR = {"schedule": "linear", "steps": 6}
 
 

@@ -24,7 +24,7 @@ COMMANDS = typer.main.get_command(app.app).commands
 
 def test_the_readme_is_short_and_says_what_matters_first():
     lines = TEXT.splitlines()
-    assert len(lines) <= 200
+    assert len(lines) <= 240
     first_screen = "\n".join(lines[:20])
     for said in (
         "our reference Gated DeltaNet model",
@@ -65,7 +65,7 @@ def test_what_is_quoted_of_the_sweep_is_of_the_run_that_is_drawn(workplace):
     assert missing_lines(SWEEP, page, rounding=0) == []
     # in the form that the command prints today: headings, and the words before a number
     printed = workplace.answers[SWEEP.command].out
-    heading = next(line for line in SWEEP.shown if "best lr" in line)
+    heading = next(line for line in SWEEP.shown if "log2 lr" in line)
     assert any(line.split() == heading.split() for line in printed.splitlines()), heading
     assert {re.match(r"\S+ \(\w+, [\w-]+\):", line)[0] for line in SWEEP.shown if "):" in line} <= {
         found[0] for line in printed.splitlines() if (found := re.match(r"\S+ \(\w+, [\w-]+\):", line))
@@ -79,10 +79,11 @@ def test_the_text_says_what_the_picture_shows():
     fell, rose = map(float, re.search(r"SP falls by (\d+\.\d+) octaves; that of μP rises by (\d+\.\d+)", TEXT).groups())
     # over the two doublings of its widths
     assert sorted(2 * drift for drift in drifts) == pytest.approx([-fell, rose], abs=0.1)
-    said = re.search(
-        r"SP \*drifts\*, by (\S+) octaves of learning rate per doubling of width. μP moves by\s+(\S+),", TEXT
+    mup, sp = (
+        re.search(rf"^{name}: .* costs (?:at least )?(\S+%(?: \[.*?\])?)", page, re.MULTILINE)[1]
+        for name in ("gdn-mup", "sp-fanin")
     )
-    assert sorted(map(float, said.groups())) == sorted(drifts)
+    assert f"*costly*: {sp} of the loss at least. Under μP it costs {mup}," in TEXT
     names = [str(verdict) for verdict in re.findall(r"^\S+ \(adamw, head-dim\): (.*)$", page, re.MULTILINE)]
     assert sorted(names) == ["cannot tell", "drifts"]
     assert "its verdict there is *cannot tell*" in TEXT
@@ -99,10 +100,15 @@ def test_the_sweep_that_is_shown_is_that_of_make_demo():
 
 def test_numbers_that_the_code_has_are_the_codes():
     from mupcheck.cli import exits
+    from mupcheck.coordinates.applied import DEPARTS
+    from mupcheck.learning_rates.cost import COST_TOLERANCE
     from mupcheck.learning_rates.drift import DRIFT_TOLERANCE
+    from mupcheck.measuring.path import LONG
     from mupcheck.theory.parametrization import TABLES
 
-    assert f"the whole interval lies within\n  ±{DRIFT_TOLERANCE:g}." in TEXT
+    assert f"the whole interval lies within\n  ±{DRIFT_TOLERANCE:g}, " in TEXT
+    assert f"the whole interval lies within {COST_TOLERANCE:g}% (`--cost`)" in TEXT
+    assert f"more\n  than {DEPARTS:.1%} of its step fails" in TEXT and f"and at {LONG} tokens" in TEXT
     assert len(TABLES) == 6 and "or take one of six." in TEXT and "prints the six that are shipped" in TEXT
     codes = (exits.OK, exits.FAILED, exits.USAGE, exits.CANNOT_TELL)
     assert "Exit codes: {} as expected, {} a verdict failed, {} bad input, {} cannot tell.".format(*codes) in TEXT
