@@ -36,7 +36,6 @@ SUMMED = 1e-4  # relative; float32 sums of up to 10^8 values, which are no part 
 ROUNDED = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 2.0**-9}
 # what a norm makes, and its gain; q and k have none
 GAINS = {"norm1": "norm1_gain", "norm2": "norm2_gain", "final_norm": "final_norm_gain", "o_norm": "o_norm_gain"}
-UNIT_NORMS = ("q_unit", "k_unit")
 # layers whose input and output are both recorded: weight -> (input, output)
 LAYERS = {
     "q_proj": ("norm1", "q_pre"),

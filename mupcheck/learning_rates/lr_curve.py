@@ -155,24 +155,11 @@ def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: floa
     return next((point.log2_lr for point in points if is_worse(point)), None)
 
 
-def grid_rounding(curve: Sequence[Point]) -> float:
-    """Standard deviation (octaves) of a minimum known only to its grid point: uniform over one grid step.
-
-    0 where both neighbours of the lowest point are finite, so that a parabola places the minimum between them.
-    """
-    x, losses = mean_curve(curve)
-    i = int(losses.argmin())
-    neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(x)]
-    if len(neighbours) == 2 and np.isfinite(losses[neighbours]).all():
-        return 0.0
-    return max((float(abs(x[j] - x[i])) for j in neighbours), default=0.0) / float(np.sqrt(12))
-
-
 def grid_floor(curve: Sequence[Point]) -> float:
     """Least half-width (octaves) of a minimum's interval, however well the seeds agree.
 
     FIT_BIAS for the spread of the points that the parabola goes through; half a grid step where seeds are copies of one
-    another, which say nothing of the noise. 0 where `grid_rounding` stands for the grid.
+    another, which say nothing of the noise. 0 where no lr lies on one side, or a diverged one.
     """
     x, losses = mean_curve(curve)
     i = int(losses.argmin())

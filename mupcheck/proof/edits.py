@@ -123,11 +123,6 @@ def exchanged(results: Results, _: Where, *, column: str, a: object, b: object) 
     return replace(results, coords=results.coords.assign(**{column: names.replace({a: b, b: a})}))
 
 
-def renamed(results: Results, _: Where, *, column: str, old: object, new: object) -> Results:
-    """Give rows of a step, layer or site another name."""
-    return replace(results, coords=results.coords.assign(**{column: results.coords[column].replace({old: new})}))
-
-
 def dropped(results: Results, where: Where, *, kinds: Collection[str] = ()) -> Results:
     """Leave rows of coords out."""
     return replace(results, coords=results.coords[~_rows(results, where, kinds)])

@@ -11,7 +11,6 @@ from mupcheck.learning_rates.lr_curve import (
     draw_seeds,
     fit_minimum,
     grid_floor,
-    grid_rounding,
     interpolate,
     interval,
     loss_at,
@@ -78,13 +77,6 @@ def test_interval_is_students_for_a_mean():
     assert interval(0.0, np.zeros(10), n_seeds=1, rounding=0, confidence=0.9) == (None, None)
 
 
-def test_rounding_only_where_a_neighbour_is_not_finite():
-    x = np.arange(0, 2, 0.5)
-    assert grid_rounding(curve_of(x, [[3, 1, 2, 4]])) == 0
-    assert grid_rounding(curve_of(x, [[3, 2, 1, np.inf]])) == pytest.approx(0.5 / np.sqrt(12))
-    assert grid_rounding(curve_of(x, [[1, 2, 3, 4]])) == pytest.approx(0.5 / np.sqrt(12))
-
-
 def test_loss_between_points_and_never_beyond_them():
     x = np.arange(-8.0, -2)
     losses = 2 + 0.1 * (x + 5.3) ** 2
@@ -146,7 +138,7 @@ def test_the_floor_of_an_interval_grows_with_the_spacing_that_a_parabola_spans()
     assert [floor(1.0), floor(2.0)] == pytest.approx([0.1, 0.4])
     assert [floor(0.25), floor(0.5)] == pytest.approx([0.1, 0.1], abs=0.03)  # as far to either side, however fine
     x = np.arange(3.0)
-    assert grid_floor(curve_of(x, [[2, 1, np.inf]])) == grid_floor(curve_of(x, [[1, 2, 3]])) == 0  # `grid_rounding`
+    assert grid_floor(curve_of(x, [[2, 1, np.inf]])) == grid_floor(curve_of(x, [[1, 2, 3]])) == 0
     assert grid_floor(curve_of(x, [[2, 1, 2], [2, 1, 2]])) == 0.5
 
 

@@ -186,12 +186,6 @@ def alike_layers(_: Where) -> Iterator[Change]:
     yield Change(build, "_generator", generator)
 
 
-def alike_widths(_: Where) -> Iterator[Change]:
-    """Draw the initial values of a width without it, so that they begin alike at every width."""
-    make = build._generator
-    yield Change(build, "_generator", lambda *key: make(key[0], key[-1]))
-
-
 # --- factors of width ------------------------------------------------------------------------------------------------
 
 
