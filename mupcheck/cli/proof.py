@@ -51,7 +51,7 @@ def selftest(
     from mupcheck.terminal.proof_page import print_selftest
 
     chosen = settings(opt, mode)
-    kinds = list_of("--only", only, str) if only else []
+    kinds = list_of("--only", only, str) if only is not None else []
     faults = choose(kinds=kinds, settings=chosen, quick=quick)
     caught = []
     for each in plant_faults(faults, jobs=jobs):

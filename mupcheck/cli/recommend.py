@@ -35,7 +35,7 @@ def recommend(
 
     form = "json" if json else one_of(called("--format"), form, FORMATS)
     results = load_results(path, tables=("runs",))
-    answers = _chosen(transfer(results), tables_of(tables) if tables else [])
+    answers = _chosen(transfer(results), tables_of(tables) if tables is not None else [])
     if form == "python" and len(answers) > 1:
         names = ", ".join(f"{answer.parametrization} of {answer.sweep}" for answer in answers)
         raise ValueError(f"--format python writes one table, and there are {names}; give one with -p and its folder")

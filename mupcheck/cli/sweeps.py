@@ -1,6 +1,5 @@
 """coord, lr-sweep and run: train what is missing of a sweep and print its answer."""
 
-import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ def coord(ctx: typer.Context, **options: Any) -> None:
 def lr_sweep(ctx: typer.Context, **options: Any) -> None:
     """Learning-rate sweep: train parametrizations x widths x lrs x seeds, say how far the best lr moves with width.
 
-    Example: mupcheck lr-sweep --opt adamw -p sp-fanin,gdn-mup --widths 32,64,128 --lrs 2^-10:2^-4:2
+    Example: mupcheck lr-sweep --opt adamw -p sp-fanin,gdn-mup --widths 32,64,128 --lrs 2^-9:2^-3:2
     """
     _sweep("lr", ctx, options)
 
@@ -66,7 +65,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         check_fits(plan)
     if options["dry_run"]:
         if sweep.top_up:
-            say(f"the top-up adds up to 64 seeds and 2 widths, in {sweep.budget:g} minutes, not counted here")
+            say(f"the top-up goes up to 64 seeds and 2 more widths, in {sweep.budget:g} minutes, not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
@@ -167,8 +166,8 @@ def _check_asked(sweep: Any, options: Mapping[str, Any], names: Mapping[str, str
             raise ValueError(f"{names[key]} belongs to a sweep of lrs (kind = 'lr'); a coordinate check has none")
     if sweep.kind != "lr":
         return
-    if (cost := options.get("cost")) is not None and not 0 < cost < math.inf:
-        raise ValueError(f"{names['cost']} {cost:g} is not a percent of the loss; give a number above 0, such as 1")
+    if (cost := options.get("cost")) is not None and not 0 < cost < 100:
+        raise ValueError(f"{names['cost']} {cost:g} is no percent of the loss between 0 and 100; give one such as 1")
     if options.get("target") is not None:
         from mupcheck.learning_rates.forecast import check_target
 

@@ -29,7 +29,7 @@ from mupcheck.learning_rates.optimum import Optimum
 
 COST_TOLERANCE = 1.0  # percent of the loss
 PRIOR_DF = 6  # what the noise of single runs counts for beside the seeds' own n - 1
-MOST_SEEDS = 64
+MOST_SEEDS, FEW_SEEDS = 64, 4  # of few, how many more would do is not known either
 NUDGE = 1e-3  # of a parameter, in a numerical derivative
 MIN_FITTED = 3  # lrs
 # flags of an optimum that leave nothing to read off its curve
@@ -127,10 +127,10 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
         confidence: of the other intervals; see the top of this file.
         missing: which runs are, "" for none.
     Raises:
-        ValueError: if tolerance is not above 0.
+        ValueError: if tolerance is not between 0 and 100.
     """
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ValueError(f"cost={tolerance} percent of the loss must be above 0; try {COST_TOLERANCE:g}")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 100:
+        raise ValueError(f"cost={tolerance!r} is no percent of the loss between 0 and 100; try {COST_TOLERANCE:g}")
     source, target = optima[0], optima[-1]
     level = 1 - 2 * (1 - confidence) / 5
     ends = (source.width, target.width)
@@ -154,6 +154,8 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
     places = [_place(optimum, family, i) for i, optimum in enumerate(fitted)]
     root = _root(family, places, level)
     loss = float(family.theta[-1, LOSS] + (_lowest(family, places[-1])))
+    if not loss > 0:
+        return cannot_tell(f"the loss of width {target.width} is {loss:.3g}, of which nothing is a percent", "")
     bounded = any(place.beyond for place in (places[0], places[-1])) or _outside(family, places[0])
     nats, low, high = _squared(root, only_least=bounded)
     percent, percent_low, percent_high = (None if each is None else 100 * each / loss for each in (nats, low, high))
@@ -164,14 +166,8 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
     return _judge(_with_divergence(cost, target, family, places[0]), places, root, family)
 
 
-def in_short(parametrization: str, cost: Cost, optima: Sequence[Optimum], drift: Trend, verdict: str) -> str:
+def in_short(parametrization: str, cost: Cost, drifted: str, verdict: str) -> str:
     """Return both verdicts in a sentence: on what the smallest width's best lr costs, and on the drift."""
-    slope, *ends = drift[:3]
-    edge = any(optimum.at_edge for optimum in optima) and None not in ends  # ends that leave out what lies beyond
-    drifted = "drift unknown"
-    if slope is not None and not edge:
-        low, high = ("?" if end is None else f"{end:+.2f}" for end in ends)
-        drifted = f"drift {slope:+.2f} [{low}, {high}] octaves per doubling"
     costs = ""
     if cost.source != cost.target:
         costs = f"the best lr of width {cost.source} {cost.text} at {cost.target}: {cost.verdict}; "
@@ -305,7 +301,7 @@ def _judge(cost: Cost, places: Sequence[Place], root: Root, family: Family) -> C
 def _more(cost: Cost, root: Root, family: Family) -> str:
     """Say what makes the interval of a cost narrow enough: seeds, as far as these do."""
     n_seeds = family.departures.shape[1]
-    if cost.nats is None or not cost.percent:
+    if cost.nats is None or not cost.percent or n_seeds < FEW_SEEDS:
         return f"give more seeds, about {2 * n_seeds}"
     bound = math.sqrt(cost.nats * cost.tolerance / cost.percent)
     room = abs(bound - abs(root.value))

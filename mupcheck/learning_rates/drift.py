@@ -29,7 +29,7 @@ from mupcheck.learning_rates.robustness import (
     lr_sensitivity,
     sensitivity_interval,
 )
-from mupcheck.learning_rates.verdict import MIN_WIDTHS, bound_text, changing_decay, conclude
+from mupcheck.learning_rates.verdict import MIN_WIDTHS, bound_text, changing_decay, conclude, drift_in_short
 from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import (
     CONFIDENCE,
@@ -100,7 +100,9 @@ class Transfer(Verdict):
     @property
     def sentence(self) -> str:
         """Say both verdicts, on the cost and on the drift, in one sentence."""
-        return in_short(self.parametrization, self.cost, self.optima, trend_of(self.drift), self.verdict)
+        at_edge = any(optimum.at_edge for optimum in self.optima)
+        drifted = drift_in_short(self.drift, self.verdict, self.tolerance, at_edge=at_edge)
+        return in_short(self.parametrization, self.cost, drifted, self.verdict)
 
     @property
     def how_measured(self) -> str:
@@ -139,8 +141,9 @@ class Transfer(Verdict):
             bound = bound_text(self.drift)
             return f"{bound}, {at_edge}" if bound else f"drift: not known, {at_edge}"
         drift, ends = self.drift, "no interval"
-        if drift.ci_low is not None and drift.ci_high is not None:
-            ends = f"[{drift.ci_low:+.2f}, {drift.ci_high:+.2f}]"
+        if drift.ci_low is not None or drift.ci_high is not None:
+            low, high = ("?" if end is None else f"{end:+.2f}" for end in (drift.ci_low, drift.ci_high))
+            ends = f"[{low}, {high}]"
         text = f"drift {drift.slope:+.2f} {ends} octaves per doubling of width, of {self.loss_name}"
         if len(self.optima) < MIN_WIDTHS:
             text += f", through {len(self.optima)} widths only"

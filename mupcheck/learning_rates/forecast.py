@@ -26,6 +26,9 @@ from mupcheck.spec.model import ModelSpec, Shape
 MAX_WIDTH = 2**24  # as `mupcheck rules --width`
 FAR_DOUBLINGS = 4.0  # beyond the largest width, above which a forecast is called far
 
+# flags of an optimum under which there is no telling how far off a forecast is
+UNTRUSTED = ("incomplete", "copied seeds", "copied width", "no finite lr")
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -104,9 +107,14 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[
     check_target(width, [optimum.width for optimum in optima], spec or {})
     slope, *ends, intercept, confidence = drift
     found = [optimum for optimum in optima if optimum.log2_lr is not None]
-    doublings = math.log2(width / max(optimum.width for optimum in optima))
+    doublings = math.log2(width / max(optimum.width for optimum in found or optima))
     if slope is None or intercept is None or len(found) < 2:
-        return Forecast(width, doublings, None, None, None, None, "there is no drift to follow; add widths")
+        why = "there is no drift to follow; add widths"
+        if len(optima) > 1:
+            why = (
+                f"{len(found)} of {len(optima)} widths have a best lr, too few for a drift; add lrs that do not diverge"
+            )
+        return Forecast(width, doublings, None, None, None, None, why)
     log2_lr = intercept + slope * math.log2(width)
     log2_widths = np.log2([optimum.width for optimum in found])
     places = np.array([optimum.log2_lr for optimum in found], dtype=float)
@@ -119,7 +127,12 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[
         low, high = high, low
     ci_low = None if low is None else log2_lr - math.hypot(low, beside)
     ci_high = None if high is None else log2_lr + math.hypot(high, beside)
-    reason = "" if ci_low is not None and ci_high is not None else "no interval: see the reason of the drift's verdict"
+    known = [end is not None for end in (ci_low, ci_high)]
+    reason = (
+        "" if all(known) else "the drift is bounded on one side only" if any(known) else "the drift has no interval"
+    )
+    if untrusted := [f"{flag} at width {o.width}" for o in optima for flag in o.flags if flag in UNTRUSTED]:
+        ci_low, ci_high, reason = None, None, ", ".join(untrusted)
     for optimum, place in zip(found, log2_widths, strict=True):
         # what the forecast does when this place moves; one below the middle turns the line the other way
         follows = 1 / len(found) + (float(place) - float(log2_widths.mean())) * away / spread

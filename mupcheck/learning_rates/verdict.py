@@ -116,6 +116,20 @@ def bound_text(drift: Drift) -> str:
     return f"drift {bound} octaves per doubling of width"
 
 
+def drift_in_short(drift: Drift, verdict: str, tolerance: float, *, at_edge: bool) -> str:
+    """Say what a verdict on a drift rests on, in a few words: the slope, its bound, or the two widths that moved."""
+    if drift.slope is None or (at_edge and not bound_text(drift)):
+        return "drift unknown"
+    if at_edge:
+        return bound_text(drift)
+    moves = [pair for pair in drift.neighbours if _is_outside(pair.ci_low, pair.ci_high, tolerance)]
+    if verdict == "drifts" and moves and not _is_outside(drift.ci_low, drift.ci_high, tolerance):
+        pair = max(moves, key=lambda each: abs(each.slope))
+        moved = _from_to(pair.slope, pair.ci_low, pair.ci_high)
+        return f"drift {moved} octaves per doubling from width {pair.narrow} to {pair.wide}"
+    return f"drift {_from_to(drift.slope, drift.ci_low, drift.ci_high)} octaves per doubling"
+
+
 def _measured(drift: Drift) -> str:
     if drift.slope is None or drift.ci_low is None or drift.ci_high is None:
         return ""

@@ -50,7 +50,8 @@ def lr_line(found: Recommendation) -> str:
     octaves = found.forecast.log2_lr
     if found.lr is None or octaves is None:
         return f"no lr for width {found.width}: {found.forecast.reason}"
-    return f"lr {found.lr:.4g} [{ends}] = 2^{octaves:.2f} at width {found.width}, as at base width {found.base_width}"
+    place = f"for width {found.width}: the lr of base width {found.base_width}; each parameter has its own below"
+    return f"lr {found.lr:.4g} [{ends}] = 2^{octaves:.2f} {place}"
 
 
 def _print_page(page: Page) -> None:

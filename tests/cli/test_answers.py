@@ -74,7 +74,9 @@ def test_coord_and_lr_sweep_train_from_options_alone(tmp_path):
 def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, arguments):
     answer = mupcheck(*arguments, "--dry-run")
     # a coordinate check of no given number of seeds tops itself up, which its cost does not hold
-    said = "the top-up adds up to 64 seeds and 2 widths, in 10 minutes, not counted here\n" * (arguments[0] == "coord")
+    said = "the top-up goes up to 64 seeds and 2 more widths, in 10 minutes, not counted here\n" * (
+        arguments[0] == "coord"
+    )
     assert (answer.code, answer.err, tree(tmp_path)) == (exits.OK, said, {})
     for word in ("parameters", "FLOPs", "GiB", "nothing was trained", "runs to train"):
         assert word in answer.out

@@ -153,7 +153,7 @@ def test_nothing_is_said_where_nothing_is_known():
     apart = optimum_of(128, X, np.full((5, len(X)), 2.0)).__class__(**{**strangers[-1].__dict__, "curve": tuple(other)})
     assert cost_of([*strangers[:2], apart]).verdict == "cannot tell"
     for wrong in (0, -1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="must be above 0; try 1"):
+        with pytest.raises(ValueError, match="no percent of the loss between 0 and 100; try 1"):
             cost_of(strangers, tolerance=wrong)
 
 

@@ -137,3 +137,18 @@ def test_a_forecast_takes_what_find_optima_returns():
     optima = find_optima(sweep(-0.5, noise=0.05))
     assert forecast(optima, 256, Trend(-0.5, None, -0.3, -3.7, 0.9)).ci_low is None
     assert forecast(optima, 256, Trend(None, None, None, None, 0.9)).log2_lr is None
+
+
+def test_of_a_sweep_that_cannot_be_trusted_there_is_no_interval():
+    runs = sweep(noise=0.05, seeds=4)
+    assert judge(runs, target=512).target.ci_low is not None
+    copy = runs.copy()
+    copy.loc[copy["width"] == 64, "val_loss"] = copy.loc[copy["width"] == 32, "val_loss"].to_numpy()
+    found = judge(copy, target=512).target
+    assert (found.ci_low, found.ci_high) == (None, None) and "copied width at width 32" in found.reason
+    # the largest width that has a best lr is what it is so far from
+    lost = runs.assign(status=runs["status"].mask(runs["width"] == 128, "diverged"))
+    found = judge(lost, target=512).target
+    assert found.doublings == 3 and found.reason == "no finite lr at width 128"
+    none = judge(runs.assign(status="diverged"), target=512).target
+    assert none.reason == "0 of 3 widths have a best lr, too few for a drift; add lrs that do not diverge"

@@ -204,3 +204,15 @@ def test_a_width_that_is_a_copy_of_another_decides_nothing():
     assert [("copied width" in optimum.flags) for optimum in answer.optima] == [True, True, False]
     assert answer.reason.startswith("width 32, 64: another width gave the same losses")
     assert "reach the model" in answer.next_step
+
+
+def test_the_sentence_on_top_says_what_the_verdict_rests_on():
+    still = judge(sweep(noise=0.02, seeds=5)).sentence
+    assert "drift +0.0" in still and "per doubling: transfers" in still
+    # the middle width's optimum an octave off: the slope is 0, the widths beside each other drift
+    runs, off = sweep(noise=0.02, seeds=5), sweep(noise=0.02, seeds=5, centre=-7.2)
+    moved = judge(runs.assign(val_loss=runs["val_loss"].mask(runs["width"] == 64, off["val_loss"])))
+    assert moved.verdict == "drifts" and abs(moved.drift.slope) < 0.1
+    assert " from width 32 to 64: drifts" in moved.sentence or " from width 64 to 128: drifts" in moved.sentence
+    edge = judge(sweep(-0.6, centre=-8.5, seeds=5))
+    assert "low edge" in edge.optima[-1].flags and "drift at most -" in edge.sentence
