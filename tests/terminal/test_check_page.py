@@ -288,7 +288,8 @@ def test_lr_sweeps_are_judged_too(tmp_path, monkeypatch):
         part.runs.assign(
             lr=2.0**e,
             log2_lr=e,
-            train_loss=1 + (e + 8) ** 2 / 9 + part.runs["seed"] / 100,  # seeds that agree, and are no copies
+            # seeds and widths that agree, and are no copies
+            train_loss=1 + (e + 8) ** 2 / 9 + part.runs["seed"] / 100 - part.runs["width"] / 1e4,
             run_id=part.runs["run_id"] + str(e),
         )
         for e in (-10.0, -9.0, -8.0, -7.0, -6.0)
