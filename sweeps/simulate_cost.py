@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from mupcheck.learning_rates.cost import find_cost, trend_of
+from mupcheck.learning_rates.cost import find_cost
 from mupcheck.learning_rates.drift import fit_drift
 from mupcheck.learning_rates.forecast import forecast
 from mupcheck.learning_rates.lr_curve import Point
@@ -167,7 +167,7 @@ def covers(kind: Kind, drift: float, n_sweeps: int) -> tuple[float, float]:
         state = np.random.default_rng(rng.integers(2**32))
         simulated = one_sweep(kind, 2 * drift, state, start := kind.middle + rng.uniform(-0.5, 0.5) - drift)
         optima = find_optima(runs_of(simulated))
-        found = forecast(optima, width, trend_of(fit_drift(optima)))
+        found = forecast(optima, width, fit_drift(optima))
         truth = start + drift * math.log2(width / WIDTHS[0])
         low, high = (-np.inf if found.ci_low is None else found.ci_low), (found.ci_high or np.inf)
         hits.append(low <= truth <= high)

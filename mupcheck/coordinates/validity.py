@@ -168,9 +168,9 @@ def _realised(check: Check) -> Iterator[Finding]:
             rows = rows[rows["value"] > 0]  # gains and filters have none
         if rows.empty or (field == "eps" and run["optimizer"] == "sgd"):
             continue
-        declared = np.array(
-            [_declared(check, field, site, width) for site, width in zip(rows["site"], rows["width"], strict=True)]
-        )
+        places = set(zip(rows["site"], rows["width"], strict=True))
+        by_weight = {(site, width): _declared(check, field, site, width) for site, width in places}
+        declared = np.array([by_weight[site, width] for site, width in zip(rows["site"], rows["width"], strict=True)])
         base = rows["value"] / declared
         # what the runs do not say, or a schedule scales, is what most weights had
         expected = base.groupby(rows["step"]).transform("median") if shared[field] is None else shared[field]

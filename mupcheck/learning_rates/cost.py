@@ -26,10 +26,11 @@ from scipy import stats
 from mupcheck.learning_rates.curve_family import LOSS, N_PARAMETERS, PLACE, Family, fit_family, rise
 from mupcheck.learning_rates.lr_curve import Floats, mean_curve
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.verdict import MOST_SEEDS
 
 COST_TOLERANCE = 1.0  # percent of the loss
 PRIOR_DF = 6  # what the noise of single runs counts for beside the seeds' own n - 1
-MOST_SEEDS, FEW_SEEDS = 64, 4  # of few, how many more would do is not known either
+FEW_SEEDS = 4  # below it, how many more would do is not known either
 NUDGE = 1e-3  # of a parameter, in a numerical derivative
 MIN_FITTED = 3  # lrs
 # flags of an optimum that leave nothing to read off its curve
@@ -93,21 +94,6 @@ class Place(NamedTuple):
 
     log2_lr: float
     beyond: str  # "low" or "high", "" where it is known
-
-
-class Trend(NamedTuple):
-    """The line of a drift: log2_lr = intercept + slope * log2(width), with the interval of its slope."""
-
-    slope: float | None
-    ci_low: float | None
-    ci_high: float | None
-    intercept: float | None
-    confidence: float
-
-
-def trend_of(drift: object) -> Trend:
-    """Return what is read of a Drift."""
-    return Trend(*(getattr(drift, name) for name in Trend._fields))
 
 
 class Root(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, find_cost, in_short, trend_of
+from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, find_cost, in_short
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.learning_rates.forecast import Forecast, forecast
 from mupcheck.learning_rates.line import Drift, fit_drift
@@ -239,7 +239,7 @@ def transfer(
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence) | {"path": say_paths(paths)},
             cost=cost_held_to_path(find_cost(optima, tolerance=cost, confidence=confidence, missing=missing), paths),
-            target=None if target is None else forecast(optima, target, trend_of(drift), spec),
+            target=None if target is None else forecast(optima, target, drift, spec),
         )
         answers.append(answer)
     return Answers(answers)

@@ -18,8 +18,9 @@ import numpy as np
 from pydantic import ValidationError
 from scipy import stats
 
-from mupcheck.learning_rates.cost import Trend, curves_of
+from mupcheck.learning_rates.cost import curves_of
 from mupcheck.learning_rates.curve_family import LOSS, PLACE, rise
+from mupcheck.learning_rates.line import Drift
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.spec.model import ModelSpec, Shape
 
@@ -93,7 +94,7 @@ def check_target(width: int, widths: Sequence[int], spec: Mapping[str, Any], *, 
         raise ValueError(f"{name}: {said}") from None
 
 
-def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[str, Any] | None = None) -> Forecast:
+def forecast(optima: Sequence[Optimum], width: int, drift: Drift, spec: Mapping[str, Any] | None = None) -> Forecast:
     """Predict the best lr at a width.
 
     Args:
@@ -105,7 +106,7 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[
         ValueError: as `check_target`.
     """
     check_target(width, [optimum.width for optimum in optima], spec or {})
-    slope, *ends, intercept, confidence = drift
+    slope, intercept, ends = drift.slope, drift.intercept, (drift.ci_low, drift.ci_high)
     found = [optimum for optimum in optima if optimum.log2_lr is not None]
     doublings = math.log2(width / max(optimum.width for optimum in found or optima))
     if slope is None or intercept is None or len(found) < 2:
@@ -119,7 +120,7 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Trend, spec: Mapping[
     log2_widths = np.log2([optimum.width for optimum in found])
     places = np.array([optimum.log2_lr for optimum in found], dtype=float)
     away = math.log2(width) - float(log2_widths.mean())
-    level, residual = _level(found), _residual(found, places - intercept - slope * log2_widths, confidence)
+    level, residual = _level(found), _residual(found, places - intercept - slope * log2_widths, drift.confidence)
     spread = float(((log2_widths - log2_widths.mean()) ** 2).sum())
     beside = math.hypot(level, residual * math.sqrt(1 + 1 / len(found) + away**2 / spread)) if level else 0.0
     low, high = (None if end is None or not level else abs(end - slope) * abs(away) for end in ends)

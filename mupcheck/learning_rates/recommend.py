@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mupcheck.learning_rates.cost import Cost, trend_of
+from mupcheck.learning_rates.cost import Cost
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.forecast import FAR_DOUBLINGS, Forecast, check_target, forecast
 from mupcheck.results.comparable import title_of
@@ -57,7 +57,7 @@ def recommend(answer: Transfer, width: int, *, spec: Mapping[str, Any] | None = 
         ValueError: if the width is none that the sweep can speak of.
     """
     check_target(width, [optimum.width for optimum in answer.optima], spec or {}, name="width")
-    found = forecast(answer.optima, width, trend_of(answer.drift))
+    found = forecast(answer.optima, width, answer.drift)
     lr, low, high = (None if x is None else 2.0**x for x in (found.log2_lr, found.ci_low, found.ci_high))
     return Recommendation(
         answer.sweep, answer.parametrization, answer.optimizer, answer.mode, width, answer.base_width, lr, low, high,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from planted_curves import LRS, judge, optimum_of, sweep
 
-from mupcheck.learning_rates.cost import Trend
 from mupcheck.learning_rates.drift import find_optima
 from mupcheck.learning_rates.forecast import MAX_WIDTH, check_target, forecast
+from mupcheck.learning_rates.line import Drift
 from mupcheck.learning_rates.recommend import recommend
 
 SPEC = {"mode": "head-dim", "n_heads": 2, "base_width": None}
@@ -44,7 +44,7 @@ def test_optima_off_their_line_widen_it():
             for width, place in zip((32, 64, 128), places, strict=True)
         ]
 
-    trend = Trend(0.0, -0.1, 0.1, -6.0, 0.9)
+    trend = Drift(0.0, -0.1, 0.1, -6.0, 0.9, 3, 5)
     known = [[o.__class__(**{**o.__dict__, "ci_low": o.log2_lr - 0.1, "ci_high": o.log2_lr + 0.1}) for o in optima(off)]
              for off in (0.0, 0.9)]  # fmt: skip
     straight, bent = (forecast(each, 256, trend) for each in known)
@@ -135,8 +135,8 @@ def test_what_drifts_or_cannot_be_told_is_warned_of_and_answered():
 
 def test_a_forecast_takes_what_find_optima_returns():
     optima = find_optima(sweep(-0.5, noise=0.05))
-    assert forecast(optima, 256, Trend(-0.5, None, -0.3, -3.7, 0.9)).ci_low is None
-    assert forecast(optima, 256, Trend(None, None, None, None, 0.9)).log2_lr is None
+    assert forecast(optima, 256, Drift(-0.5, None, -0.3, -3.7, 0.9, 3, 5)).ci_low is None
+    assert forecast(optima, 256, Drift(None, None, None, None, 0.9, 3, 5)).log2_lr is None
 
 
 def test_of_a_sweep_that_cannot_be_trusted_there_is_no_interval():
