@@ -1,0 +1,133 @@
+# mypy: allow-untyped-defs
+"""B2: the gradient of the state, carried back over the chunks; and with it that of each chunk's right-hand side.
+
+Everything is held transposed, states as [V block, K] and writes as [V block, C]: each product's left operand is then the
+result of an earlier one and stays in registers, its right operand is q, k or the inverse as loaded, and the rows of
+every product are the V block, 64 or more where V allows, whatever K is.
+"""
+
+import triton
+import triton.language as tl
+
+from mupcheck.ops.kernels.decay import bounded_exp, running_sums
+
+
+@triton.jit
+def scan_backward(
+    q,
+    k,
+    log_alpha,
+    beta,
+    inverse,
+    grad_o,
+    grad_final_state,
+    d_states,
+    d_rhs,
+    d_initial_state,
+    T,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    K1: tl.constexpr,
+    K2: tl.constexpr,
+    C: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_FINAL: tl.constexpr,
+    NEED_INITIAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program: one block of V of one head of one sequence; grid (B * H * blocks of V,).
+
+    Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and d_rhs [B, T, H, V].
+    """
+    N = tl.cdiv(T, C)
+    BLOCKS: tl.constexpr = (V + BV - 1) // BV
+    sequence = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    batch, head = sequence // H, sequence % H
+    dtype = q.dtype.element_ty
+
+    steps = tl.arange(0, C)
+    v_cols = (tl.program_id(0) % BLOCKS) * BV + tl.arange(0, BV)
+    k1_cols = tl.arange(0, K1)
+    in_v = v_cols < V
+    in_k1 = k1_cols < K
+    causal = steps[:, None] >= steps[None, :]
+
+    first = batch * T * H + head
+    q += first * K
+    k += first * K
+    log_alpha += first
+    beta += first
+    grad_o += first * V
+    d_rhs += first * V
+    inverse += sequence * N * C * C
+    d_states += sequence * N * K * V
+
+    at_state1 = k1_cols[None, :] * V + v_cols[:, None]
+    in_state1 = in_k1[None, :] & in_v[:, None]
+    if HAS_FINAL:
+        d_state1 = tl.load(grad_final_state + sequence * K * V + at_state1, in_state1, 0.0)
+    else:
+        d_state1 = tl.zeros([BV, K1], tl.float32)
+    if K2 > 0:
+        k2_cols = K1 + tl.arange(0, K2)
+        in_k2 = k2_cols < K
+        at_state2 = k2_cols[None, :] * V + v_cols[:, None]
+        in_state2 = in_k2[None, :] & in_v[:, None]
+        if HAS_FINAL:
+            d_state2 = tl.load(grad_final_state + sequence * K * V + at_state2, in_state2, 0.0)
+        else:
+            d_state2 = tl.zeros([BV, K2], tl.float32)
+
+    for back in range(0, N):
+        n = N - 1 - back
+        t = n * C + steps
+        inside = t < T
+        rows = t.to(tl.int64) * H
+        in_rows_k1 = inside[:, None] & in_k1[None, :]
+        q1 = tl.load(q + rows[:, None] * K + k1_cols[None, :], in_rows_k1, 0.0)
+        k1 = tl.load(k + rows[:, None] * K + k1_cols[None, :], in_rows_k1, 0.0)
+        g = tl.load(grad_o + rows[:, None] * V + v_cols[None, :], inside[:, None] & in_v[None, :], 0.0)
+        x = tl.load(inverse + n.to(tl.int64) * C * C + steps[:, None] * C + steps[None, :])
+        a = tl.load(log_alpha + rows, inside, 0.0)
+        b = tl.load(beta + rows, inside, 0.0)
+
+        whole, rest = running_sums(a)
+        last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
+        last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
+        decay_in = bounded_exp(whole + rest)
+        decay_out = bounded_exp((last_whole - whole) + (last_rest - rest))
+        decay = bounded_exp((whole[:, None] - whole[None, :]) + (rest[:, None] - rest[None, :]))
+
+        p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+        d_write = tl.dot(d_state1.to(dtype), tl.trans(k1), input_precision=PRECISION)  # [BV, C]
+        tl.store(d_states + n.to(tl.int64) * K * V + at_state1, d_state1.to(dtype), in_state1)
+        if K2 > 0:
+            in_rows_k2 = inside[:, None] & in_k2[None, :]
+            q2 = tl.load(q + rows[:, None] * K + k2_cols[None, :], in_rows_k2, 0.0)
+            k2 = tl.load(k + rows[:, None] * K + k2_cols[None, :], in_rows_k2, 0.0)
+            p = tl.dot(q2, tl.trans(k2), p, input_precision=PRECISION)
+            d_write = tl.dot(d_state2.to(dtype), tl.trans(k2), d_write, input_precision=PRECISION)
+            tl.store(d_states + n.to(tl.int64) * K * V + at_state2, d_state2.to(dtype), in_state2)
+        p = tl.where(causal, p * decay, 0.0)
+        g = tl.trans(g)  # [BV, C]
+        d_write = tl.dot(g, p.to(dtype), d_write * decay_out[None, :], input_precision=PRECISION)
+
+        # Above the diagonal the inverse is not written.
+        x = tl.where(causal, x, 0.0).to(dtype)
+        d_right = tl.dot(d_write.to(dtype), x, input_precision=PRECISION)
+        tl.store(d_rhs + rows[None, :] * V + v_cols[:, None], d_right.to(dtype), inside[None, :] & in_v[:, None])
+
+        g_in = (g.to(tl.float32) * decay_in[None, :]).to(dtype)
+        right_in = (d_right * (-decay_in * b)[None, :]).to(dtype)
+        through = bounded_exp(last_whole + last_rest)
+        d_state1 = tl.dot(g_in, q1, d_state1 * through, input_precision=PRECISION)
+        d_state1 = tl.dot(right_in, k1, d_state1, input_precision=PRECISION)
+        if K2 > 0:
+            d_state2 = tl.dot(g_in, q2, d_state2 * through, input_precision=PRECISION)
+            d_state2 = tl.dot(right_in, k2, d_state2, input_precision=PRECISION)
+
+    if NEED_INITIAL:
+        tl.store(d_initial_state + sequence * K * V + at_state1, d_state1, in_state1)
+        if K2 > 0:
+            tl.store(d_initial_state + sequence * K * V + at_state2, d_state2, in_state2)
