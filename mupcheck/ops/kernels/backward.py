@@ -115,8 +115,9 @@ def launch_local(
         *(torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)),
         *(torch.empty_like(log_alpha), torch.empty_like(beta)),
     )
+    between = q.new_empty(batch * heads * -(-time // chunk), 2, chunk, chunk)
     local_backward[(batch * -(-time // chunk) * heads,)](
-        *(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, *answer),
+        *(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, between, *answer),
         *(time, heads, key_dim, v.shape[-1], first, second),
         C=chunk,
         BV=config.local_block,

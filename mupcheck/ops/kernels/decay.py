@@ -1,23 +1,34 @@
-# mypy: allow-untyped-defs
-"""Sums of log decays within a chunk, kept exact however long and strong the decays are."""
+"""Decays within a chunk, as every kernel needs them: exp of differences of running sums of log_alpha.
+
+A running sum can be in the thousands, where float32 holds four decimals. So whole numbers and what is left of them are
+summed apart: whole numbers subtract exactly, the rest is small. As in `mupcheck.ops.chunk`, exp(-60) stands for every
+smaller decay. Comparisons instead of maximum and minimum let a NaN through: a run that diverged has to be seen.
+"""
 
 import triton
 import triton.language as tl
 
+LOWEST_LOG_DECAY = tl.constexpr(-60.0)
+
 
 @triton.jit
 def running_sums(log_alpha):
-    """Running sums of [C] log decays in two float32 parts, whole numbers and the rest, whose sum is c.
-
-    c can be in the thousands, where float32 holds four decimals. Whole numbers subtract exactly and the rest is small,
-    so (whole_i - whole_j) + (rest_i - rest_j) is as good as a difference in float64.
-    """
-    bounded = tl.maximum(log_alpha, -60.0)  # as chunk.LOWEST_LOG_DECAY
-    whole = tl.floor(bounded + 0.5)
-    return tl.cumsum(whole, 0), tl.cumsum(bounded - whole, 0)
+    """Sum log_alpha [C] over time: the sums of its whole parts (exact) and of what is left, [C] each."""
+    log_alpha = tl.where(log_alpha < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, log_alpha)
+    whole = tl.floor(log_alpha + 0.5)
+    return tl.cumsum(whole, 0), tl.cumsum(log_alpha - whole, 0)
 
 
 @triton.jit
-def bounded_exp(log_decay):
-    """Exp of a log decay, within [exp(-60), 1]; also finite where a difference above the diagonal is large."""
-    return tl.exp(tl.minimum(tl.maximum(log_decay, -60.0), 0.0))
+def decay_of(whole, rest):
+    """exp(whole + rest), not below exp(-60)."""
+    total = whole + rest
+    return tl.exp(tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total))
+
+
+@triton.jit
+def decay_between(whole_to, rest_to, whole_from, rest_from, mask):
+    """exp of the sum between two steps where mask holds, else 0; masked before exp, which could overflow."""
+    total = (whole_to - whole_from) + (rest_to - rest_from)
+    total = tl.where(mask, tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total), 0.0)
+    return tl.where(mask, tl.exp(total), 0.0)

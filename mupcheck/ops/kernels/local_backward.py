@@ -4,65 +4,38 @@
 With S the state that enters a chunk, dS' the gradient of the one that leaves it, U its writes and dR the gradient of
 its right-hand side (see chunk.py), all [C, C] below with the factor decay_ij:
 
-    E = dO U^T, F = dR U^T (strictly lower)
-    dq = exp(c) (dO S^T) + E K          d(beta k) = -exp(c) (dR S^T) - F K
-    dk = E^T Q - F^T (beta K) + exp(c_C - c) (U dS'^T) + beta d(beta k)
+    E = dO U^T, F = dR U^T (strictly lower), G_ij = beta_i F_ij
+    dq = exp(c) (dO S^T) + E K
+    dk = E^T Q - (G + G^T) K - exp(c) beta (dR S^T) + exp(c_C - c) (U dS'^T)
 
-E^T and F^T are products of their own: a product's transposed result is never fed to another product, which triton
-3.4 to 3.7.0 miscompile on Hopper.
+E and G go through memory: a product's transposed result is never fed to another product, which triton 3.4 to 3.7.0
+miscompile on Hopper; and where no product feeds another, the compiler spreads warps over columns too. They have a walk
+over V of their own, so that registers hold either them or the sums [C, K], which are more for K above 64.
 """
 
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import bounded_exp, running_sums
+from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
 
 @triton.jit
-def _sums_below(terms, ones, PRECISION: tl.constexpr):
-    """[C, C] float32 times a [C, C] matrix of zeros and ones; in bfloat16 as a sum of two parts, right to 2^-17."""
-    high = terms.to(ones.dtype)
-    sums = tl.dot(high, ones, input_precision=PRECISION)
-    if ones.dtype != tl.float32:
-        low = (terms - high.to(tl.float32)).to(ones.dtype)
-        sums = tl.dot(low, ones, sums, input_precision=PRECISION)
-    return sums
-
-
-@triton.jit
-def _finish(
-    q,
-    k,
-    dq,
-    dk,
-    at,
-    inside,
-    d_q_in,
-    d_k_in,
-    d_k_out,
-    d_qk,
-    d_kk,
-    d_qk_t,
-    d_kk_t,
-    decay_in,
-    decay_out,
-    b,
-    PRECISION: tl.constexpr,
-):
+def _finish(q, k, dq, dk, at, inside, d_q_in, d_k_in, d_k_out, e, g, decay_in, decay_out, b, PRECISION: tl.constexpr):
     """Complete and store dq and dk for one part of K; returns its shares of three sums over K, each [C]."""
     q_part = tl.load(q + at, inside, 0.0)
     k_part = tl.load(k + at, inside, 0.0)
-    from_entering = tl.sum(d_q_in * q_part.to(tl.float32), 1) - b * tl.sum(d_k_in * k_part.to(tl.float32), 1)
+    q_dots = tl.sum(d_q_in * q_part.to(tl.float32), 1)
+    k_dots = tl.sum(d_k_in * k_part.to(tl.float32), 1)
     to_leaving = tl.sum(d_k_out * k_part.to(tl.float32), 1)
 
-    d_q = tl.dot(d_qk, k_part, d_q_in * decay_in[:, None], input_precision=PRECISION)
+    d_q = tl.dot(e, k_part, input_precision=PRECISION) + d_q_in * decay_in[:, None]
     tl.store(dq + at, d_q.to(dq.dtype.element_ty), inside)
-    d_beta_k = tl.dot(d_kk, k_part, d_k_in * decay_in[:, None], input_precision=PRECISION)  # with its sign turned
-    d_k = d_k_out * decay_out[:, None] - d_beta_k * b[:, None]
-    d_k = tl.dot(d_qk_t, q_part, d_k, input_precision=PRECISION)
-    d_k = tl.dot(d_kk_t, k_part, d_k, input_precision=PRECISION)
+    d_k = d_k_out * decay_out[:, None] - d_k_in * (decay_in * b)[:, None]
+    d_k += tl.dot(tl.trans(e), q_part, input_precision=PRECISION)
+    d_k -= tl.dot(g, k_part, input_precision=PRECISION)
+    d_k -= tl.dot(tl.trans(g), k_part, input_precision=PRECISION)
     tl.store(dk + at, d_k.to(dk.dtype.element_ty), inside)
-    return from_entering, to_leaving, tl.sum(d_beta_k * k_part.to(tl.float32), 1)
+    return q_dots, k_dots, to_leaving
 
 
 @triton.jit
@@ -77,6 +50,7 @@ def local_backward(
     grad_o,
     d_states,
     d_rhs,
+    between,
     dq,
     dk,
     dv,
@@ -95,8 +69,8 @@ def local_backward(
 ):
     """One program: one chunk of one head of one sequence; grid (B * N * H,), heads innermost: they share cache lines.
 
-    K is taken in two parts K1 and K2 (0: one part). With SPLIT each has its own walk over V, which needs fewer
-    registers and reads writes, grad_o and d_rhs twice.
+    K is taken in two parts K1 and K2 (0: one part). With SPLIT each has a walk over V of its own, which needs fewer
+    registers and reads writes, grad_o and d_rhs once more. `between` [B, H, N, 2, C, C] is scratch memory.
     """
     N = tl.cdiv(T, C)
     head = (tl.program_id(0) % H).to(tl.int64)
@@ -104,108 +78,129 @@ def local_backward(
     batch = (tl.program_id(0) // (H * N)).to(tl.int64)
     dtype = q.dtype.element_ty
 
+    # Offsets within the chunk are small: only where it begins needs 64 bits.
+    first = (batch * T + n * C) * H + head
+    chunk = (batch * H + head) * N + n
+    q += first * K
+    k += first * K
+    dq += first * K
+    dk += first * K
+    v += first * V
+    dv += first * V
+    grad_o += first * V
+    d_rhs += first * V
+    writes += first * V
+    log_alpha += first
+    beta += first
+    d_log_alpha += first
+    d_beta += first
+    states += chunk * K * V
+    d_states += chunk * K * V
+    between += chunk * 2 * C * C
+
     steps = tl.arange(0, C)
-    t = n * C + steps
-    inside = t < T
-    rows = (batch * T + t) * H + head
-    state = ((batch * H + head) * N + n) * K * V
+    rows = steps * H
+    inside = steps < T - n * C
     v_cols = tl.arange(0, BV)
     k1_cols = tl.arange(0, K1)
     in_k1 = k1_cols < K
-    states += state
-    d_states += state
-
-    b = tl.load(beta + rows, inside, 0.0)
-    e = tl.zeros([C, C], tl.float32)
-    f = tl.zeros([C, C], tl.float32)
-    e_t = tl.zeros([C, C], tl.float32)
-    f_t = tl.zeros([C, C], tl.float32)
-    d_q1 = tl.zeros([C, K1], tl.float32)
-    d_k1 = tl.zeros([C, K1], tl.float32)
-    d_out1 = tl.zeros([C, K1], tl.float32)
+    at1 = rows[:, None] * K + k1_cols[None, :]
+    in_rows1 = inside[:, None] & in_k1[None, :]
     if K2 > 0:
         k2_cols = K1 + tl.arange(0, K2)
         in_k2 = k2_cols < K
-        d_q2 = tl.zeros([C, K2], tl.float32)
-        d_k2 = tl.zeros([C, K2], tl.float32)
-        d_out2 = tl.zeros([C, K2], tl.float32)
-    right_dots = tl.zeros([C], tl.float32)
-    carried1 = tl.zeros([K1], tl.float32)
-    if K2 > 0:
-        carried2 = tl.zeros([K2], tl.float32)
+        at2 = rows[:, None] * K + k2_cols[None, :]
+        in_rows2 = inside[:, None] & in_k2[None, :]
 
-    for block in range(0, V, BV):
-        cols = block + v_cols
-        in_v = cols < V
-        at = rows[:, None] * V + cols[None, :]
-        in_rows = inside[:, None] & in_v[None, :]
-        g = tl.load(grad_o + at, in_rows, 0.0)
-        r = tl.load(d_rhs + at, in_rows, 0.0)
-        u = tl.load(writes + at, in_rows, 0.0)
-        value = tl.load(v + at, in_rows, 0.0)
-        at_state = k1_cols[:, None] * V + cols[None, :]
-        in_state = in_k1[:, None] & in_v[None, :]
-        s = tl.load(states + at_state, in_state, 0.0)
-        d_s = tl.load(d_states + at_state, in_state, 0.0)
-
-        e = tl.dot(g, tl.trans(u), e, input_precision=PRECISION)
-        f = tl.dot(r, tl.trans(u), f, input_precision=PRECISION)
-        e_t = tl.dot(u, tl.trans(g), e_t, input_precision=PRECISION)
-        f_t = tl.dot(u, tl.trans(r), f_t, input_precision=PRECISION)
-        d_q1 = tl.dot(g, tl.trans(s), d_q1, input_precision=PRECISION)
-        d_k1 = tl.dot(r, tl.trans(s), d_k1, input_precision=PRECISION)
-        d_out1 = tl.dot(u, tl.trans(d_s), d_out1, input_precision=PRECISION)
-        carried1 += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-        if K2 > 0 and not SPLIT:
-            at_state = k2_cols[:, None] * V + cols[None, :]
-            in_state = in_k2[:, None] & in_v[None, :]
-            s = tl.load(states + at_state, in_state, 0.0)
-            d_s = tl.load(d_states + at_state, in_state, 0.0)
-            d_q2 = tl.dot(g, tl.trans(s), d_q2, input_precision=PRECISION)
-            d_k2 = tl.dot(r, tl.trans(s), d_k2, input_precision=PRECISION)
-            d_out2 = tl.dot(u, tl.trans(d_s), d_out2, input_precision=PRECISION)
-            carried2 += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-
-        right = r.to(tl.float32)
-        right_dots += tl.sum(right * value.to(tl.float32), 1)
-        tl.store(dv + at, (right * b[:, None]).to(dtype), in_rows)
-
+    b = tl.load(beta + rows, inside, 0.0)
     a = tl.load(log_alpha + rows, inside, 0.0)
     whole, rest = running_sums(a)
     last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
     last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-    decay_in = bounded_exp(whole + rest)
-    decay_out = bounded_exp((last_whole - whole) + (last_rest - rest))
-    decay = bounded_exp((whole[:, None] - whole[None, :]) + (rest[:, None] - rest[None, :]))
-    decay_t = bounded_exp((whole[None, :] - whole[:, None]) + (rest[None, :] - rest[:, None]))
-    e = tl.where(steps[:, None] >= steps[None, :], e * decay, 0.0)
-    f = tl.where(steps[:, None] > steps[None, :], f * decay, 0.0)
-    e_t = tl.where(steps[:, None] <= steps[None, :], e_t * decay_t, 0.0).to(dtype)
-    f_t = tl.where(steps[:, None] < steps[None, :], f_t * decay_t * -b[None, :], 0.0).to(dtype)
+    decay_in = decay_of(whole, rest)
+    decay_out = decay_of(last_whole - whole, last_rest - rest)
 
-    # A term that decays from j to i holds every log_alpha_t with i >= t > j: at [i, s] the sum over j <= s.
-    at1 = rows[:, None] * K + k1_cols[None, :]
-    in_rows1 = inside[:, None] & in_k1[None, :]
+    e = tl.zeros([C, C], tl.float32)
+    f = tl.zeros([C, C], tl.float32)
+    right_dots = tl.zeros([C], tl.float32)
+    for block in range(0, V, BV):
+        cols = block + v_cols
+        in_rows = inside[:, None] & (cols < V)[None, :]
+        at = rows[:, None] * V + cols[None, :]
+        go = tl.load(grad_o + at, in_rows, 0.0)
+        right = tl.load(d_rhs + at, in_rows, 0.0)
+        u = tl.load(writes + at, in_rows, 0.0)
+        value = tl.load(v + at, in_rows, 0.0)
+        e = tl.dot(go, tl.trans(u), e, input_precision=PRECISION)
+        f = tl.dot(right, tl.trans(u), f, input_precision=PRECISION)
+        right_dots += tl.sum(right.to(tl.float32) * value.to(tl.float32), 1)
+        tl.store(dv + at, (right.to(tl.float32) * b[:, None]).to(dtype), in_rows)
+
+    # The zero makes the compiler compute exp where e's numbers are, not elsewhere with a trip through shared memory.
+    causal = steps[:, None] >= steps[None, :]
+    decay = decay_between(whole[:, None], rest[:, None] + e * 0.0, whole[None, :], rest[None, :], causal)
+    below = steps[:, None] > steps[None, :]
+    e *= decay
+    f = tl.where(below, f * decay, 0.0)
+    g = f * b[:, None]
+    square = steps[:, None] * C + steps[None, :]
+    tl.store(between + square, e.to(dtype))
+    tl.store(between + C * C + square, g.to(dtype))
+
     q_part = tl.load(q + at1, in_rows1, 0.0)
     k_part = tl.load(k + at1, in_rows1, 0.0)
     qk = tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
     kk = tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
     if K2 > 0:
-        at2 = rows[:, None] * K + k2_cols[None, :]
-        in_rows2 = inside[:, None] & in_k2[None, :]
         q_part = tl.load(q + at2, in_rows2, 0.0)
         k_part = tl.load(k + at2, in_rows2, 0.0)
-        qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
-        kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
-    terms = e * qk - f * kk * b[:, None]
-    terms = tl.where(steps[:, None] > steps[None, :], terms, 0.0)
-    up_to = tl.where(steps[:, None] <= steps[None, :], 1.0, 0.0).to(dtype)
-    sums = _sums_below(terms, up_to, PRECISION)
-    e_low = e.to(dtype)
-    f_low = f.to(dtype)
+        qk += tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
+        kk += tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
+    # A term that decays from j to i holds every log_alpha_t with i >= t > j: at [i, s] the sum over j <= s.
+    sums = tl.cumsum(tl.where(below, e * qk - g * kk, 0.0), 1)
+    across = tl.sum(tl.where(below, sums, 0.0), 0)
+    tl.store(d_beta + rows, right_dots - tl.sum(f * kk, 1), inside)
 
-    from_entering, to_leaving, k_dots = _finish(
-        q, k, dq, dk, at1, in_rows1, d_q1, d_k1, d_out1, e_low, f_low, e_t, f_t, decay_in, decay_out, b, PRECISION
+    d_q1 = tl.zeros([C, K1], tl.float32)
+    d_k1 = tl.zeros([C, K1], tl.float32)
+    d_out1 = tl.zeros([C, K1], tl.float32)
+    carried1 = tl.zeros([K1], tl.float32)
+    if K2 > 0:
+        d_q2 = tl.zeros([C, K2], tl.float32)
+        d_k2 = tl.zeros([C, K2], tl.float32)
+        d_out2 = tl.zeros([C, K2], tl.float32)
+        carried2 = tl.zeros([K2], tl.float32)
+    for block in range(0, V, BV):
+        cols = block + v_cols
+        in_v = cols < V
+        in_rows = inside[:, None] & in_v[None, :]
+        at = rows[:, None] * V + cols[None, :]
+        go = tl.load(grad_o + at, in_rows, 0.0)
+        right = tl.load(d_rhs + at, in_rows, 0.0)
+        u = tl.load(writes + at, in_rows, 0.0)
+        at_state = k1_cols[:, None] * V + cols[None, :]
+        in_state = in_k1[:, None] & in_v[None, :]
+        s = tl.load(states + at_state, in_state, 0.0)
+        d_s = tl.load(d_states + at_state, in_state, 0.0)
+        d_q1 = tl.dot(go, tl.trans(s), d_q1, input_precision=PRECISION)
+        d_k1 = tl.dot(right, tl.trans(s), d_k1, input_precision=PRECISION)
+        d_out1 = tl.dot(u, tl.trans(d_s), d_out1, input_precision=PRECISION)
+        carried1 += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
+        if K2 > 0 and not SPLIT:
+            at_state = k2_cols[:, None] * V + cols[None, :]
+            in_state = in_k2[:, None] & in_v[None, :]
+            s2 = tl.load(states + at_state, in_state, 0.0)
+            d_s2 = tl.load(d_states + at_state, in_state, 0.0)
+            d_q2 = tl.dot(go, tl.trans(s2), d_q2, input_precision=PRECISION)
+            d_k2 = tl.dot(right, tl.trans(s2), d_k2, input_precision=PRECISION)
+            d_out2 = tl.dot(u, tl.trans(d_s2), d_out2, input_precision=PRECISION)
+            carried2 += tl.sum(s2.to(tl.float32) * d_s2.to(tl.float32), 1)
+
+    tl.debug_barrier()  # other threads' share of `between`, and of d_beta
+    e_low = tl.load(between + square)
+    g_low = tl.load(between + C * C + square)
+    q_dots, k_dots, to_leaving = _finish(
+        q, k, dq, dk, at1, in_rows1, d_q1, d_k1, d_out1, e_low, g_low, decay_in, decay_out, b, PRECISION
     )
     carried = tl.sum(carried1, 0)
     if K2 > 0:
@@ -213,34 +208,35 @@ def local_backward(
             for block in range(0, V, BV):
                 cols = block + v_cols
                 in_v = cols < V
-                at = rows[:, None] * V + cols[None, :]
                 in_rows = inside[:, None] & in_v[None, :]
-                g = tl.load(grad_o + at, in_rows, 0.0)
-                r = tl.load(d_rhs + at, in_rows, 0.0)
+                at = rows[:, None] * V + cols[None, :]
+                go = tl.load(grad_o + at, in_rows, 0.0)
+                right = tl.load(d_rhs + at, in_rows, 0.0)
                 u = tl.load(writes + at, in_rows, 0.0)
                 at_state = k2_cols[:, None] * V + cols[None, :]
                 in_state = in_k2[:, None] & in_v[None, :]
-                s = tl.load(states + at_state, in_state, 0.0)
-                d_s = tl.load(d_states + at_state, in_state, 0.0)
-                d_q2 = tl.dot(g, tl.trans(s), d_q2, input_precision=PRECISION)
-                d_k2 = tl.dot(r, tl.trans(s), d_k2, input_precision=PRECISION)
-                d_out2 = tl.dot(u, tl.trans(d_s), d_out2, input_precision=PRECISION)
-                carried2 += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-        more_from, more_to, more_dots = _finish(
-            q, k, dq, dk, at2, in_rows2, d_q2, d_k2, d_out2, e_low, f_low, e_t, f_t, decay_in, decay_out, b, PRECISION
+                s2 = tl.load(states + at_state, in_state, 0.0)
+                d_s2 = tl.load(d_states + at_state, in_state, 0.0)
+                d_q2 = tl.dot(go, tl.trans(s2), d_q2, input_precision=PRECISION)
+                d_k2 = tl.dot(right, tl.trans(s2), d_k2, input_precision=PRECISION)
+                d_out2 = tl.dot(u, tl.trans(d_s2), d_out2, input_precision=PRECISION)
+                carried2 += tl.sum(s2.to(tl.float32) * d_s2.to(tl.float32), 1)
+        more_q, more_k, more_to = _finish(
+            q, k, dq, dk, at2, in_rows2, d_q2, d_k2, d_out2, e_low, g_low, decay_in, decay_out, b, PRECISION
         )
-        from_entering += more_from
+        q_dots += more_q
+        k_dots += more_k
         to_leaving += more_to
-        k_dots += more_dots
         carried += tl.sum(carried2, 0)
 
-    tl.store(d_beta + rows, right_dots - k_dots, inside)
+    so_far = tl.load(d_beta + rows, inside, 0.0)
+    tl.store(d_beta + rows, so_far - decay_in * k_dots, inside)
 
     # The step after s takes what decays across it from within (above), from the entering and to the leaving state.
-    from_entering *= decay_in
+    from_entering = decay_in * (q_dots - b * k_dots)
     to_leaving *= decay_out
-    carried *= bounded_exp(last_whole + last_rest)
-    across = tl.where(steps[:, None] > steps[None, :], sums + from_entering[:, None], to_leaving[:, None])
-    across = tl.sum(across, 0) + carried
-    tl.store(d_log_alpha + rows + H, across, (t + 1 < T) & (steps + 1 < C))
-    tl.store(d_log_alpha + rows, tl.zeros([C], tl.float32) + (tl.sum(from_entering, 0) + carried), steps == 0)
+    carried *= decay_of(last_whole, last_rest)
+    across += tl.sum(tl.where(below, from_entering[:, None], to_leaving[:, None]), 0) + carried
+    tl.store(d_log_alpha + rows + H, across, (steps + 1 < T - n * C) & (steps + 1 < C))
+    at_first = tl.zeros([C], tl.float32) + (tl.sum(from_entering, 0) + carried)
+    tl.store(d_log_alpha + rows, at_first, steps == 0)

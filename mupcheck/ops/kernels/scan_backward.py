@@ -1,15 +1,15 @@
 # mypy: allow-untyped-defs
 """B2: the gradient of the state, carried back over the chunks; and with it that of each chunk's right-hand side.
 
-Everything is held transposed, states as [V block, K] and writes as [V block, C]: each product's left operand is then the
-result of an earlier one and stays in registers, its right operand is q, k or the inverse as loaded, and the rows of
-every product are the V block, 64 or more where V allows, whatever K is.
+Everything is held transposed, states as [V block, K] and writes as [V block, C]: each product's left operand is then
+the result of an earlier one and stays in registers, its right operand is q, k or the inverse as loaded, and the rows
+of every product are the V block, 64 or more where V allows, whatever K is.
 """
 
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import bounded_exp, running_sums
+from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
 
 @triton.jit
@@ -79,7 +79,7 @@ def scan_backward(
         else:
             d_state2 = tl.zeros([BV, K2], tl.float32)
 
-    for back in range(0, N):
+    for back in range(N):
         n = N - 1 - back
         t = n * C + steps
         inside = t < T
@@ -95,23 +95,28 @@ def scan_backward(
         whole, rest = running_sums(a)
         last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
         last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-        decay_in = bounded_exp(whole + rest)
-        decay_out = bounded_exp((last_whole - whole) + (last_rest - rest))
-        decay = bounded_exp((whole[:, None] - whole[None, :]) + (rest[:, None] - rest[None, :]))
+        decay_in = decay_of(whole, rest)
+        decay_out = decay_of(last_whole - whole, last_rest - rest)
 
         p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
-        d_write = tl.dot(d_state1.to(dtype), tl.trans(k1), input_precision=PRECISION)  # [BV, C]
-        tl.store(d_states + n.to(tl.int64) * K * V + at_state1, d_state1.to(dtype), in_state1)
         if K2 > 0:
             in_rows_k2 = inside[:, None] & in_k2[None, :]
             q2 = tl.load(q + rows[:, None] * K + k2_cols[None, :], in_rows_k2, 0.0)
             k2 = tl.load(k + rows[:, None] * K + k2_cols[None, :], in_rows_k2, 0.0)
             p = tl.dot(q2, tl.trans(k2), p, input_precision=PRECISION)
-            d_write = tl.dot(d_state2.to(dtype), tl.trans(k2), d_write, input_precision=PRECISION)
-            tl.store(d_states + n.to(tl.int64) * K * V + at_state2, d_state2.to(dtype), in_state2)
-        p = tl.where(causal, p * decay, 0.0)
+        # The zero makes the compiler compute exp where p's numbers are, not elsewhere with a trip through shared memory.
+        p = p * decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
+        p = p.to(dtype)
+
+        d_low1 = d_state1.to(dtype)
+        d_write = tl.dot(d_low1, tl.trans(k1), input_precision=PRECISION)  # [BV, C]
+        tl.store(d_states + n.to(tl.int64) * K * V + at_state1, d_low1, in_state1)
+        if K2 > 0:
+            d_low2 = d_state2.to(dtype)
+            d_write = tl.dot(d_low2, tl.trans(k2), d_write, input_precision=PRECISION)
+            tl.store(d_states + n.to(tl.int64) * K * V + at_state2, d_low2, in_state2)
         g = tl.trans(g)  # [BV, C]
-        d_write = tl.dot(g, p.to(dtype), d_write * decay_out[None, :], input_precision=PRECISION)
+        d_write = tl.dot(g, p, d_write * decay_out[None, :], input_precision=PRECISION)
 
         # Above the diagonal the inverse is not written.
         x = tl.where(causal, x, 0.0).to(dtype)
@@ -120,7 +125,7 @@ def scan_backward(
 
         g_in = (g.to(tl.float32) * decay_in[None, :]).to(dtype)
         right_in = (d_right * (-decay_in * b)[None, :]).to(dtype)
-        through = bounded_exp(last_whole + last_rest)
+        through = decay_of(last_whole, last_rest)
         d_state1 = tl.dot(g_in, q1, d_state1 * through, input_precision=PRECISION)
         d_state1 = tl.dot(right_in, k1, d_state1, input_precision=PRECISION)
         if K2 > 0:
