@@ -1,4 +1,4 @@
-"""How each kernel of the forward pass is launched: one pinned configuration per (K, V, dtype), nothing tuned at run time.
+"""How each kernel of the forward pass is launched: one configuration per (K, V, dtype), nothing tuned at run time.
 
 A configuration that a search picks differs from machine to machine and from day to day, and with it the last bits.
 """
@@ -10,8 +10,8 @@ import torch
 CHUNK = 64
 
 
-class Invert(NamedTuple):
-    """Launch of `invert`: columns of k read at a time, warps and stages."""
+class ByChunk(NamedTuple):
+    """Launch of `invert` or `read`: columns of q and k read at a time, warps and stages."""
 
     block_k: int
     num_warps: int
@@ -32,11 +32,13 @@ class Config(NamedTuple):
     Attributes:
         chunk: steps of time in a chunk.
         precision: of dots whose operands are float32.
+        read: None where the scan makes P itself.
     """
 
     chunk: int
     precision: str
-    invert: Invert
+    invert: ByChunk
+    read: ByChunk | None
     scan: Scan
 
 
@@ -47,11 +49,13 @@ FLOAT32: dict[tuple[int, int], Scan] = {}
 def config_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     """Return the configuration of a shape; shapes that are not listed get one that fits what a program may hold."""
     half = dtype != torch.float32
+    block_k = block_of_keys(key_dim)
     scan = (BFLOAT16 if half else FLOAT32).get((key_dim, value_dim))
     if scan is None:
         block_v = min(64, max(16, power_of_two(value_dim)))
-        scan = Scan(block_v, 8 if key_dim > 64 else 4, 1)
-    return Config(CHUNK if half or key_dim <= 64 else 32, "tf32x3", Invert(block_of_keys(key_dim), 1, 2), scan)
+        scan = Scan(block_v, 4, 1)
+    read = ByChunk(block_k, 4, 2) if value_dim > scan.block_v else None
+    return Config(CHUNK if half or key_dim <= 64 else 32, "tf32x3", ByChunk(block_k, 1, 2), read, scan)
 
 
 def power_of_two(size: int) -> int:

@@ -6,6 +6,8 @@ the diagonal follow by substitution. Both are exact, with nothing that grows whe
 for the inverse does.
 """
 
+# mypy: allow-untyped-defs
+
 import triton
 import triton.language as tl
 
@@ -36,9 +38,9 @@ def _inverted(a, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _steps(log_alpha, beta, start, T, H: tl.constexpr, whole_before, rest_before):
-    """Read 16 steps of the gates: running sums on top of those before, and beta; steps beyond T are all zero."""
-    step = start + tl.arange(0, SIDE)
+def _steps(log_alpha, beta, gates, T, AT: tl.constexpr, C: tl.constexpr, H: tl.constexpr, whole_before, rest_before):
+    """Read 16 steps of the gates, and write them with running sums on top of those before; steps beyond T are all zero."""
+    step = AT + tl.arange(0, SIDE)
     inside = step < T
     la = tl.load(log_alpha + step * H, mask=inside, other=0.0)
     write = tl.load(beta + step * H, mask=inside, other=0.0)
@@ -46,6 +48,9 @@ def _steps(log_alpha, beta, start, T, H: tl.constexpr, whole_before, rest_before
     last = tl.arange(0, SIDE) == SIDE - 1
     whole += whole_before
     rest += rest_before
+    tl.store(gates + step, whole)
+    tl.store(gates + C + step, rest)
+    tl.store(gates + 2 * C + step, write)
     return whole, rest, write, tl.sum(tl.where(last, whole, 0.0), 0), tl.sum(tl.where(last, rest, 0.0), 0)
 
 
@@ -67,6 +72,7 @@ def invert(
     k,
     log_alpha,
     beta,
+    gates,
     inverse,
     T,
     H: tl.constexpr,
@@ -77,7 +83,8 @@ def invert(
 ):
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
-    The blocks of 16 x 16 above the diagonal are not written.
+    The blocks of 16 x 16 above the diagonal are not written. `gates` [B, H, N, 3, C] gets what the scan
+    reads of them: the running sums of log_alpha, whole parts and what is left, and beta.
     """
     n = tl.program_id(0)
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -87,8 +94,12 @@ def invert(
     beta += b * T * H + h
     inverse += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * C * C
 
+    gates += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * 3 * C
+
     start = n * C
     k += start.to(tl.int64) * H * K
+    log_alpha += start * H
+    beta += start * H
     rows = tl.arange(0, SIDE)[:, None]
     columns = tl.arange(0, SIDE)[None, :]
     a00 = tl.zeros((SIDE, SIDE), tl.float32)
@@ -122,11 +133,11 @@ def invert(
 
     below = rows > columns
     everywhere = rows >= 0
-    w0, r0, beta0, w, r = _steps(log_alpha, beta, start, T, H, 0.0, 0.0)
+    w0, r0, beta0, w, r = _steps(log_alpha, beta, gates, T - start, 0, C, H, 0.0, 0.0)
     x00 = _inverted(_decayed(a00, w0, r0, beta0, w0, r0, below), PRECISION)
     _write(inverse, x00, 0, 0, C)
     if C > 16:
-        w1, r1, beta1, w, r = _steps(log_alpha, beta, start + 16, T, H, w, r)
+        w1, r1, beta1, w, r = _steps(log_alpha, beta, gates, T - start, 16, C, H, w, r)
         a10 = _decayed(a10, w1, r1, beta1, w0, r0, everywhere)
         x11 = _inverted(_decayed(a11, w1, r1, beta1, w1, r1, below), PRECISION)
         right = tl.dot(a10, x00, input_precision=PRECISION)
@@ -134,8 +145,8 @@ def invert(
         _write(inverse, x10, 1, 0, C)
         _write(inverse, x11, 1, 1, C)
     if C > 32:
-        w2, r2, beta2, w, r = _steps(log_alpha, beta, start + 32, T, H, w, r)
-        w3, r3, beta3, w, r = _steps(log_alpha, beta, start + 48, T, H, w, r)
+        w2, r2, beta2, w, r = _steps(log_alpha, beta, gates, T - start, 32, C, H, w, r)
+        w3, r3, beta3, w, r = _steps(log_alpha, beta, gates, T - start, 48, C, H, w, r)
         a20 = _decayed(a20, w2, r2, beta2, w0, r0, everywhere)
         a21 = _decayed(a21, w2, r2, beta2, w1, r1, everywhere)
         a30 = _decayed(a30, w3, r3, beta3, w0, r0, everywhere)

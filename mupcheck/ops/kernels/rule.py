@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
+from mupcheck.ops.kernels.reads import read
 from mupcheck.ops.kernels.scan import scan
 
 
@@ -63,6 +64,7 @@ def forward(
     value_dim = v.shape[-1]
     n_chunks = triton.cdiv(time, config.chunk)
     inverse = q.new_empty(batch, heads, n_chunks, config.chunk, config.chunk)
+    gates = log_alpha.new_empty(batch, heads, n_chunks, 3, config.chunk)
     o = torch.empty_like(v)
     states = q.new_empty(batch, heads, n_chunks, key_dim, value_dim) if save else None
     writes = torch.empty_like(v) if save else None
@@ -71,7 +73,7 @@ def forward(
     precision = config.precision if q.dtype == torch.float32 else "tf32"
     launch = config.invert
     invert[n_chunks, batch * heads](
-        *(k, log_alpha, beta, inverse, time),
+        *(k, log_alpha, beta, gates, inverse, time),
         H=heads,
         K=key_dim,
         C=config.chunk,
@@ -80,10 +82,23 @@ def forward(
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
+    reads = None
+    if config.read is not None:
+        reads = torch.empty_like(inverse)
+        read[n_chunks, batch * heads](
+            *(q, k, gates, reads, time),
+            H=heads,
+            K=key_dim,
+            C=config.chunk,
+            BK=config.read.block_k,
+            PRECISION=precision,
+            num_warps=config.read.num_warps,
+            num_stages=config.read.num_stages,
+        )
     k1, k2 = parts_of_keys(key_dim)
     blocks = triton.cdiv(value_dim, config.scan.block_v)
     scan[blocks, batch * heads](
-        *(q, k, v, log_alpha, beta, inverse, initial_state, o, states, writes, final, time),
+        *(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, time),
         H=heads,
         K=key_dim,
         V=value_dim,

@@ -10,10 +10,12 @@ are right operands that come out of memory as they are:
 K lies in one or two powers of two, K1 + K2, so that 48, 96 and 192 waste nothing on padding.
 """
 
+# mypy: allow-untyped-defs
+
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
+from mupcheck.ops.kernels.decay import decay_between, decay_of
 
 
 @triton.jit
@@ -38,9 +40,9 @@ def scan(
     q,
     k,
     v,
-    log_alpha,
-    beta,
+    gates,
     inverse,
+    reads,
     initial_state,
     o,
     states,
@@ -58,7 +60,7 @@ def scan(
 ):
     """Write o [B, T, H, V] and, where they are not None, states [B, H, N, K, V], writes [B, T, H, V], final_state.
 
-    `states` are those that enter each chunk; initial_state (or None) and final_state are [B, H, K, V] in float32.
+    `reads` [B, H, N, C, C] is P, or None where it is to be made here; `states` are those that enter each chunk; initial_state (or None) and final_state are [B, H, K, V] in float32.
     """
     at_v = tl.program_id(0) * BV + tl.arange(0, BV)
     sequence = tl.program_id(1).to(tl.int64)
@@ -69,10 +71,11 @@ def scan(
     k += first * K
     v += first * V
     o += first * V
-    log_alpha += first
-    beta += first
     n_chunks = tl.cdiv(T, C)
     inverse += sequence * n_chunks * C * C
+    if reads is not None:
+        reads += sequence * n_chunks * C * C
+    gates += sequence * n_chunks * 3 * C
     if states is not None:
         states += sequence * n_chunks * K * V
         writes += first * V
@@ -102,42 +105,53 @@ def scan(
             k2 = _keys(k, K1, K2, inside, H, K, C)
             q2 = _keys(q, K1, K2, inside, H, K, C)
         at_tv = step[None, :] * (H * V) + at_v[:, None]
-        has_tv = inside[None, :] & (at_v < V)[:, None]
+        has_tv = inside[None, :]
+        if V % BV != 0:
+            has_tv = has_tv & (at_v < V)[:, None]
         values = tl.load(v + at_tv, mask=has_tv, other=0.0)
         x = tl.load(inverse + at_x, mask=has_x, other=0.0)
-        whole, rest = running_sums(tl.load(log_alpha + step * H, mask=inside, other=0.0))
-        write = tl.load(beta + step * H, mask=inside, other=0.0)
-        last_whole = tl.sum(tl.where(step == C - 1, whole, 0.0), 0)
-        last_rest = tl.sum(tl.where(step == C - 1, rest, 0.0), 0)
+        whole = tl.load(gates + step)
+        rest = tl.load(gates + C + step)
+        write = tl.load(gates + 2 * C + step)
+        last_whole = tl.load(gates + C - 1)
+        last_rest = tl.load(gates + 2 * C - 1)
         decay_in = decay_of(whole, rest)
         decay_out = decay_of(last_whole - whole, last_rest - rest)
         decay_all = decay_of(last_whole, last_rest)
 
+        if reads is None:
+            p = tl.dot(k1, tl.trans(q1), input_precision=PRECISION)
+            if K2 > 0:
+                p = tl.dot(k2, tl.trans(q2), p, input_precision=PRECISION)
+            later = step[:, None] <= step[None, :]  # the writer's step in rows, the reader's in columns
+            p *= decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
+            p_low = p.to(dtype)
+        else:
+            p_low = tl.trans(tl.load(reads + at_x, mask=has_x, other=0.0))
+            reads += C * C
+
         s1_low = s1.to(dtype)
         recalled = tl.dot(s1_low, tl.trans(k1), input_precision=PRECISION)
-        read = tl.dot(s1_low, tl.trans(q1), input_precision=PRECISION)
-        p = tl.dot(k1, tl.trans(q1), input_precision=PRECISION)
         if states is not None:
             tl.store(states + at_1, s1_low, mask=has_1)
         if K2 > 0:
             s2_low = s2.to(dtype)
             recalled = tl.dot(s2_low, tl.trans(k2), recalled, input_precision=PRECISION)
-            read = tl.dot(s2_low, tl.trans(q2), read, input_precision=PRECISION)
-            p = tl.dot(k2, tl.trans(q2), p, input_precision=PRECISION)
             if states is not None:
                 tl.store(states + at_2, s2_low, mask=has_2)
-        later = step[:, None] <= step[None, :]  # the writer's step in rows, the reader's in columns
-        p *= decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
-
         rhs = write[None, :] * (values - decay_in[None, :] * recalled)
         u = tl.dot(rhs.to(dtype), tl.trans(x), input_precision=PRECISION)
         u_low = u.to(dtype)
-        out = tl.dot(u_low, p.to(dtype), read * decay_in[None, :], input_precision=PRECISION)
-        tl.store(o + at_tv, out.to(dtype), mask=has_tv)
         if states is not None:
             tl.store(writes + at_tv, u_low, mask=has_tv)
             states += K * V
             writes += C * H * V
+
+        read = tl.dot(s1_low, tl.trans(q1), input_precision=PRECISION)
+        if K2 > 0:
+            read = tl.dot(s2_low, tl.trans(q2), read, input_precision=PRECISION)
+        out = tl.dot(u_low, p_low, read * decay_in[None, :], input_precision=PRECISION)
+        tl.store(o + at_tv, out.to(dtype), mask=has_tv)
         u_out = (u * decay_out[None, :]).to(dtype)
         s1 = tl.dot(u_out, k1, s1 * decay_all, input_precision=PRECISION)
         if K2 > 0:
@@ -147,9 +161,8 @@ def scan(
         k += C * H * K
         v += C * H * V
         o += C * H * V
-        log_alpha += C * H
-        beta += C * H
         inverse += C * C
+        gates += 3 * C
 
     if final_state is not None:
         tl.store(final_state + sequence * K * V + at_1, s1, mask=has_1)
