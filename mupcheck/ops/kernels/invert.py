@@ -39,7 +39,7 @@ def _inverted(a, PRECISION: tl.constexpr):
 
 @triton.jit
 def _steps(log_alpha, beta, gates, T, AT: tl.constexpr, C: tl.constexpr, H: tl.constexpr, whole_before, rest_before):
-    """Read 16 steps of the gates, and write them with running sums on top of those before; steps beyond T are all zero."""
+    """Read 16 steps of the gates, sum on top of those before, and write that; steps beyond T are all zero."""
     step = AT + tl.arange(0, SIDE)
     inside = step < T
     la = tl.load(log_alpha + step * H, mask=inside, other=0.0)

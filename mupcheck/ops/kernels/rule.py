@@ -37,13 +37,13 @@ def gated_delta_rule_triton(
         config: how to launch, by default the pinned one of the shape.
     """
     config = config or config_of(q.shape[-1], v.shape[-1], q.dtype)
-    tensors = [x.contiguous() for x in (q, k, v, log_alpha, beta)]
+    q, k, v, log_alpha, beta = (x.contiguous() for x in (q, k, v, log_alpha, beta))
     start = None if initial_state is None else initial_state.contiguous()
-    leaves = tensors if start is None else [*tensors, start]
-    if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
-        o, final = _Rule.apply(*tensors, start, final_state, config)
+    tensors = (q, k, v, log_alpha, beta, start)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        o, final = _Rule.apply(*tensors, final_state, config)
         return o, final
-    o, final, *_ = forward(*tensors, start, final_state=final_state, save=False, config=config)
+    o, final, *_ = forward(q, k, v, log_alpha, beta, start, final_state=final_state, save=False, config=config)
     return o, final
 
 
@@ -126,11 +126,10 @@ class _Rule(torch.autograd.Function):
         final_state: bool,
         config: Config,
     ) -> tuple[Tensor, Tensor | None]:
-        inputs = (q, k, v, log_alpha, beta)
         o, final, inverse, states, writes = forward(
-            *inputs, initial_state, final_state=final_state, save=True, config=config
+            q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config
         )
-        ctx.save_for_backward(*inputs, inverse, states, writes)
+        ctx.save_for_backward(q, k, v, log_alpha, beta, inverse, states, writes)
         ctx.chunk = config.chunk
         ctx.set_materialize_grads(False)
         return o, final

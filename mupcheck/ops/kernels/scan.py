@@ -60,7 +60,8 @@ def scan(
 ):
     """Write o [B, T, H, V] and, where they are not None, states [B, H, N, K, V], writes [B, T, H, V], final_state.
 
-    `reads` [B, H, N, C, C] is P, or None where it is to be made here; `states` are those that enter each chunk; initial_state (or None) and final_state are [B, H, K, V] in float32.
+    `reads` [B, H, N, C, C] is P, or None where it is to be made here; `states` are those that enter each chunk;
+    initial_state (or None) and final_state are [B, H, K, V] in float32.
     """
     at_v = tl.program_id(0) * BV + tl.arange(0, BV)
     sequence = tl.program_id(1).to(tl.int64)
