@@ -115,9 +115,7 @@ def plan_sweep(
     """
     check_sizes(sweep)
     if sweep.backend == "triton":
-        from mupcheck.ops import pick_backend
-
-        pick_backend(sweep.backend)
+        _check_triton(sweep, device)
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
@@ -144,6 +142,15 @@ def check_sizes(sweep: SweepSpec) -> None:
         if run.steps * run.batch_size * run.seq_len > LARGEST_TOTAL:
             sizes = f"{run.steps:,} x {run.batch_size:,} x {run.seq_len:,}"
             raise ValueError(f"steps x batch_size x seq_len = {sizes} is beyond 2^63, the most that results hold")
+
+
+def _check_triton(sweep: SweepSpec, device: str) -> None:
+    """Refuse a sweep that Triton's kernels do not take."""
+    from mupcheck.ops.choice import check_triton
+
+    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
+    runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
+    check_triton(device, sweep.dtype, [run.heads[1:] for run in runs])
 
 
 def check_fits(plan: Plan) -> None:
