@@ -1,0 +1,1 @@
+"""Triton kernels; every module here imports triton when it is loaded, so import them only where a kernel runs."""
