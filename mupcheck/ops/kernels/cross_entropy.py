@@ -80,7 +80,8 @@ def cross_entropy_in_place(
     n_replicas, n_rows, vocab = logits.shape
     shape = tile(vocab)
     _cross_entropy[triton.cdiv(n_rows, shape["ROWS"]), n_replicas](
-        logits, targets, factor, loss, n_rows, vocab, logits.stride(1), first, targets.shape[1], 0.0 if scale is None else scale,
+        logits, targets, factor, loss, n_rows, vocab, logits.stride(1), first, targets.shape[1],
+        0.0 if scale is None else scale,
         FACTOR=factor is not None, GRADIENT=scale is not None, **shape,
     )  # fmt: skip
 
@@ -147,5 +148,5 @@ def readout_loss(
         tied: whether the weight's rows are the tokens'.
     """
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    out: Tensor = _ReadoutLoss.apply(x, weight, targets, factor, multiplier, tied, wanted)
+    out: Tensor = _ReadoutLoss.apply(x, weight, targets.contiguous(), factor, multiplier, tied, wanted)
     return out

@@ -23,7 +23,7 @@ def _adamw(
     replica = tl.program_id(1).to(tl.int64)
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     step = tl.load(step_size + replica)
-    inside = (columns < size) & (step != 0.0)
+    inside = columns < tl.where(step != 0.0, size, 0)
     at = replica * size + columns
     g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
     if CLIP:
@@ -47,7 +47,7 @@ def _sgd(
     replica = tl.program_id(1).to(tl.int64)
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     step = tl.load(lr + replica)
-    inside = (columns < size) & (step != 0.0)
+    inside = columns < tl.where(step != 0.0, size, 0)
     at = replica * size + columns
     g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
     if CLIP:
