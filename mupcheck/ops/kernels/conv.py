@@ -143,6 +143,6 @@ def conv_backward(
     _conv_backward[triton.cdiv(width, shape["group"]), n_spans, n_replicas * batch](
         grad, x, weight, dx, partial, batch, time, width, x_replica=x.stride(0), x_token=x.stride(1),
         dx_replica=dx.stride(0), dx_token=dx.stride(1), eps=UNIT_EPS, TAPS=taps, LINES=triton.next_power_of_2(taps),
-        UNIT=head is not None, STEPS=SPAN // shape["ROWS"], **shape,
+        UNIT=head is not None, STEPS=min(SPAN // shape["ROWS"], triton.cdiv(time, shape["ROWS"])), **shape,
     )  # fmt: skip
     return partial.sum(1)

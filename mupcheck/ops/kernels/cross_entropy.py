@@ -32,7 +32,7 @@ def _cross_entropy(
         times = tl.load(factor + replica)
     target = tl.load(targets + replica * n_tokens + first + rows, mask=there, other=0)
     largest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.where(there, 0.0, 1.0)
+    total = tl.zeros([ROWS], tl.float32)
     right = tl.zeros([ROWS], tl.float32)
     for start in range(0, vocab, BLOCK):
         columns = start + tl.arange(0, BLOCK)
@@ -45,14 +45,18 @@ def _cross_entropy(
         total = total * tl.exp(largest - base) + tl.sum(tl.exp(z - base[:, None]), axis=1)
         right += tl.sum(tl.where(columns[None, :] == target[:, None], z, 0.0), axis=1)
         largest = new
-    log_sum = tl.log(total) + largest
-    tl.store(loss + replica * n_tokens + first + rows, log_sum - right, mask=there)
+    # the largest and log(total) apart: their sum would round away what large logits differ by
+    log_total = tl.log(tl.where(there, total, 1.0))
+    largest = tl.where(there, largest, 0.0)
+    tl.store(loss + replica * n_tokens + first + rows, log_total + (largest - right), mask=there)
     if GRADIENT:
         for start in range(0, vocab, BLOCK):
             columns = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (columns < vocab)[None, :]
             z = tl.load(logits + begin + columns[None, :], mask=inside, other=0.0).to(tl.float32) * times
-            change = tl.exp(z - log_sum[:, None]) - tl.where(columns[None, :] == target[:, None], 1.0, 0.0)
+            change = tl.exp(z - largest[:, None] - log_total[:, None]) - tl.where(
+                columns[None, :] == target[:, None], 1.0, 0.0
+            )
             tl.store(
                 logits + begin + columns[None, :], (change * (times * scale)).to(logits.dtype.element_ty), mask=inside
             )
