@@ -32,6 +32,8 @@ def train_on_device(
         capture: False starts every kernel of every step from the host.
     """
     place = torch.device(device)
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", torch.cuda.current_device())
     with on_side_stream(place):
         group = Replicas(runs, corpus, n_steps=n_steps, device=place, capture=capture)
     try:
@@ -61,6 +63,8 @@ def _rows(group: Replicas, runs: Sequence[RunSpec], n_steps: int) -> Iterator[St
             for step in range(first, stop):
                 group.advance(step)
             group.feed.fill(first)  # while the device is at work
+            if stop == spec.steps:
+                group.end_training()
             val_loss = group.evaluate() if evaluates(spec, stop - 1) else None
             numbers = group.read(first, stop)
         if first == 0:
@@ -90,13 +94,13 @@ def _rows(group: Replicas, runs: Sequence[RunSpec], n_steps: int) -> Iterator[St
 
 
 def _end_of_block(spec: RunSpec, first: int, n_steps: int, *, work: float) -> int:
-    """Return before which step the host reads what there is: one that the ring ends at, or is evaluated, at the latest.
+    """Return before which step the host reads what there is: where the ring or the updates end, or after an evaluation.
 
     Args:
         work: floating-point operations of a step.
     """
     length = WARM_UP if first == 0 else max(int(FLOPS_A_READ / work), 1)
-    stop = min(first + length, (first // RING + 1) * RING, n_steps)
+    stop = min(first + length, (first // RING + 1) * RING, spec.steps if first < spec.steps else n_steps)
     evaluated = (step + 1 for step in range(first, stop) if evaluates(spec, step))
     return next(evaluated, stop)
 

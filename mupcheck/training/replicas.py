@@ -43,6 +43,7 @@ class Replicas:
     ) -> None:
         spec = runs[0]
         self.runs, self.spec, self.n_steps, self.device = list(runs), spec, n_steps, device
+        self.recorded = frozenset(spec.record)
         self.full = spec.probes == "full"
         # what a full probe measures makes the host wait
         self.capture = capture and device.type == "cuda" and not self.full
@@ -82,8 +83,9 @@ class Replicas:
         """Take step number `step`, which is the one the device has come to."""
         self.optimizer.steps_taken = step
         # changes are since step 0, asked for or not
-        record = self.probe is not None and (step in self.spec.record or (self.full and step == 0))
+        record = self.probe is not None and (step in self.recorded or (self.full and step == 0))
         if step >= self.spec.steps:
+            self._release_graphs()
             self._train(record=record, update=False)
         else:
             self.steps[record]()
@@ -125,10 +127,10 @@ class Replicas:
         if self.full:
             step = self.optimizer.steps_taken
             rows = probe.rows(step)
-            self.coords[step] = rows if step in self.spec.record else []
+            self.coords[step] = rows if step in self.recorded else []
             return
         self.size_keys = list(probe.sizes)
-        values = torch.stack([size.double() for size in probe.sizes.values()])
+        values = torch.stack(list(probe.sizes.values())).double()
         probe.sizes.clear()
         if self.sizes is None:
             self.sizes = values.new_zeros(RING, *values.shape)
@@ -156,7 +158,7 @@ class Replicas:
         """Return loss, gradient norm, clipped and why of steps first .. stop - 1, at most RING of them: [n, 4, R]."""
         slots = [step % RING for step in range(first, stop)]
         numbers: np.ndarray = self.ring.cpu().numpy()[slots]
-        recorded = [step for step in range(first, stop) if step in self.spec.record]
+        recorded = [step for step in range(first, stop) if step in self.recorded]
         if recorded and self.sizes is not None:
             sizes = self.sizes.cpu()
             for step in recorded:
@@ -179,9 +181,17 @@ class Replicas:
         self.watch.keep(index)
         self._prepare(first)
 
-    def _release_graphs(self) -> None:
-        for captured in (*self.steps.values(), self.evaluation):
-            captured.release()
+    def end_training(self) -> None:
+        """Give back what steps took, when none is left that updates: what follows takes memory of its own."""
+        if self.capture:
+            self._release_graphs(*self.steps.values())
+            self.evaluation.pool = self.evaluation.pool and torch.cuda.graph_pool_handle()
+
+    def _release_graphs(self, *captured: Captured) -> None:
+        if self.capture:
+            torch.cuda.synchronize(self.device)
+        for each in captured or (*self.steps.values(), self.evaluation):
+            each.release()
         self.model.zero_grad(set_to_none=True)  # gradients lie in the memory of the graphs
 
     def release(self) -> None:
