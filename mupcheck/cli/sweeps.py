@@ -4,8 +4,10 @@ import shlex
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,8 @@ from mupcheck.cli.typed import names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
+
+JUDGES = {"coord": "mupcheck.coordinates.folder", "lr": "mupcheck.learning_rates.drift"}
 
 
 @takes("coord")
@@ -73,6 +77,9 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         say(f"{sweep.name}: {resolution_of(plan)}")
     code = OK
     errors: list[str] = []
+    if plan.missing:
+        # what judges is a second to import: meanwhile workers import torch, or initial values are drawn
+        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         for plan in runner.rounds(grid, fresh=options["fresh"]):
             errors = follow(runner.execute(plan, jobs=options["jobs"]), plan)
