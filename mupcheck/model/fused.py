@@ -62,7 +62,7 @@ def _mixer(mixer: Any, x: Tensor, batch: int) -> Tensor:
     weights = Weights._make([*(projection.weight for projection in projections), *convs, *scalars])
     factors = [factor_of(projection) for projection in projections]
     inputs, g, joint = rule_inputs(x, weights, factors, batch=batch, heads=mixer.heads)
-    o, _ = mixer.rule(*inputs)
+    o, _ = mixer.rule(*inputs, final_state=False)
     o = gated_rms_norm(
         o.reshape(len(x), x.shape[1], *o.shape[2:]), g, mixer.o_norm_gain(), mixer.norm_eps,
         factor=mixer.o_multiplier.factor, gradient=joint.of_g,
