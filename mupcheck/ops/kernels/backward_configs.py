@@ -30,7 +30,7 @@ BACKWARD_CONFIGS = {
 
 
 def k_parts(key_dim: int) -> tuple[int, int]:
-    """Cut K, at most 256, into one or two powers of two (the second may be 0), each at least 16, with little padding."""
+    """Cut K, at most 256, into one or two powers of two from 16 on (the second may be 0), with little padding."""
     first = max(16, 1 << (key_dim.bit_length() - 1))
     if key_dim <= first:
         return first, 0
@@ -42,7 +42,7 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
     """The config of a shape: the pinned one, or one that keeps registers and shared memory in bounds."""
     if dtype == torch.bfloat16 and (key_dim, value_dim) in BACKWARD_CONFIGS:
         return BACKWARD_CONFIGS[key_dim, value_dim]
-    # Blocks that would be mostly padding are a waste; float32 takes twice the shared memory and its products more registers.
+    # float32 takes twice the shared memory and its products more registers.
     scan_block = 64 if value_dim % 64 == 0 or value_dim > 128 else 32 if value_dim > 16 else 16
     if dtype == torch.float32:
         return BackwardConfig(min(scan_block, 32), 8, 1, 16, 8, 1, key_dim > 64)

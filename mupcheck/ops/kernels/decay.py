@@ -5,6 +5,8 @@ summed apart: whole numbers subtract exactly, the rest is small. As in `mupcheck
 smaller decay. Comparisons instead of maximum and minimum let a NaN through: a run that diverged has to be seen.
 """
 
+# mypy: allow-untyped-defs
+
 import triton
 import triton.language as tl
 
@@ -21,14 +23,14 @@ def running_sums(log_alpha):
 
 @triton.jit
 def decay_of(whole, rest):
-    """exp(whole + rest), not below exp(-60)."""
+    """Return exp(whole + rest), not below exp(-60)."""
     total = whole + rest
     return tl.exp(tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total))
 
 
 @triton.jit
 def decay_between(whole_to, rest_to, whole_from, rest_from, mask):
-    """exp of the sum between two steps where mask holds, else 0; masked before exp, which could overflow."""
+    """Return exp of the sum between two steps where mask holds, else 0; masked before exp, which could overflow."""
     total = (whole_to - whole_from) + (rest_to - rest_from)
     total = tl.where(mask, tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total), 0.0)
     return tl.where(mask, tl.exp(total), 0.0)
