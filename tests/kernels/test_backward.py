@@ -168,6 +168,9 @@ def test_parts_of_k_are_powers_of_two_that_cover_it():
         assert first + second >= key_dim
         assert all(x in (16, 32, 64, 128, 256) for x in (first, second) if x)
         assert second == 0 or (first < key_dim and second < first)
+        halves = k_parts(key_dim, split=True)
+        assert sum(halves) == first + second
+        assert all(x in (16, 32, 64, 128) for x in halves if x)
     assert [k_parts(key_dim) for key_dim, _ in PAPER_SHAPES] == [
         *[(32, 0), (32, 16), (64, 0), (64, 32), (128, 0), (128, 64)]
     ]

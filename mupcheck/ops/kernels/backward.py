@@ -75,7 +75,8 @@ def launch_scan(
     """Launch the scan: d_states [B, H, N, K, V], d_rhs [B, T, H, V], d_initial_state [B, H, K, V] or None."""
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
-    first, second = k_parts(key_dim)
+    # ptxas loses its way in a single part of 256 columns in float32.
+    first, second = k_parts(key_dim, split=q.dtype == torch.float32 and key_dim > 192)
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
     d_rhs = torch.empty_like(grad_o)
     d_initial_state = log_alpha.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
@@ -110,7 +111,7 @@ def launch_local(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Launch the local kernel: dq, dk, dv, d_log_alpha, d_beta."""
     batch, time, heads, key_dim = q.shape
-    first, second = k_parts(key_dim)
+    first, second = k_parts(key_dim, split=config.split)
     answer = (
         *(torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)),
         *(torch.empty_like(log_alpha), torch.empty_like(beta)),
