@@ -75,8 +75,7 @@ def launch_scan(
     """Launch the scan: d_states [B, H, N, K, V], d_rhs [B, T, H, V], d_initial_state [B, H, K, V] or None."""
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
-    # ptxas loses its way in a single part of 256 columns in float32.
-    first, second = k_parts(key_dim, split=q.dtype == torch.float32 and key_dim > 192)
+    first, second = k_parts(key_dim)
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
     d_rhs = torch.empty_like(grad_o)
     d_initial_state = log_alpha.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
