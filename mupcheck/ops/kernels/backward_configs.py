@@ -6,7 +6,10 @@ import torch
 
 
 class BackwardConfig(NamedTuple):
-    """Blocks of V, warps and stages of the two kernels; `split`: the local kernel walks V once per part of K."""
+    """Blocks of V, warps and stages of the two kernels.
+
+    With `split` the local kernel walks V once per part of K, which is then always in two parts.
+    """
 
     scan_block: int
     scan_warps: int
@@ -29,21 +32,24 @@ BACKWARD_CONFIGS = {
 }
 
 
-def k_parts(key_dim: int) -> tuple[int, int]:
-    """Cut K, at most 256, into one or two powers of two (the second may be 0), each at least 16, with little padding."""
+def k_parts(key_dim: int, *, split: bool = False) -> tuple[int, int]:
+    """Cut K, at most 256, into two powers of two from 16 on, with little padding.
+
+    The second part may be 0, or half of all with `split` (from K = 32 on).
+    """
     first = max(16, 1 << (key_dim.bit_length() - 1))
-    if key_dim <= first:
-        return first, 0
-    rest = max(16, 1 << (key_dim - first - 1).bit_length())
-    return (first, rest) if first > 16 and first + rest < 2 * first else (2 * first, 0)
+    rest = max(16, 1 << (key_dim - first - 1).bit_length()) if key_dim > first else 0
+    if rest and first + rest == 2 * first:
+        first, rest = 2 * first, 0
+    return (first // 2, first // 2) if split and not rest and first > 16 else (first, rest)
 
 
 def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> BackwardConfig:
     """The config of a shape: the pinned one, or one that keeps registers and shared memory in bounds."""
     if dtype == torch.bfloat16 and (key_dim, value_dim) in BACKWARD_CONFIGS:
         return BACKWARD_CONFIGS[key_dim, value_dim]
-    # Blocks that would be mostly padding are a waste; float32 takes twice the shared memory and its products more registers.
-    scan_block = 64 if value_dim % 64 == 0 or value_dim > 128 else 32 if value_dim > 16 else 16
+    # float32 takes twice the shared memory and its products more registers.
+    scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
     if dtype == torch.float32:
-        return BackwardConfig(min(scan_block, 32), 8, 1, 16, 8, 1, key_dim > 64)
-    return BackwardConfig(scan_block, 4 if key_dim <= 128 else 8, 1 if key_dim > 128 else 2, 32, 8, 1, key_dim > 128)
+        return BackwardConfig(32 if key_dim <= 128 else 16, 8, 1, 32, 8, 1, key_dim > 32)
+    return BackwardConfig(scan_block, 4, 2, 32, 8, 2, key_dim > 128)

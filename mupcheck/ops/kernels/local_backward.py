@@ -136,7 +136,7 @@ def local_backward(
         right_dots += tl.sum(right.to(tl.float32) * value.to(tl.float32), 1)
         tl.store(dv + at, (right.to(tl.float32) * b[:, None]).to(dtype), in_rows)
 
-    # The zero makes the compiler compute exp where e's numbers are, not elsewhere with a trip through shared memory.
+    # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
     causal = steps[:, None] >= steps[None, :]
     decay = decay_between(whole[:, None], rest[:, None] + e * 0.0, whole[None, :], rest[None, :], causal)
     below = steps[:, None] > steps[None, :]
