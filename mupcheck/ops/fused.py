@@ -1,7 +1,7 @@
 """Where fused kernels stand in for torch's own operations: on a CUDA device, unless switched off."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 
@@ -33,6 +33,11 @@ def product_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of matrix products of x: that of autocast where it is on."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager:
+    """Return a context in which kernels are launched on x's device: triton launches on the current one."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 @cache

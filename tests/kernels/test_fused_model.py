@@ -85,7 +85,7 @@ def test_a_replica_of_nan_leaves_the_others_as_they_are(make_run, where):
     assert poisoned["loss"][1].isnan()
 
 
-def test_what_a_probe_watches_is_computed_by_the_modules(make_run):
+def test_what_a_full_probe_watches_is_computed_by_the_modules(make_run):
     model, tokens = model_of(make_run, "cpu")
     probe = Probe(model)
     assert fused_model.fits(model, model.embedding.weight)
@@ -96,6 +96,59 @@ def test_what_a_probe_watches_is_computed_by_the_modules(make_run):
     with fused.switched_off():
         assert not fused_model.fits(model, model.embedding.weight)
     assert not fused_model.fits(model, model.embedding.weight.double())
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_probe_of_activations_sees_every_site_and_changes_nothing(make_run, where):
+    device, dtype = place(where)
+    model, tokens = model_of(make_run, device)
+    unwatched = loss_and_gradients(model, tokens, dtype)
+    sizes = []
+    for context in (nullcontext(), fused.switched_off()):
+        with context:
+            probe = Probe(model, full=False)
+            probe.start()
+            assert fused_model.fits(model, model.embedding.weight) == (not sizes)
+            watched = loss_and_gradients(model, tokens, dtype)
+            sizes.append(dict(probe.sizes))
+            for handle in probe.handles:
+                handle.remove()
+        if len(sizes) == 1:
+            assert all(torch.equal(values, watched[name]) for name, values in unwatched.items())
+    shown, right = sizes
+    assert set(shown) == set(right) and len(right) > 20
+    for key, size in right.items():
+        assert off(shown[key], size) < TOLERANCES[dtype], key
+
+
+def test_a_hook_that_replaces_what_passes_is_refused(make_run):
+    model, tokens = model_of(make_run, "cpu")
+    handle = model.blocks[0].sites["norm2"].register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(RuntimeError, match="a hook replaces what passes norm2"):
+        model.loss(tokens)
+    handle.remove()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_captured_step_repeats_the_eager_one(make_run, dtype):
+    model, tokens = model_of(make_run, "cuda", n_layers=2)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        eager = loss_and_gradients(model, tokens, dtype)
+    torch.cuda.current_stream().wait_stream(side)
+    graph, weights = torch.cuda.CUDAGraph(), dict(model.named_parameters())
+    model.zero_grad(set_to_none=True)
+    with torch.cuda.graph(graph):
+        with torch.autocast("cuda", dtype, cache_enabled=False) if dtype == torch.bfloat16 else nullcontext():
+            loss = model.loss(tokens)
+        loss.sum().backward()
+    for _ in range(2):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(loss, eager["loss"])
+        assert all(torch.equal(weight.grad, eager[name]) for name, weight in weights.items())
 
 
 def test_tokens_of_another_shape_are_refused_in_the_same_words(make_run):

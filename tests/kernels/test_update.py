@@ -31,7 +31,7 @@ def test_adamw(where, clipped):
     weight, gradient, moments, device = state(where, 2)
     clip = numbers(device, 0.5, 1.0, 0.7) if clipped else None
     factors = {
-        "keep": numbers(device, 0.99, 0.9, 0.95),
+        "keep": numbers(device, 0.99, 0.9, 0.95) if clipped else None,
         "step_size": numbers(device, 1e-2, 0.0, 2e-2),
         "eps": numbers(device, 1e-8, 1e-8, 0.1),
     }
@@ -39,7 +39,7 @@ def test_adamw(where, clipped):
     update.adamw_update(got[0], gradient, *got[1:], clip=clip, **factors, beta1=0.9, beta2=0.95)
     g = gradient.double() * (1 if clip is None else rows(clip, weight))
     mean, square = 0.9 * moments[0].double() + 0.1 * g, 0.95 * moments[1].double() + 0.05 * g.square()
-    keep, step_size, eps = (rows(x, weight) for x in factors.values())
+    keep, step_size, eps = (1 if x is None else rows(x, weight) for x in factors.values())
     expected = [keep * weight.double() - step_size * mean / (square.sqrt() + eps), mean, square]
     alive = [0, 2]
     for mine, right, before in zip(got, expected, (weight, *moments), strict=True):

@@ -129,7 +129,7 @@ class _ReadoutLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
         grad = grads[0].view(-1, 1, 1)
-        return dx * grad.to(dx.dtype), dw * grad, None, None, None, None, None
+        return dx.mul_(grad), dw.mul_(grad), None, None, None, None, None
 
 
 def readout_loss(

@@ -1,5 +1,8 @@
 """What a Gated DeltaNet mixer gives the delta rule, from its input in one product and a few kernels."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -26,82 +29,88 @@ class Weights(NamedTuple):
     dt_bias: Tensor
 
 
-class _Columns(NamedTuple):
-    """Where the product's columns are; the gates' are those of a, of b and of nothing."""
+class Parts(NamedTuple):
+    """What belongs to each projection of a joint product; the gates' are z_alpha, z_beta and columns of zeros."""
 
-    q: slice
-    k: slice
-    v: slice
-    g: slice
-    gates: slice
-
-
-def _columns(weights: Weights) -> _Columns:
-    ends = [0]
-    for weight in weights[:4]:
-        ends.append(ends[-1] + weight.shape[2])
-    return _Columns(*(slice(a, b) for a, b in zip(ends, [*ends[1:], None], strict=True)))
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    gates: Tensor
 
 
-class JointGradient:
-    """The gradient of one joint product, made by whoever comes first in the backward pass and filled by all."""
+class JointProduct:
+    """The product of all projections [R, N, columns]; its gradient is made by who comes first, and filled by all."""
 
     def __init__(self) -> None:
-        self.whole: Tensor | None = None
-        self.like: Tensor | None = None
-        self.g = slice(None)
+        self.value: Tensor | None = None
+        self.gradient: Tensor | None = None
+        self.empty: Callable[[], Tensor] | None = None
+        self.ends: list[int] = []
+
+    def parts(self, of: Tensor | None = None) -> Parts:
+        """Return the parts of the product, or of a tensor of its shape."""
+        of = self.value if of is None else of
+        assert of is not None
+        starts = [0, *self.ends]
+        return Parts._make(of[..., a:b] for a, b in zip(starts, [*self.ends, None], strict=True))
 
     def of_g(self) -> Tensor:
         """Return where the gradient of g goes, [R, N, H * V]."""
-        assert self.like is not None
-        self.whole = torch.empty_like(self.like)
-        return self.whole[..., self.g]
+        assert self.empty is not None
+        self.gradient = self.empty()
+        return self.parts(self.gradient).g
 
-    def take(self, d_g: Tensor) -> Tensor:
-        """Return the whole, with the gradient of g in its place."""
-        assert self.like is not None
-        whole, self.whole = self.whole, None
-        if whole is None or d_g.data_ptr() != whole[..., self.g].data_ptr():
-            whole = torch.empty_like(self.like) if whole is None else whole
-            whole[..., self.g] = d_g
+    def whole_gradient(self, d_g: Tensor) -> Tensor:
+        """Return the gradient with g's in its place and the rest to be filled in."""
+        assert self.empty is not None
+        whole, self.gradient = self.gradient, None
+        if whole is None or d_g.data_ptr() != self.parts(whole).g.data_ptr():
+            whole = self.empty()
+            self.parts(whole).g.copy_(d_g)
         return whole
 
 
 class _Inputs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, batch: int, sizes: tuple[int, int, int], factors: Factors, joint: Any, *given: Tensor
+        ctx: Any,
+        x: Tensor,
+        batch: int,
+        sizes: tuple[int, int, int],
+        factors: Factors,
+        product: JointProduct,
+        *given: Tensor,
     ) -> tuple[Tensor, ...]:
         weights = Weights(*given)
         heads, k_dim, v_dim = sizes
         matrix = side_by_side(weights[:6], factors, x.dtype)
-        y, columns = torch.bmm(x, matrix), _columns(weights)
-        q = conv_forward(y[..., columns.q], weights.q_conv, batch=batch, head=k_dim)
-        k = conv_forward(y[..., columns.k], weights.k_conv, batch=batch, head=k_dim)
-        v = conv_forward(y[..., columns.v], weights.v_conv, batch=batch)
-        log_alpha, beta = gates_forward(y[..., columns.gates], weights.a_log, weights.dt_bias)
+        y = product.value = torch.bmm(x, matrix)
+        product.empty = partial(torch.empty, y.shape, dtype=y.dtype, device=y.device)
+        product.ends = [*accumulate(weight.shape[2] for weight in weights[:4])]
+        parts = product.parts()
+        q = conv_forward(parts.q, weights.q_conv, batch=batch, head=k_dim)
+        k = conv_forward(parts.k, weights.k_conv, batch=batch, head=k_dim)
+        v = conv_forward(parts.v, weights.v_conv, batch=batch)
+        log_alpha, beta = gates_forward(parts.gates, weights.a_log, weights.dt_bias)
         ctx.save_for_backward(x, y, matrix, *given)
-        ctx.batch, ctx.k_dim, ctx.factors, ctx.joint = batch, k_dim, factors, joint
-        joint.like, joint.g = y, columns.g
+        ctx.batch, ctx.k_dim, ctx.factors, ctx.product = batch, k_dim, factors, product
         lead = (len(q), q.shape[1], heads)
         gates = (log_alpha.view(lead), beta.view(lead))
-        return q.view(*lead, k_dim), k.view(*lead, k_dim), v.view(*lead, v_dim), *gates, y[..., columns.g]
+        return q.view(*lead, k_dim), k.view(*lead, k_dim), v.view(*lead, v_dim), *gates, parts.g
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_q, d_k, d_v, d_log_alpha, d_beta, d_g = grads
         x, y, matrix, *given = ctx.saved_tensors
         weights, batch, k_dim = Weights(*given), ctx.batch, ctx.k_dim
-        columns = _columns(weights)
-        d_y = ctx.joint.take(d_g)
+        d_y = ctx.product.whole_gradient(d_g)
+        parts, d_parts = ctx.product.parts(y), ctx.product.parts(d_y)
 
-        def through(grad: Tensor, at: slice, conv: Tensor, head: int | None) -> Tensor:
-            return conv_backward(grad.contiguous(), y[..., at], conv, d_y[..., at], batch=batch, head=head)
-
-        d_q_conv = through(d_q, columns.q, weights.q_conv, k_dim)
-        d_k_conv = through(d_k, columns.k, weights.k_conv, k_dim)
-        d_v_conv = through(d_v, columns.v, weights.v_conv, None)
-        gates = y[..., columns.gates], weights.a_log, weights.dt_bias, d_y[..., columns.gates]
+        d_q_conv = conv_backward(d_q.contiguous(), parts.q, weights.q_conv, d_parts.q, batch=batch, head=k_dim)
+        d_k_conv = conv_backward(d_k.contiguous(), parts.k, weights.k_conv, d_parts.k, batch=batch, head=k_dim)
+        d_v_conv = conv_backward(d_v.contiguous(), parts.v, weights.v_conv, d_parts.v, batch=batch)
+        gates = parts.gates, weights.a_log, weights.dt_bias, d_parts.gates
         d_a_log, d_dt_bias = gates_backward(d_log_alpha.contiguous(), d_beta.contiguous(), *gates)
         of_projections = apart(weight_gradient(x, d_y), weights[:6], ctx.factors)
         dx = torch.bmm(d_y, matrix.transpose(1, 2))
@@ -110,8 +119,8 @@ class _Inputs(torch.autograd.Function):
 
 def rule_inputs(
     x: Tensor, weights: Weights, factors: Factors, *, batch: int, heads: tuple[int, int, int]
-) -> tuple[tuple[Tensor, ...], Tensor, JointGradient]:
-    """Return (q, k, v, log_alpha, beta) as the delta rule takes them, the output gate's g, and where its gradient goes.
+) -> tuple[tuple[Tensor, ...], Tensor, JointProduct]:
+    """Return (q, k, v, log_alpha, beta) as the delta rule takes them, the output gate's g, and the joint product.
 
     Args:
         x: [R, B * T, D].
@@ -121,8 +130,8 @@ def rule_inputs(
         heads: (H, K, V).
     Returns:
         q, k [R * B, T, H, K] of unit norm, v [R * B, T, H, V] in x's dtype; log_alpha, beta [R * B, T, H] in float32;
-        g [R, B * T, H * V], a part of longer rows; what `gated_rms_norm` takes as `gradient`.
+        g [R, B * T, H * V], a part of longer rows; the product, whose `of_g` `gated_rms_norm` takes as `gradient`.
     """
-    joint = JointGradient()
-    *inputs, g = _Inputs.apply(x, batch, heads, factors, joint, *weights)
-    return tuple(inputs), g, joint
+    product = JointProduct()
+    *inputs, g = _Inputs.apply(x, batch, heads, factors, product, *weights)
+    return tuple(inputs), g, product

@@ -73,12 +73,15 @@ class _Projection(torch.autograd.Function):
 
 class _SwiGlu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factors: Factors, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, factors: Factors, kept: list[Tensor], gate: Tensor, up: Tensor, down: Tensor
+    ) -> Tensor:
         # g and u are the halves of one tensor: no columns are filled up between them
         joint, matrix = _halves(gate, up, factors, x.dtype), side_by_side([down], factors[2:], x.dtype)
         gu = torch.bmm(x, joint)
         ctx.save_for_backward(x, gu, joint, matrix, gate, up, down)
         ctx.factors = factors
+        kept.append(gu)
         return torch.bmm(swiglu_forward(gu), matrix)[..., : down.shape[2]]
 
     @staticmethod
@@ -89,7 +92,7 @@ class _SwiGlu(torch.autograd.Function):
         d_gu, hidden = swiglu_backward(d_hidden, gu)
         (d_down,) = apart(weight_gradient(hidden, grad), [down], ctx.factors[2:])
         d_gate, d_up = apart(weight_gradient(x, d_gu), [gate, up], ctx.factors[:2])
-        return torch.bmm(d_gu, joint.transpose(1, 2)), None, d_gate, d_up, d_down
+        return torch.bmm(d_gu, joint.transpose(1, 2)), None, None, d_gate, d_up, d_down
 
 
 def _halves(gate: Tensor, up: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:
@@ -104,7 +107,12 @@ def projection(x: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
     return out
 
 
-def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, factors: Factors) -> Tensor:
-    """Return (silu(x gate) * (x up)) down, [R, N, D] in x's dtype; each weight times its factor [R] (None is 1)."""
-    out: Tensor = _SwiGlu.apply(x, factors, gate, up, down)
+def swiglu(
+    x: Tensor, gate: Tensor, up: Tensor, down: Tensor, factors: Factors, kept: list[Tensor] | None = None
+) -> Tensor:
+    """Return (silu(x gate) * (x up)) down, [R, N, D] in x's dtype; each weight times its factor [R] (None is 1).
+
+    What both halves of the first product are is added to `kept`.
+    """
+    out: Tensor = _SwiGlu.apply(x, factors, [] if kept is None else kept, gate, up, down)
     return out

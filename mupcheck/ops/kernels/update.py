@@ -18,7 +18,7 @@ BLOCK = 1024
 @triton.jit
 def _adamw(
     weight, gradient, mean, mean_square, clip, keep, step_size, eps, size, beta2, rest1, rest2,
-    CLIP: tl.constexpr, BLOCK: tl.constexpr,
+    CLIP: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     replica = tl.program_id(1).to(tl.int64)
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -33,7 +33,9 @@ def _adamw(
     v = tl.load(mean_square + at, mask=inside, other=0.0)
     m += (g - m) * rest1
     v = v * beta2 + g * g * rest2
-    w = w * tl.load(keep + replica) - step * (m / (tl.sqrt_rn(v) + tl.load(eps + replica)))
+    if KEEP:
+        w *= tl.load(keep + replica)
+    w -= step * (m / (tl.sqrt_rn(v) + tl.load(eps + replica)))
     tl.store(weight + at, w, mask=inside)
     tl.store(mean + at, m, mask=inside)
     tl.store(mean_square + at, v, mask=inside)
@@ -67,7 +69,7 @@ def adamw_update(
     mean_square: Tensor,
     *,
     clip: Tensor | None,
-    keep: Tensor,
+    keep: Tensor | None,
     step_size: Tensor,
     eps: Tensor,
     beta1: float,
@@ -79,14 +81,14 @@ def adamw_update(
         weight, mean, mean_square: float32 [R, ...].
         gradient: [R, ...], float32 or bfloat16.
         clip: factor on the gradient; None is 1.
-        keep: 1 - lr * weight decay.
+        keep: 1 - lr * weight decay; None is 1.
         step_size: lr with the bias corrections, lr * sqrt(1 - beta2^t) / (1 - beta1^t); where it is 0 nothing changes.
         eps: eps * sqrt(1 - beta2^t). All four are float32 [R].
     """
     size = weight[0].numel()
     _adamw[triton.cdiv(size, BLOCK), len(weight)](
         weight, gradient.contiguous(), mean, mean_square, clip, keep, step_size, eps, size,
-        beta2, 1 - beta1, 1 - beta2, CLIP=clip is not None, BLOCK=BLOCK, num_warps=4,
+        beta2, 1 - beta1, 1 - beta2, CLIP=clip is not None, KEEP=keep is not None, BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
 
 
