@@ -40,10 +40,19 @@ class Captured:
         calls: how many calls are expected.
         least: it is captured if at least so many are left.
         pool: of the memory that graphs of one group share, as they are replayed one after another.
+        then: is called once, when it was captured and before it is replayed.
     """
 
-    def __init__(self, function: Callable[[], None], *, calls: int, least: int, pool: Any) -> None:
-        self.function, self.left, self.least, self.pool = function, calls, least, pool
+    def __init__(
+        self,
+        function: Callable[[], None],
+        *,
+        calls: int,
+        least: int,
+        pool: Any,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.function, self.left, self.least, self.pool, self.then = function, calls, least, pool, then
         self.called = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -73,6 +82,7 @@ class Captured:
             warnings.warn(f"steps are not captured in a CUDA graph and so are slower: {reason}", stacklevel=2)
             return
         self.graph = graph
+        self.then()
 
     def release(self) -> None:
         """Give the graph and its memory back."""

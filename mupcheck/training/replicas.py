@@ -17,9 +17,9 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.feed import HeldOut, open_feed
 from mupcheck.training.divergence import ALIVE, DeviceWatch
 from mupcheck.training.dtype import autocast
+from mupcheck.training.joint import make_steps
 from mupcheck.training.optim import AdamW, lr_scale, make_optimizer
 from mupcheck.training.rows import evaluates
-from mupcheck.training.tables import TabledSteps
 
 # Rows of numbers that wait on the device until the host reads them.
 RING = 64
@@ -62,7 +62,7 @@ class Replicas:
         """Make what depends on how many replicas there are, and the graphs of the steps from `first` on."""
         spec, n = self.spec, len(self.runs)
         self.probe = None if spec.probes == "none" else Probe(self.model, full=self.full, runs=self.runs)
-        self.update = TabledSteps(self.optimizer, spec.steps)
+        self.update = make_steps(self.optimizer, spec.steps, slots=2)
         self.ring = torch.zeros(RING, 4, n, dtype=torch.float64, device=self.device)
         self.sizes: Tensor | None = None
         self.size_keys: list[tuple[int, str, str, str]] = []
@@ -72,8 +72,14 @@ class Replicas:
         records = sum(first <= step < spec.steps for step in spec.record) if self.probe else 0
         steps = min(self.n_steps, spec.steps) - first - records
         self.steps = {
-            False: Captured(partial(self._train, record=False), calls=steps, least=LEAST_STEPS, pool=pool),
-            True: Captured(partial(self._train, record=True), calls=records, least=LEAST_RECORDS, pool=pool),
+            record: Captured(
+                partial(self._train, record=record),
+                calls=records if record else steps,
+                least=LEAST_RECORDS if record else LEAST_STEPS,
+                pool=pool,
+                then=partial(self.update.point, int(record)),
+            )
+            for record in (False, True)
         }
         evaluations = sum(evaluates(spec, step) for step in range(first, self.n_steps))
         calls = evaluations * self.held_out.count if self.held_out else 0
@@ -107,7 +113,7 @@ class Replicas:
         alive = self.watch.why == ALIVE
         if self.full and update and probe is not None:
             probe.before_update(alive)
-        grad_norm = self.update.gradient_norm()
+        grad_norm = self.update.gradient_norm(int(record))
         if record and probe is not None:
             probe.finish(self.optimizer, scale)
             self._keep(probe)

@@ -26,9 +26,12 @@ class TabledSteps:
         table = [corrections(self.spec, t) if adamw else (1.0, 1.0) for t in range(1, n_steps + 1)]
         self.corrections = torch.tensor(table, dtype=torch.float64).to(self.lr.device)
 
-    def gradient_norm(self) -> Tensor:
+    def gradient_norm(self, slot: int = 0) -> Tensor:  # noqa: ARG002
         """Return the global gradient norm of each replica, [R]."""
         return self.updates.gradient_norm([gradient_of(group) for group in self.optimizer.groups])
+
+    def point(self, slot: int) -> None:
+        """Do what is to be done once a kind of step was captured: nothing."""
 
     @torch.no_grad()
     def __call__(self, step: Tensor, lr_scale: Tensor, gradient_norm: Tensor, alive: Tensor) -> Tensor:
