@@ -126,7 +126,7 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         ValueError: if it cannot be; keys are called what their user called them.
     """
     from mupcheck.spec.reading import call, make_sweep, read_sweep_file
-    from mupcheck.sweep.plan import find_device, plan_sweep
+    from mupcheck.sweep.plan import find_devices, plan_sweep
 
     file = options["config"]
     document = read_sweep_file(file) if file is not None else {}
@@ -141,17 +141,17 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
     try:
         if options["engine"] != "local":
             raise ValueError(f"engine {options['engine']!r} is not available; known: local")
-        device = find_device(options["device"])
+        devices = find_devices(options["device"])
     except ValueError as error:
         raise ValueError(call(str(error), names)) from None
-    sweep = make_sweep(given, device=device.partition(":")[0], where=where, names=names)
+    sweep = make_sweep(given, device=devices[0].partition(":")[0], where=where, names=names)
     if kind not in (None, sweep.kind):
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
     _check_asked(sweep, options, names)
     try:
-        given = {name: options[name] for name in ("out", "fresh", "jobs")}
-        return sweep, plan_sweep(sweep, device=device, **given), expected
+        given = {name: options[name] for name in ("out", "fresh", "jobs", "exact")}
+        return sweep, plan_sweep(sweep, device=devices, **given), expected
     except ValueError as error:
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault

@@ -40,7 +40,10 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
             f"{row['run_flops']:.2g}",
             f"{row['group_bytes'] / GIB:.2f}" if row["group_bytes"] < 100 * GIB else f"{row['group_bytes'] / GIB:.3g}",
         )
-    out.print(f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}, on {plan.device}", soft_wrap=True)
+    how = f"{plan.sweep.dtype}, {plan.backend if plan.sweep.backend == 'auto' else plan.sweep.backend} backend"
+    how += ", each run alone" if plan.exact else ""
+    into = f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}"
+    out.print(f"{into}, on {plan.where}, {how}", soft_wrap=True)
     if plan.sweep.question:
         out.print(plan.sweep.question, soft_wrap=True)
     out.print(table)
