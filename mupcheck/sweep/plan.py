@@ -1,5 +1,6 @@
 """What a sweep would train, before anything is trained: data, device, runs in groups, and what they cost."""
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from mupcheck.results.reading import finished_runs
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
-from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
+from mupcheck.sweep.cost import LONGEST_SINGLE_CHUNK, count_parameters, group_bytes, group_memory
 from mupcheck.sweep.groups import Group, group_runs
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
@@ -175,20 +176,35 @@ def plan_sweep(
 def backend_of(sweep: SweepSpec, device: str) -> str:
     """Return the backend of the delta rule that a sweep's runs name: what is asked for, or what "auto" stands for here.
 
+    "auto" is the chunk form on a CPU and in a coordinate check of short sequences, where kernels that walk chunks gain
+    nothing and want compiling; else it is Triton's kernels, if they take every width and pass their test on the device.
+
     Raises:
-        ValueError: if the one that is asked for is not there, or not for this device, dtype or head size.
+        ValueError: if triton is asked for and is not there, or not for this device, dtype or head size.
     """
     if sweep.backend not in ("auto", "triton"):
         return sweep.backend
-    if sweep.backend == "auto" and (device == "cpu" or sweep.dtype == "float64"):
+    single_chunk = sweep.kind == "coord" and sweep.seq_len <= LONGEST_SINGLE_CHUNK
+    if sweep.backend == "auto" and (device == "cpu" or single_chunk):
         return AUTO_BACKEND
-    from mupcheck.ops import pick_backend
+    import torch
 
+    from mupcheck.ops.choice import check_triton, self_test
+
+    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
+    runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
+    heads = sorted({run.heads for run in runs})
     try:
-        pick_backend("triton")
+        check_triton(device, sweep.dtype, [each[1:] for each in heads])
     except ValueError:
         if sweep.backend == "triton":
             raise
+        return AUTO_BACKEND
+    faults = (self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads)
+    if fault := next(filter(None, faults), ""):
+        if sweep.backend == "triton":
+            raise ValueError(f"{fault}; try --backend {AUTO_BACKEND}")
+        warnings.warn(f"{fault}; backend 'auto' takes '{AUTO_BACKEND}' instead", stacklevel=2)
         return AUTO_BACKEND
     return "triton"
 
