@@ -13,8 +13,8 @@ from mupcheck.sweep.plan import Plan
 # What timing may take in all, also as a share of what is expected; and when enough of a width was seen.
 CPU_SECONDS, CUDA_SECONDS, SHARE, LEAST_SECONDS = 6.0, 12.0, 0.2, 1.0
 ENOUGH_STEPS, ENOUGH_SECONDS = 3, 0.4
-# On a GPU rows come many at a time, and the first of them hold compilation, warm-up and capture.
-CUDA_STEPS, SAME_MOMENT = 192, 2e-3
+# On a GPU rows come many at a time; those of the first two times hold compilation, warm-up and capture.
+CUDA_STEPS, SAME_MOMENT = 160, 2e-3
 
 Work = Callable[[RunSpec, int], float]  # of a run and a number of replicas, in seconds of a nominal device
 
@@ -92,18 +92,21 @@ def _time(sample: Group, plan: Plan, work: Work, seconds: float) -> float:
         if ends and row.seconds - ends[-1].seconds < (SAME_MOMENT if plan.gpus else 0.0):
             ends[-1] = Row(row.steps, ends[-1].seconds)
             continue
-        if _seen_enough(ends, seconds):
+        if len(ends) > 1 and _seen_enough(ends[_warm(ends, plan) :], seconds):
             break
         ends.append(row)
-    first, last = (Row(0, 0.0) if len(ends) == 1 else ends[0]), ends[-1]
+    first, last = (Row(0, 0.0) if len(ends) == 1 else ends[_warm(ends, plan)]), ends[-1]
     done = work(run.model_copy(update={"steps": last.steps}), replicas)
     before = work(run.model_copy(update={"steps": first.steps}), replicas) if first.steps else 0.0
     return (last.seconds - first.seconds) / (done - before)
 
 
+def _warm(ends: list[Row], plan: Plan) -> int:
+    """Return from which end on to count."""
+    return min(1 if plan.gpus else 0, len(ends) - 2)
+
+
 def _seen_enough(ends: list[Row], seconds: float) -> bool:
-    if len(ends) < 2:
-        return False
     counted, steps = ends[-1].seconds - ends[0].seconds, ends[-1].steps - ends[0].steps
     return (counted > ENOUGH_SECONDS and steps >= ENOUGH_STEPS - 1) or ends[-1].seconds > seconds
 

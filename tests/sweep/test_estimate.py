@@ -127,26 +127,29 @@ def test_a_step_that_fails_leaves_a_guess(tmp_path, monkeypatch):
 
 
 class Bursts:
-    """A device that hands rows over 64 at a time; the first of them wait for compilation."""
+    """A device that hands rows over many at a time: the first wait for compilation, the second for capture."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
         monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr("mupcheck.training.train.train", self.train)
+        monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
 
     def train(self, runs, _corpus, device):
         assert device == "cuda:0"
-        for step in range(runs[0].steps):
-            if step % 64 == 63:
-                self.now += 64 * 0.01 + (20.0 if step == 63 else 0.0)
-                yield from [None] * 64
+        self.now += 20.0
+        yield from [None] * 2
+        self.now += 5.0
+        yield from [None] * 62
+        for _ in range(64, runs[0].steps, 32):
+            self.now += 32 * 0.01
+            yield from [None] * 32
 
 
 def test_on_a_gpu_compilation_and_capture_are_left_out(tmp_path, monkeypatch):
     sweep = tiny(widths=(16,), steps=500, lrs=(2.0**-8,), parametrizations=("sp",))
     plan = replace(plan_sweep(sweep, out=tmp_path, jobs=1), device="cuda:0")
     Bursts(monkeypatch)
-    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     known = time_widths(plan, lambda run, replicas: replicas * run.steps, speed=1e6)
     assert known == {16: pytest.approx(0.01)}
 
