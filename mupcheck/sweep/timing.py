@@ -92,7 +92,7 @@ def _time(sample: Group, plan: Plan, work: Work, seconds: float) -> float:
         if ends and row.seconds - ends[-1].seconds < (SAME_MOMENT if plan.gpus else 0.0):
             ends[-1] = Row(row.steps, ends[-1].seconds)
             continue
-        if len(ends) > 1 and _seen_enough(ends[_warm(ends, plan) :], seconds):
+        if len(ends) > (2 if plan.gpus else 1) and _seen_enough(ends[_warm(ends, plan) :], seconds):
             break
         ends.append(row)
     first, last = (Row(0, 0.0) if len(ends) == 1 else ends[_warm(ends, plan)]), ends[-1]
@@ -108,7 +108,7 @@ def _warm(ends: list[Row], plan: Plan) -> int:
 
 def _seen_enough(ends: list[Row], seconds: float) -> bool:
     counted, steps = ends[-1].seconds - ends[0].seconds, ends[-1].steps - ends[0].steps
-    return (counted > ENOUGH_SECONDS and steps >= ENOUGH_STEPS - 1) or ends[-1].seconds > seconds
+    return (counted > ENOUGH_SECONDS and steps >= ENOUGH_STEPS - 1) or counted > seconds
 
 
 def _rows(sample: Group, plan: Plan) -> Iterator[Row]:
