@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ from mupcheck.cli.typed import names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
+
+if TYPE_CHECKING:
+    from mupcheck.learning_rates.precision import Precision
+    from mupcheck.sweep.plan import Plan
 
 
 @takes("coord")
@@ -66,6 +70,8 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     if options["dry_run"]:
         if sweep.top_up:
             say(f"the top-up goes up to 64 seeds and 2 more widths, in {sweep.budget:g} minutes, not counted here")
+        if options.get("check_precision"):
+            say(f"the precision check trains width {min(sweep.widths)} once more, which is not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
@@ -89,6 +95,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
+    precision = _check_precision(plan, options) if options.get("check_precision") and not errors else []
     costs: dict[str, str] = {}
     verdicts = print_answer(
         plan.folder,
@@ -97,6 +104,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         every=options.get("every", False),
         command=_command_line(),
         costs=costs,
+        precision=precision,
         **{name: options.get(name) for name in ("cost", "target")},
     )
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
@@ -116,7 +124,29 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             code = FAILED if code in (OK, CANNOT_TELL) else code
         elif found == "cannot tell":
             code = code or (FAILED if options["strict"] else CANNOT_TELL)
+    for answer in precision:
+        if answer.verdict == "moves":
+            code = FAILED if code in (OK, CANNOT_TELL) else code
+        elif answer.verdict == "cannot tell":
+            code = code or (FAILED if options["strict"] else CANNOT_TELL)
     raise typer.Exit(code)
+
+
+def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> list["Precision"]:
+    """Train what the precision check compares with, and return what it says; nothing where that failed."""
+    from mupcheck.learning_rates.precision import compare_precision
+    from mupcheck.results.reading import load_results
+    from mupcheck.sweep.plan import check_fits
+    from mupcheck.sweep.precision import counterpart
+    from mupcheck.sweep.runner import execute
+
+    other = counterpart(plan, fresh=options["fresh"])
+    if not options["force"]:
+        check_fits(other)
+    if follow(execute(other, jobs=options["jobs"]), other):
+        raise typer.Exit(STORAGE)
+    one, another = (load_results(each.folder, tables=("runs",)) for each in (plan, other))
+    return compare_precision(one, another)
 
 
 def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tuple[Any, Any, dict[str, str | None]]:
