@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mupcheck.ops.products import product
 from mupcheck.theory.parametrization import Role
 
 
@@ -79,7 +80,7 @@ class Linear(Weight):
     def act(self, weight: Tensor, x: Tensor | None) -> Tensor:
         """Map x [R, N, d_in] to [R, N, d_out]."""
         assert x is not None
-        y = torch.bmm(x, self.multiplier(weight))
+        y = product(x, self.multiplier(weight))
         return y if self.output is None else self.output(y)
 
 
