@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
         x = self.sites["final_norm"](rms_norm(x, self.final_norm_gain(), self.spec.norm_eps))
         if self.spec.tied:
             rows = self.embedding.multiplier(self.embedding.weight)
-            logits = self.logits_multiplier(product(x, rows.transpose(1, 2)))
+            logits = product(self.logits_multiplier(x), rows.transpose(1, 2))
         else:
             logits = self.readout(x)
         out: Tensor = self.sites["logits"](logits)
