@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mupcheck.bench import floors
 from mupcheck.bench.peers import Peer
-from mupcheck.bench.rows import Row, disagreement, short
-from mupcheck.bench.timing import Call, Machine, in_graph, peak_bytes, take_turns
+from mupcheck.bench.rows import Machine, Row, disagreement, short
+from mupcheck.bench.timing import Call, in_graph, peak_bytes, take_turns
 from mupcheck.ops import gated_delta_rule
 
 # (K, V) of the paper's widths 256 to 1536, and the one that other libraries serve best

@@ -1,4 +1,4 @@
-"""What others use, where it is installed: flash-linear-attention (FLA) and FlashQLA for the delta rule.
+"""What others use, where it is installed: flash-linear-attention (FLA) and FlashQLA for the delta rule, microsoft/mup.
 
 FLA's kernels take [B, T, H, K] like ours, the decay as `g` = log_alpha, and scale q by 1 / sqrt(K) unless told not to.
 On Hopper its backward pass needs tilelang beside it (its issue 640), which it then takes of itself. Its kernels tune
@@ -47,6 +47,11 @@ def op_peers(device: str) -> list[Peer]:
 def fla_version() -> str | None:
     """Return FLA's version where it can be imported, else None."""
     return _version("flash-linear-attention") if _importable("fla") else None
+
+
+def mup_version() -> str | None:
+    """Return the version of microsoft/mup where its coordinate check can be imported, else None."""
+    return _version("mup") if _importable("mup.coord_check") else None
 
 
 def versions() -> dict[str, str | None]:

@@ -3,7 +3,25 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mupcheck.bench.timing import Machine, Timing
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: the median and the quartiles around it, of `calls` calls."""
+
+    median: float
+    low: float
+    high: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine at hand does at best: bytes copied (read and written), a matrix product, an empty launch."""
+
+    bytes_per_second: float
+    flops_per_second: float
+    launch_seconds: float
+    product: str
 
 
 @dataclass(frozen=True)

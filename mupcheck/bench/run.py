@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from mupcheck.bench import op, peers, step
-from mupcheck.bench.rows import Bench, Row
+from mupcheck.bench import coord, op, peers, step
+from mupcheck.bench.rows import Bench, Machine, Row
 from mupcheck.bench.tables import as_markdown
-from mupcheck.bench.timing import Machine, ceilings
+from mupcheck.bench.timing import ceilings
 from mupcheck.sweep.provenance import provenance
 
 SUITES = ("op", "step", "coord")
@@ -58,7 +58,7 @@ def run_bench(
         device: "cpu" or "cuda:i".
         backends: of the delta rule; left out, those that suit the device.
         shapes: (K, V) of the op; left out, the paper's on a GPU, one on a CPU.
-        widths: of the step; left out, 256 to 1536 on a GPU, one on a CPU.
+        widths: of the step and of the coordinate check; left out, those that suit the device.
         quick: time each call for a tenth of a second, and fewer steps.
         with_peers: measure what other libraries there are.
         scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
@@ -115,8 +115,10 @@ def _step(kind: str, backends: Sequence[str], machine: Machine, **given: Any) ->
     )
 
 
-def _coord(kind: str, backends: Sequence[str], machine: Machine, **given: Any) -> Iterator[Row]:  # noqa: ARG001
-    return iter(())
+def _coord(kind: str, _: Sequence[str], __: Machine, **given: Any) -> Iterator[Row]:
+    widths = coord.GPU_WIDTHS if kind == "cuda" else coord.CPU_WIDTHS
+    widths = given["widths"] or (widths[:3] if given["quick"] else widths)
+    return coord.measure_checks(kind, widths, rounds=1 if given["quick"] else coord.ROUNDS, peers=given["peers"])
 
 
 _SUITES: dict[str, Callable[..., Iterator[Row]]] = {"op": _op, "step": _step, "coord": _coord}

@@ -14,8 +14,8 @@ from mupcheck.bench import floors
 from mupcheck.bench.fla_model import copy_weights, fla_model
 from mupcheck.bench.peers import fla_version
 from mupcheck.bench.plain_loop import PlainLoop, plain_loop
-from mupcheck.bench.rows import Row, disagreement, short
-from mupcheck.bench.timing import Machine, Timing, summary, take_turns
+from mupcheck.bench.rows import Machine, Row, Timing, disagreement, short
+from mupcheck.bench.timing import summary, take_turns
 from mupcheck.model.build import build_model
 from mupcheck.spec.reading import make_sweep
 from mupcheck.spec.run import RunSpec

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mupcheck.bench.rows import Bench, Row
-from mupcheck.bench.timing import Timing
+from mupcheck.bench.rows import Bench, Row, Timing
 
 # what is timed -> its column
 COLUMNS = {
@@ -64,8 +63,13 @@ def milliseconds(timing: Timing | None, *, spread: bool) -> str:
     """Write a time in milliseconds, three figures, with its quartiles if asked for; "" where there is none."""
     if timing is None:
         return ""
-    median, low, high = (f"{1e3 * value:.3g}" for value in (timing.median, timing.low, timing.high))
+    median, low, high = (_three(1e3 * value) for value in (timing.median, timing.low, timing.high))
     return f"{median} ({low}-{high})" if spread else median
+
+
+def _three(value: float) -> str:
+    """Write a number with three figures, or whole."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _grid(rows: list[Row], *, spread: bool) -> Grid:

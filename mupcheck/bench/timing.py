@@ -3,36 +3,17 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+
+from mupcheck.bench.rows import Machine, Timing
 
 Call = Callable[[], object]
 
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**25}
 PRODUCT_SIZE = {"cuda": 8192, "cpu": 1024}
 MOST_CALLS, ROUNDS = 200, 5
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds a call: the median and the quartiles around it, of `calls` calls."""
-
-    median: float
-    low: float
-    high: float
-    calls: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the machine at hand does at best: bytes copied (read and written), a matrix product, an empty launch."""
-
-    bytes_per_second: float
-    flops_per_second: float
-    launch_seconds: float
-    product: str
 
 
 def take_turns(calls: Mapping[str, Call], device: str, *, seconds: float) -> dict[str, Timing]:

@@ -18,7 +18,7 @@ def bench(
     device: Annotated[str, option("--device", "auto, cpu, cuda or cuda:i. (default: auto)", metavar="NAME")] = "auto",
     backend: Annotated[str | None, option("--backend", "Of the delta rule, the first one is compared with. (default: chunk,reference, on a GPU triton,chunk)", metavar="LIST")] = None,
     shapes: Annotated[str | None, option("--shapes", "Head sizes K x V of the op, such as 32x64,96x192. (default: 32x64, on a GPU seven)", metavar="LIST")] = None,
-    widths: Annotated[str | None, option("--widths", "Widths of the step. (default: 64, on a GPU 256,512,1024,1536)", metavar="LIST")] = None,
+    widths: Annotated[str | None, option("--widths", "Widths of the step and of the coordinate check. (default: what suits the device)", metavar="LIST")] = None,
     quick: Annotated[bool, option("--quick", "Time each call for a tenth of a second. (default: no)")] = False,
     peers: Annotated[bool, option("--peers/--no-peers", "Measure other libraries where they are installed. (default: peers)")] = True,
     scaling: Annotated[bool, option("--scaling", "The op over lengths from 256 to 8192, the step up to width 4096. (default: no)")] = False,
