@@ -5,7 +5,7 @@ columns are filled up to a multiple of `ALIGNED`: narrow ones, such as those of 
 and much on their own. Each weight gets a gradient of its own, in float32 and with its multiplier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from mupcheck.ops.kernels.swiglu import swiglu_backward, swiglu_forward
 
 ALIGNED = 16  # columns: what tensor cores and vectorised loads ask for, in bytes, of bfloat16 and of float32
+WIDE = 512  # columns from which a weight's gradient fills the device with a product of its own
 
 Factors = Sequence[Tensor | None]
 
@@ -35,19 +36,46 @@ def side_by_side(weights: Sequence[Tensor], factors: Factors, dtype: torch.dtype
     return joint
 
 
-def apart(gradient: Tensor, weights: Sequence[Tensor], factors: Factors) -> list[Tensor]:
-    """Return each weight's gradient from that of `side_by_side`."""
-    found, start = [], 0
-    for weight, factor in zip(weights, factors, strict=True):
-        columns = gradient[:, :, start : start + weight.shape[2]]
-        own = torch.empty_like(weight)
-        if factor is None:
-            own.copy_(columns)
-        else:
-            torch.mul(columns, factor.view(-1, 1, 1), out=own)
-        found.append(own)
-        start += weight.shape[2]
+def weight_gradients(x: Tensor, grad: Tensor, weights: Sequence[Tensor], factors: Factors) -> list[Tensor]:
+    """Return the gradient of each of `weights`, float32 [R, D, n], from that of the product with all of them.
+
+    Wide ones come from a product each, written where they stay; what is narrow is one product, and then cut apart.
+
+    Args:
+        x: [R, N, D], what was multiplied.
+        grad: [R, N, columns], of `side_by_side`'s columns or of those that are used.
+        weights, factors: as given to `side_by_side`.
+    """
+    found: list[Tensor] = []
+    for first, last, start, end in _runs([weight.shape[2] for weight in weights]):
+        whole = weight_gradient(x, grad[..., start:end])
+        sizes = [weight.shape[2] for weight in weights[first:last]]
+        for own, factor in zip(
+            whole.split([*sizes, whole.shape[2] - sum(sizes)], dim=2), factors[first:last], strict=False
+        ):
+            found.append(_scaled(own, factor))
     return found
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first weight, last weight, first column, last column) of what is one product; the ends are excluded."""
+    first, start, column = 0, 0, 0
+    for index, size in enumerate(sizes):
+        wide = size >= WIDE and size % ALIGNED == 0 and column % ALIGNED == 0
+        if wide:
+            if first < index:
+                yield first, index, start, column
+            yield index, index + 1, column, column + size
+            first, start = index + 1, column + size
+        column += size
+    if first < len(sizes):
+        yield first, len(sizes), start, -(-column // ALIGNED) * ALIGNED
+
+
+def _scaled(own: Tensor, factor: Tensor | None) -> Tensor:
+    if factor is None:
+        return own.contiguous()
+    return torch.mul(own, factor.view(-1, 1, 1), out=own.new_empty(own.shape))
 
 
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
@@ -68,7 +96,7 @@ class _Projection(torch.autograd.Function):
         x, matrix, factor, weight = ctx.saved_tensors
         columns = matrix[..., : weight.shape[2]]
         dx = torch.bmm(grads[0], columns.transpose(1, 2))
-        return dx, None, apart(weight_gradient(x, grads[0]), [weight], [factor])[0]
+        return dx, None, weight_gradients(x, grads[0], [weight], [factor])[0]
 
 
 class _SwiGlu(torch.autograd.Function):
@@ -90,8 +118,8 @@ class _SwiGlu(torch.autograd.Function):
         grad = grads[0].contiguous()
         d_hidden = torch.bmm(grad, matrix[..., : down.shape[2]].transpose(1, 2))
         d_gu, hidden = swiglu_backward(d_hidden, gu)
-        (d_down,) = apart(weight_gradient(hidden, grad), [down], ctx.factors[2:])
-        d_gate, d_up = apart(weight_gradient(x, d_gu), [gate, up], ctx.factors[:2])
+        (d_down,) = weight_gradients(hidden, grad, [down], ctx.factors[2:])
+        d_gate, d_up = weight_gradients(x, d_gu, [gate, up], ctx.factors[:2])
         return torch.bmm(d_gu, joint.transpose(1, 2)), None, None, d_gate, d_up, d_down
 
 
