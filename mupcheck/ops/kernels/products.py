@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """Several projections of one input as one matrix product, forward and backward, over [R, ...].
 
 The weights, each with its multiplier and rounded to the dtype of the product, stand side by side in one matrix whose
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from mupcheck.ops.kernels.swiglu import swiglu_backward, swiglu_forward
@@ -19,20 +22,47 @@ WIDE = 512  # columns from which a weight's gradient fills the device with a pro
 Factors = Sequence[Tensor | None]
 
 
+ROWS, BLOCK = 16, 128
+
+
+@triton.jit
+def _side_by_side(weights, sizes, factors, joint, depth, columns, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Copy one block of columns of one weight; the block after the last fills what is left with zeros."""
+    replica = tl.program_id(2).to(tl.int64)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    block = tl.program_id(0)
+    to = joint + (replica * depth + rows)[:, None] * columns
+    first, start = 0, 0
+    for i in tl.static_range(len(weights)):
+        n_blocks = tl.cdiv(sizes[i], BLOCK)
+        if (block >= first) & (block < first + n_blocks):
+            within = ((block - first) * BLOCK + tl.arange(0, BLOCK))[None, :]
+            inside = (rows < depth)[:, None] & (within < sizes[i])
+            value = tl.load(weights[i] + (replica * depth + rows)[:, None] * sizes[i] + within, mask=inside, other=0.0)
+            if factors[i] is not None:
+                value *= tl.load(factors[i] + replica)
+            tl.store(to + start + within, value.to(joint.dtype.element_ty), mask=inside)
+        first += n_blocks
+        start += sizes[i]
+    if block == first:
+        rest = (start + tl.arange(0, BLOCK))[None, :]
+        zeros = tl.zeros([ROWS, BLOCK], tl.float32).to(joint.dtype.element_ty)
+        tl.store(to + rest, zeros, mask=(rows < depth)[:, None] & (rest < columns))
+
+
 def side_by_side(weights: Sequence[Tensor], factors: Factors, dtype: torch.dtype) -> Tensor:
     """Return [R, D, columns] in `dtype`: the weights [R, D, n] times their factors [R], and columns of zeros."""
-    n_replicas, width, _ = weights[0].shape
-    used = sum(weight.shape[2] for weight in weights)
-    joint = weights[0].new_empty(n_replicas, width, -(-used // ALIGNED) * ALIGNED, dtype=dtype)
-    start = 0
-    for weight, factor in zip(weights, factors, strict=True):
-        columns = joint[:, :, start : start + weight.shape[2]]
-        if factor is None:
-            columns.copy_(weight)
-        else:
-            torch.mul(weight, factor.view(-1, 1, 1), out=columns)
-        start += weight.shape[2]
-    joint[:, :, start:] = 0
+    n_replicas, depth, _ = weights[0].shape
+    sizes = tuple(weight.shape[2] for weight in weights)
+    columns = -(-sum(sizes) // ALIGNED) * ALIGNED
+    joint = weights[0].new_empty(n_replicas, depth, columns, dtype=dtype)
+    grid = (
+        sum(triton.cdiv(size, BLOCK) for size in sizes) + (columns > sum(sizes)),
+        triton.cdiv(depth, ROWS),
+        n_replicas,
+    )
+    given = tuple(weight.contiguous() for weight in weights), sizes, tuple(factors)
+    _side_by_side[grid](*given, joint, depth, columns, ROWS=ROWS, BLOCK=BLOCK, num_warps=4)
     return joint
 
 
