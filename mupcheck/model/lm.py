@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mupcheck.model import fused
 from mupcheck.model.gdn import GatedDeltaNet
 from mupcheck.model.layers import Embedding, Linear, Multiplier, Site, Weight, fan_in_std, rms_norm
+from mupcheck.ops.products import product
 from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
@@ -71,7 +72,7 @@ class LanguageModel(nn.Module):
         x = self.sites["final_norm"](rms_norm(x, self.final_norm_gain(), self.spec.norm_eps))
         if self.spec.tied:
             rows = self.embedding.multiplier(self.embedding.weight)
-            logits = self.logits_multiplier(torch.bmm(x, rows.transpose(1, 2)))
+            logits = product(self.logits_multiplier(x), rows.transpose(1, 2))
         else:
             logits = self.readout(x)
         out: Tensor = self.sites["logits"](logits)
