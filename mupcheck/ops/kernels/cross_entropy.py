@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mupcheck.ops.kernels.products import weight_gradient
 
-LOGITS_AT_ONCE = 2**27  # numbers of one chunk: 256 MiB in bfloat16
+LOGITS_AT_ONCE = 2**28  # numbers of one chunk: 512 MiB in bfloat16; smaller chunks feed the device too little
 LARGEST_BLOCK = 4096
 
 
