@@ -13,7 +13,7 @@ from mupcheck.model.build import ParameterGroup
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import Role
 from mupcheck.theory.rules_file import find_table
-from mupcheck.training.optim import SGD, AdamW, gradient_of
+from mupcheck.training.optim import SGD, AdamW, gradient_of, make_optimizer
 from mupcheck.training.tables import TabledSteps
 
 # Rounding alone gives 1e-7 of the weights' norm.
@@ -85,7 +85,7 @@ def make_steps(optimizer: AdamW | SGD, n_steps: int, *, slots: int, compiled: bo
     """
     weight = optimizer.groups[0].weight
     fits = compiled and weight.is_cuda and weight.dtype == torch.float32 and find_spec("triton") is not None
-    if fits and not (fault := _fault(type(optimizer), weight.device)):
+    if fits and not (fault := _fault(optimizer.spec.optimizer, weight.device)):
         return JointSteps(optimizer, n_steps, slots)
     if fits:
         warnings.warn(f"Triton's steps of an optimizer are not used: {fault}", stacklevel=2)
@@ -93,13 +93,13 @@ def make_steps(optimizer: AdamW | SGD, n_steps: int, *, slots: int, compiled: bo
 
 
 @cache
-def _fault(kind: type, device: torch.device) -> str:
+def _fault(kind: str, device: torch.device) -> str:
     """Compare joint steps with torch's on a device, once: what is wrong, or ""."""
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(2, *shape, generator=generator) for shape in ((7,), (33, 5), (3, 5000))]
     made = []
     for joint in (True, False):
-        optimizer = kind(*_example(kind, noise, device))
+        optimizer = make_optimizer(*_example(kind, noise, device))
         step = JointSteps(optimizer, 2, slots=1) if joint else TabledSteps(optimizer, 2)
         for group, value in zip(optimizer.groups, noise, strict=True):
             group.weight.grad = value.flip(0).to(device)
@@ -117,7 +117,7 @@ def _example(kind: type, weights: Sequence[Tensor], device: torch.device) -> tup
     """Return weights as an optimizer takes them, and two runs of a setting in which every part of a step has a say."""
     table = find_table("sp")
     fields: dict[str, Any] = {"width": 64, "base_width": 64, "n_heads": 2, "vocab_size": 32, "lr": 0.1, "eps": 0.1}
-    fields |= {"optimizer": "adamw" if kind is AdamW else "sgd", "weight_decay": 0.1, "clip": 1.0, "steps": 2}
+    fields |= {"optimizer": kind, "weight_decay": 0.1, "clip": 1.0, "steps": 2}
     runs = [RunSpec(parametrization=table.name, table=table, seed=seed, **fields) for seed in range(2)]
     one = torch.ones(2, dtype=torch.float64, device=device)
     parameters = [torch.nn.Parameter(weight.clone().to(device)) for weight in weights]
