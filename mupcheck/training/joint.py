@@ -113,7 +113,7 @@ def _fault(kind: str, device: torch.device) -> str:
     return "" if off < SELF_TEST_TOLERANCE else f"they are off by {off:.1e}"
 
 
-def _example(kind: type, weights: Sequence[Tensor], device: torch.device) -> tuple[list[ParameterGroup], list[RunSpec]]:
+def _example(kind: str, weights: Sequence[Tensor], device: torch.device) -> tuple[list[ParameterGroup], list[RunSpec]]:
     """Return weights as an optimizer takes them, and two runs of a setting in which every part of a step has a say."""
     table = find_table("sp")
     fields: dict[str, Any] = {"width": 64, "base_width": 64, "n_heads": 2, "vocab_size": 32, "lr": 0.1, "eps": 0.1}

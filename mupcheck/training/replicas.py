@@ -47,10 +47,11 @@ class Replicas:
         self.runs, self.spec, self.n_steps, self.device = list(runs), spec, n_steps, device
         self.recorded = frozenset(spec.record)
         self.full = spec.probes == "full"
-        # a full probe hooks weights, which modules compute then; all steps shall be computed alike, and fused kernels
-        # for the few that are not recorded take seconds to compile
-        self.modules = fused.switched_off if self.full else nullcontext
-        # what it measures makes the host wait
+        # A full probe hooks weights, and what is hooked modules compute. All steps of a check shall be computed alike,
+        # and kernels for the few that are not recorded take seconds to compile.
+        self.check = self.full or spec.kind == "coord"
+        self.modules = fused.switched_off if self.check else nullcontext
+        # what a full probe measures makes the host wait
         self.capture = capture and device.type == "cuda" and not self.full
         self.model: LanguageModel = build_model(runs, device)
         self.optimizer = make_optimizer(parameter_groups(self.model, runs), runs)
@@ -67,7 +68,7 @@ class Replicas:
         """Make what depends on how many replicas there are, and the graphs of the steps from `first` on."""
         spec, n = self.spec, len(self.runs)
         self.probe = None if spec.probes == "none" else Probe(self.model, full=self.full, runs=self.runs)
-        self.update = make_steps(self.optimizer, spec.steps, slots=2, compiled=not self.full)
+        self.update = make_steps(self.optimizer, spec.steps, slots=2, compiled=not self.check)
         self.ring = torch.zeros(RING, 4, n, dtype=torch.float64, device=self.device)
         self.sizes: Tensor | None = None
         self.size_keys: list[tuple[int, str, str, str]] = []

@@ -73,13 +73,16 @@ def test_a_streamed_corpus_gives_the_same_rows(corpus, make_run, monkeypatch):
     agree(runs, corpus)
 
 
-@pytest.mark.parametrize("probes", ["full", "activations", "none"])
-def test_all_steps_of_a_full_probe_are_computed_by_modules(corpus, make_run, probes, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "probes", "by_modules"),
+    [("coord", "full", True), ("coord", "none", True), ("lr", "full", True), ("lr", "activations", False)],
+)
+def test_all_steps_of_a_check_are_computed_by_modules(corpus, make_run, kind, probes, by_modules, monkeypatch):
     asked, loss = [], LanguageModel.loss
     monkeypatch.setattr(LanguageModel, "loss", lambda self, tokens: (asked.append(fused._on), loss(self, tokens))[1])
-    runs = [make_run(kind="coord", probes=probes, record=(0, 2), eval_tokens=64, steps=3)]
+    runs = [make_run(kind=kind, probes=probes, record=(0, 2), eval_tokens=64, steps=3)]
     assert len(list(train_on_device(runs, corpus, device="cpu", n_steps=3))) == 3
-    assert set(asked) == {probes != "full"}
+    assert set(asked) == {not by_modules}
     assert fused._on
 
 
