@@ -40,15 +40,20 @@ def print_answer(
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
     from mupcheck.terminal.console import print_precision
 
-    results = load_results(folder, tables=("runs", "steps", *(("coords",) if kind == "coord" else ())))
+    judged: list[Any] = []
+    if kind == "coord":
+        from mupcheck.coordinates.folder import judge_folder
+
+        results, judged = judge_folder(folder)
+    else:
+        results = load_results(folder, tables=("runs", "steps"))
     troubles = [line for name in results.sweeps if (line := say_incomplete(results, name, command=command))]
     for trouble in troubles:
         say(f"cannot tell: {trouble}")
     if kind == "coord":
-        from mupcheck.coordinates.judge import judge
         from mupcheck.terminal.judgement_page import as_document, print_judgement
 
-        judgements = [_missing_first(each, results, command) for each in judge(results)]
+        judgements = [_missing_first(each, results, command) for each in judged]
         if as_json:
             document = as_document(judgements)
             for record in document["summary"]:
@@ -66,7 +71,7 @@ def print_answer(
         from mupcheck.learning_rates.drift import transfer
         from mupcheck.terminal.transfer_page import print_in_short, print_transfer
 
-        judged = transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target)
+        judged = list(transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target))
         answers = [_missing_first(each, results, command) for each in judged]
         if costs is not None:
             costs |= {answer.parametrization: answer.cost.verdict for answer in answers}

@@ -4,8 +4,10 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.precision import Precision
     from mupcheck.sweep.plan import Plan
+
+JUDGES = {"coord": "mupcheck.coordinates.folder", "lr": "mupcheck.learning_rates.drift"}
 
 
 @takes("coord")
@@ -81,6 +85,9 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         say(f"{sweep.name}: {resolution_of(plan)}")
     code = OK
     errors: list[str] = []
+    if plan.missing:
+        # what judges is a second to import: meanwhile workers import torch, or initial values are drawn
+        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         for plan in runner.rounds(grid, fresh=options["fresh"]):
             errors = follow(runner.execute(plan, jobs=options["jobs"]), plan)

@@ -137,13 +137,13 @@ def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
 
 def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
     """Yield all runs of a coordinate check with the seeds and widths that its top-up adds, round by round."""
-    from mupcheck.coordinates.judge import judge
+    from mupcheck.coordinates.folder import judge_folder
     from mupcheck.coordinates.top_up import next_round
 
     runs = {run.run_id: run for run in plan.runs}
     entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
     while True:
-        more = next_round(judge(load_results(plan.folder)), widths=plan.sweep.widths)
+        more = next_round(judge_folder(plan.folder)[1], widths=plan.sweep.widths)
         if more is None:
             return
         unused = (seed for seed in count() if seed not in plan.sweep.seeds)

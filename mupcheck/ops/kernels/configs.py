@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-CHUNK = 64
-
 
 class ByChunk(NamedTuple):
     """Launch of `invert` or `read`: columns of q and k read at a time, warps and stages."""
@@ -49,13 +47,13 @@ FLOAT32: dict[tuple[int, int], Scan] = {}
 def config_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     """Return the configuration of a shape; shapes that are not listed get one that fits what a program may hold."""
     half = dtype != torch.float32
-    block_k = block_of_keys(key_dim)
+    block_k = block_of_keys(key_dim) if half else min(32, block_of_keys(key_dim))
     scan = (BFLOAT16 if half else FLOAT32).get((key_dim, value_dim))
     if scan is None:
         block_v = min(64, max(16, power_of_two(value_dim)))
-        scan = Scan(block_v, 4, 1)
+        scan = Scan(block_v, 4, 2 if half else 1)
     read = ByChunk(block_k, 4, 2) if value_dim > scan.block_v else None
-    return Config(CHUNK if half or key_dim <= 64 else 32, "tf32x3", ByChunk(block_k, 1, 2), read, scan)
+    return Config(64 if half else 32, "tf32" if half else "tf32x3", ByChunk(block_k, 1, 2), read, scan)
 
 
 def power_of_two(size: int) -> int:

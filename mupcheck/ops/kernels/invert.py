@@ -11,7 +11,7 @@ for the inverse does.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, running_sums
+from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
 SIDE = tl.constexpr(16)
 
@@ -51,7 +51,13 @@ def _steps(log_alpha, beta, gates, T, AT: tl.constexpr, C: tl.constexpr, H: tl.c
     tl.store(gates + step, whole)
     tl.store(gates + C + step, rest)
     tl.store(gates + 2 * C + step, write)
+    tl.store(gates + 3 * C + step, decay_of(whole, rest))
     return whole, rest, write, tl.sum(tl.where(last, whole, 0.0), 0), tl.sum(tl.where(last, rest, 0.0), 0)
+
+
+@triton.jit
+def _decays_out(gates, whole, rest, last_whole, last_rest, AT: tl.constexpr, C: tl.constexpr):
+    tl.store(gates + 4 * C + AT + tl.arange(0, SIDE), decay_of(last_whole - whole, last_rest - rest))
 
 
 @triton.jit
@@ -83,8 +89,8 @@ def invert(
 ):
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
-    The blocks of 16 x 16 above the diagonal are not written. `gates` [B, H, N, 3, C] gets what the scan
-    reads of them: the running sums of log_alpha, whole parts and what is left, and beta.
+    The blocks of 16 x 16 above the diagonal are not written. `gates` [B, H, N, 5, C] gets what the other kernels read
+    of log_alpha and beta: the running sums c of log_alpha, whole parts and what is left; beta; exp(c); exp(c_C - c).
     """
     n = tl.program_id(0)
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -94,7 +100,7 @@ def invert(
     beta += b * T * H + h
     inverse += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * C * C
 
-    gates += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * 3 * C
+    gates += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * 5 * C
 
     start = n * C
     k += start.to(tl.int64) * H * K
@@ -173,3 +179,10 @@ def invert(
         right = tl.dot(a32, x20, right, input_precision=PRECISION)
         x30 = -tl.dot(x33, right, input_precision=PRECISION)
         _write(inverse, x30, 3, 0, C)
+
+    _decays_out(gates, w0, r0, w, r, 0, C)
+    if C > 16:
+        _decays_out(gates, w1, r1, w, r, 16, C)
+    if C > 32:
+        _decays_out(gates, w2, r2, w, r, 32, C)
+        _decays_out(gates, w3, r3, w, r, 48, C)

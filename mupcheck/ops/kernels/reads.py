@@ -33,7 +33,7 @@ def read(
     first = (sequence // H * T + n * C) * H + sequence % H
     q += first * K
     k += first * K
-    gates += (sequence * tl.num_programs(0) + n) * 3 * C
+    gates += (sequence * tl.num_programs(0) + n) * 5 * C
     reads += (sequence * tl.num_programs(0) + n) * C * C
 
     step = tl.arange(0, C)

@@ -64,7 +64,7 @@ def forward(
     value_dim = v.shape[-1]
     n_chunks = triton.cdiv(time, config.chunk)
     inverse = q.new_empty(batch, heads, n_chunks, config.chunk, config.chunk)
-    gates = log_alpha.new_empty(batch, heads, n_chunks, 3, config.chunk)
+    gates = log_alpha.new_empty(batch, heads, n_chunks, 5, config.chunk)
     o = torch.empty_like(v)
     states = q.new_empty(batch, heads, n_chunks, key_dim, value_dim) if save else None
     writes = torch.empty_like(v) if save else None

@@ -15,7 +15,7 @@ K lies in one or two powers of two, K1 + K2, so that 48, 96 and 192 waste nothin
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of
+from mupcheck.ops.kernels.decay import decay_between
 
 
 @triton.jit
@@ -76,7 +76,7 @@ def scan(
     inverse += sequence * n_chunks * C * C
     if reads is not None:
         reads += sequence * n_chunks * C * C
-    gates += sequence * n_chunks * 3 * C
+    gates += sequence * n_chunks * 5 * C
     if states is not None:
         states += sequence * n_chunks * K * V
         writes += first * V
@@ -111,19 +111,17 @@ def scan(
             has_tv = has_tv & (at_v < V)[:, None]
         values = tl.load(v + at_tv, mask=has_tv, other=0.0)
         x = tl.load(inverse + at_x, mask=has_x, other=0.0)
-        whole = tl.load(gates + step)
-        rest = tl.load(gates + C + step)
         write = tl.load(gates + 2 * C + step)
-        last_whole = tl.load(gates + C - 1)
-        last_rest = tl.load(gates + 2 * C - 1)
-        decay_in = decay_of(whole, rest)
-        decay_out = decay_of(last_whole - whole, last_rest - rest)
-        decay_all = decay_of(last_whole, last_rest)
+        decay_in = tl.load(gates + 3 * C + step)
+        decay_out = tl.load(gates + 4 * C + step)
+        decay_all = tl.load(gates + 4 * C - 1)
 
         if reads is None:
             p = tl.dot(k1, tl.trans(q1), input_precision=PRECISION)
             if K2 > 0:
                 p = tl.dot(k2, tl.trans(q2), p, input_precision=PRECISION)
+            whole = tl.load(gates + step)
+            rest = tl.load(gates + C + step)
             later = step[:, None] <= step[None, :]  # the writer's step in rows, the reader's in columns
             p *= decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
             p_low = p.to(dtype)
@@ -163,7 +161,7 @@ def scan(
         v += C * H * V
         o += C * H * V
         inverse += C * C
-        gates += 3 * C
+        gates += 5 * C
 
     if final_state is not None:
         tl.store(final_state + sequence * K * V + at_1, s1, mask=has_1)

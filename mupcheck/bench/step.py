@@ -1,0 +1,235 @@
+"""A whole training step: replicas in one step as `train` runs them, against loops that train one run after another."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from mupcheck.bench import floors
+from mupcheck.bench.fla_model import copy_weights, fla_model
+from mupcheck.bench.peers import fla_version
+from mupcheck.bench.plain_loop import PlainLoop, plain_loop
+from mupcheck.bench.rows import Machine, Row, Timing, disagreement, short
+from mupcheck.bench.timing import summary, take_turns
+from mupcheck.model.build import build_model
+from mupcheck.spec.reading import make_sweep
+from mupcheck.spec.run import RunSpec
+from mupcheck.training.data.batches import train_batch
+from mupcheck.training.data.corpus import Corpus
+from mupcheck.training.data.sources import open_corpus
+from mupcheck.training.train import train
+
+GPU_WIDTHS, CPU_WIDTHS = (256, 512, 1024, 1536), (64,)
+# replicas that fit beside each other and pay; half as many where memory runs out
+REPLICAS = {256: 16, 512: 14, 1024: 8, 1536: 2}
+CHECKED_STEPS = 4
+# nats between a loss and the one in float64 with the same weights and batches, over the first steps: bfloat16 rounds
+# logits of size 1 by 2e-3 and AdamW's first steps take the sign of gradients near 0 either way
+ALLOWED = {"bfloat16": 0.02, "float32": 1e-3}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained: the issue's model on a GPU, a small one on a CPU."""
+
+    device: str
+    dtype: str
+    n_layers: int
+    batch_size: int
+    seq_len: int
+    # steps of which all numbers come to the host together, and how many such bursts are timed
+    burst: int
+    bursts: int
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens of a step of one run."""
+        return self.batch_size * self.seq_len
+
+
+GPU = Setting("cuda", "bfloat16", 8, 8, 1024, burst=64, bursts=3)
+CPU = Setting("cpu", "float32", 2, 4, 128, burst=1, bursts=5)
+
+
+def quick(setting: Setting) -> Setting:
+    """Return a setting that times two bursts of half as many steps."""
+    return replace(setting, burst=max(setting.burst // 2, 1), bursts=2)
+
+
+def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: Any) -> list[RunSpec]:
+    """Return n runs that differ in their seed: H = 6, K = d / 8, V = d / 4, clipped AdamW, every multiplier 1."""
+    given = {
+        "kind": "lr", "parametrizations": ["sp-fanin"], "widths": [width], "base_width": width, "seeds": n,
+        "lrs": [2.0**-8], "n_layers": setting.n_layers, "n_heads": 6, "head_k_dim": width // 8,
+        "head_v_dim": width // 4, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
+        "warmup_steps": 0, "schedule": "constant", "logit_scale": 1.0, "clip": 1.0, "readout_std": 0.125,
+        "eval_tokens": 0, "data": "synthetic", "dtype": setting.dtype, "backend": backend,
+    }  # fmt: skip
+    sweep = make_sweep({**given, **changes}, device=setting.device)
+    return list(sweep.runs(vocab_size=256, data_hash=""))
+
+
+def measure_steps(
+    setting: Setting, widths: Sequence[int], backends: Sequence[str], machine: Machine, *, peers: bool, seconds: float
+) -> Iterator[Row]:
+    """Measure a step at each width, of each backend and of loops around one run, and yield their rows."""
+    corpus = open_corpus("synthetic", vocab_size=256)
+    for width in widths:
+        try:
+            right = _losses(runs_of(setting, width, "chunk", n=1, **_checked("float64")), corpus, setting.device)
+        except (ValueError, RuntimeError) as error:
+            yield Row("step", f"d={width}", "float64", True, refused=short(error))
+            continue
+        n = REPLICAS.get(width, max(2, 2**17 // setting.tokens // max(width // 256, 1)))
+        n = n if setting.device != "cpu" else 4
+        cases = [(backend, count) for backend in backends for count in (n, 1)]
+        for backend, count in cases:
+            yield _shared(_replicated(setting, width, backend, count, corpus, right), setting, width, machine)
+        loops: dict[str, Callable[[list[RunSpec]], PlainLoop]] = {
+            f"mupcheck {backends[0]}, plain eager loop": partial(_own_loop, corpus=corpus, device=setting.device)
+        }
+        if peers and setting.device != "cpu" and (version := fla_version()):
+            loops[f"FLA {version}"] = partial(_fla_loop, corpus=corpus, device=setting.device)
+        for name, make in loops.items():
+            for row in _looped(setting, width, backends[0], name, make, corpus, right, seconds):
+                yield _shared(row, setting, width, machine)
+
+
+def _checked(dtype: str) -> dict[str, Any]:
+    """Return what the steps have that are compared with float64: one sequence."""
+    return {"dtype": dtype, "batch_size": 1, "steps": CHECKED_STEPS}
+
+
+def _losses(runs: list[RunSpec], corpus: Corpus, device: str) -> list[float]:
+    losses = [row.loss[0] for row in train(runs, corpus, device=device)]
+    _clean(device)
+    return losses
+
+
+def _agree(losses: Sequence[float], right: Sequence[float], dtype: str) -> tuple[dict[str, float], str | None]:
+    """Return each step's difference in nats, and what to say where one is too large."""
+    errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(losses, right, strict=True))}
+    return errors, disagreement(errors, ALLOWED[dtype])
+
+
+def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corpus, right: list[float]) -> Row:
+    """Measure `train` with n replicas, fewer where memory runs out."""
+    row = Row("step", f"d={width}", f"mupcheck {backend}, R={n}", True, facts={"R": n})
+    try:
+        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
+        errors, refused = _agree(_losses(checked, corpus, setting.device), right, setting.dtype)
+        row = replace(row, errors=errors, refused=refused)
+        if refused:
+            return row
+        _start_counting(setting.device)
+        steps = setting.burst * (1 + setting.bursts) + (setting.device == "cpu")
+        runs = runs_of(setting, width, backend, n=n, steps=steps)
+        seconds = _bursts(runs, corpus, setting)
+        row = replace(row, times=_of_replicas(seconds, n), peak_bytes=_counted(setting.device))
+    except torch.OutOfMemoryError:
+        if n == 1:
+            return replace(row, refused="out of memory")
+        _clean(setting.device)
+        return _replicated(setting, width, backend, n // 2, corpus, right)
+    except (ValueError, RuntimeError) as error:
+        return replace(row, refused=short(error))
+    finally:
+        _clean(setting.device)
+    return row
+
+
+def _bursts(runs: list[RunSpec], corpus: Corpus, setting: Setting) -> list[float]:
+    """Return seconds a step, a number for each burst of steps after the first, which compiles and captures."""
+    marks = []
+    for _ in train(runs, corpus, device=setting.device):
+        marks.append(time.perf_counter())
+    ends = marks[setting.burst - 1 :: setting.burst]
+    return [(after - before) / setting.burst for before, after in pairwise(ends)]
+
+
+def _of_replicas(seconds: list[float], n: int) -> dict[str, Timing]:
+    return {"step": summary(seconds), "a run": summary([each / n for each in seconds])}
+
+
+def _looped(
+    setting: Setting,
+    width: int,
+    backend: str,
+    name: str,
+    make: Callable[[list[RunSpec]], PlainLoop],
+    corpus: Corpus,
+    right: list[float],
+    seconds: float,
+) -> Iterator[Row]:
+    """Measure a plain loop, eager and in a CUDA graph: a row each."""
+    names = {"eager": name if "eager" in name else f"{name}, eager"}
+    if setting.device != "cpu":
+        names["graph"] = f"{name.removesuffix(', plain eager loop')}, CUDA graph"
+    rows = {key: Row("step", f"d={width}", each, False, facts={"R": 1}) for key, each in names.items()}
+    try:
+        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
+        batches = [_batch(checked[0], corpus, step) for step in range(CHECKED_STEPS)]
+        errors, refused = _agree(make(checked).losses(batches), right, setting.dtype)
+        rows = {key: replace(row, errors=errors, refused=refused) for key, row in rows.items()}
+        if refused is None:
+            _start_counting(setting.device)
+            loop = make(runs_of(setting, width, backend, n=1))
+            found = take_turns({"eager": loop.step}, setting.device, seconds=seconds)["eager"]
+            rows["eager"] = replace(
+                rows["eager"], times={"step": found, "a run": found}, peak_bytes=_counted(setting.device)
+            )
+            if "graph" in rows:
+                found = take_turns({"graph": loop.graph()}, setting.device, seconds=seconds)["graph"]
+                rows["graph"] = replace(
+                    rows["graph"], times={"step": found, "a run": found}, peak_bytes=_counted(setting.device)
+                )
+    except Exception as error:  # a peer may fail in any way
+        rows = {key: row if row.times else replace(row, refused=short(error)) for key, row in rows.items()}
+    _clean(setting.device)
+    yield from rows.values()
+
+
+def _own_loop(runs: list[RunSpec], *, corpus: Corpus, device: str) -> PlainLoop:
+    model = build_model(runs, device)
+    return plain_loop(model, lambda tokens: model(tokens[None]), runs[0], _batch(runs[0], corpus, 0), device)
+
+
+def _fla_loop(runs: list[RunSpec], *, corpus: Corpus, device: str) -> PlainLoop:
+    model = fla_model(runs[0], device)
+    copy_weights(model, build_model(runs, device))
+    return plain_loop(model, model, runs[0], _batch(runs[0], corpus, 0), device)
+
+
+def _batch(run: RunSpec, corpus: Corpus, step: int) -> Any:
+    return train_batch(corpus, seed=run.seed, step=step, batch_size=run.batch_size, seq_len=run.seq_len)
+
+
+def _shared(row: Row, setting: Setting, width: int, machine: Machine) -> Row:
+    """Say of a row which share of the machine's products its step's own are."""
+    flops = setting.tokens * floors.step_flops(
+        width, n_layers=setting.n_layers, n_heads=6, key_dim=width // 8, value_dim=width // 4, vocab=256, mlp=4
+    )
+    facts = {**row.facts, "tokens": setting.tokens, "flops": flops, "layers": setting.n_layers, "dtype": setting.dtype}
+    shares = {"a run": flops / machine.flops_per_second / row.times["a run"].median} if row.times else {}
+    return replace(row, facts=facts, shares=shares)
+
+
+def _start_counting(device: str) -> None:
+    _clean(device)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _counted(device: str) -> int | None:
+    return None if device == "cpu" else int(torch.cuda.max_memory_allocated())
+
+
+def _clean(device: str) -> None:
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
