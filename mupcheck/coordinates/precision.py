@@ -1,7 +1,7 @@
 """Does another dtype move a slope? The same coordinate check trained in both, compared quantity by quantity.
 
-Seeds are the same in both, so what a seed adds to a size cancels, and what is left is rounding: a shift is read as it is
-and held against what the slope is known to, half of its interval.
+Seeds are the same in both, so what a seed adds to a size cancels, and what is left is rounding: a shift is read as it
+is and held against what the slope is known to, half of its interval.
 """
 
 from collections.abc import Iterator
