@@ -83,6 +83,8 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         return
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
+    if n_before := runner.not_alone(plan):
+        say(f"{n_before} runs were trained beside others before; --fresh trains them again, alone")
     code = OK
     errors: list[str] = []
     if plan.missing:
