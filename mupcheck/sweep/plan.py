@@ -199,7 +199,8 @@ def backend_of(sweep: SweepSpec, device: str) -> str:
         if sweep.backend == "triton":
             raise
         return AUTO_BACKEND
-    faults = (self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads)
+    with torch.cuda.device(device):  # where kernels of our own start
+        faults = [self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads]
     if fault := next(filter(None, faults), ""):
         if sweep.backend == "triton":
             raise ValueError(f"{fault}; try --backend {AUTO_BACKEND}")

@@ -1,5 +1,6 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import gc
 import multiprocessing
 import time
 from collections import deque
@@ -243,6 +244,12 @@ def _work(
     **where: str,
 ) -> Iterator[int]:
     """Do the work of a group of runs, or of the task to compare their backend; `where` is the worker's device."""
+    if where:
+        import torch
+
+        # what a group before held that ran out of memory is free by now, but the allocator has it in other sizes
+        gc.collect()
+        torch.cuda.empty_cache()
     return (comparing if isinstance(group[0], PathTask) else training)(group, **where)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -262,6 +263,7 @@ def kernels(monkeypatch):
     def take(says):
         monkeypatch.setattr("mupcheck.ops.choice.check_triton", lambda *of: asked.append(of))
         monkeypatch.setattr("mupcheck.ops.choice.self_test", lambda *_: says)
+        monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
         return asked
 
     return take
