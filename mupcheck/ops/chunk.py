@@ -72,7 +72,8 @@ class _Chunked(torch.autograd.Function):
         beta_k = beta_c * k_c
         k_out = decay_out * k_c
         final_state = q.new_empty(batch, heads, key_dim, value_dim)
-        inverse = entering = q_in = k_in = None
+        absent: Any = None
+        inverse = entering = q_in = k_in = absent
         with fast_products(min(chunk, key_dim, value_dim)):
             k_t = _transposed(k_c)
             p = torch.bmm(q_c, k_t).mul_(decay)
@@ -116,9 +117,9 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def gradients(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
         """Compute the gradients of forward's arguments; None for a gradient that is all zero."""
-        q_c, k_c, v_c, beta_c, beta_k, decay, decay_in, decay_out, p, a, writes, k_out = ctx.saved_tensors[:12]
+        _, _, v_c, _, _, _, decay_in, _, p, a, _, k_out = ctx.saved_tensors[:12]
         q_in, k_in, inverse, entering, final_state = ctx.saved_tensors[12:]
-        batch, _, heads, n_chunks, chunk = ctx.shape
+        n_chunks, chunk = ctx.shape[3:]
         enters, fast = entering is not None, fast_products(min(chunk, *final_state.shape[2:]))
         d_o = torch.zeros_like(v_c) if grad_o is None else _split(grad_o, n_chunks, chunk)
 
@@ -259,7 +260,7 @@ def _across_each_step(terms: Tensor) -> Tensor:
 
 
 def _transposed(x: Tensor) -> Tensor:
-    """Transpose the matrices of x [M, C, X] in memory, which takes less time than a product with x.mT loses on a CPU."""
+    """Transpose the matrices of x [M, C, X] in memory: on a CPU it costs less than what a product loses with x.mT."""
     return x.mT.contiguous() if x.device.type == "cpu" else x.mT
 
 
