@@ -73,7 +73,7 @@ class Bench:
     @property
     def wrong(self) -> list[Row]:
         """Return the rows of mupcheck's own that disagree with float64."""
-        return [row for row in self.rows if row.own and row.refused and row.refused.startswith(DISAGREES)]
+        return [row for row in self.rows if row.own and row.refused and DISAGREES in row.refused]
 
 
 DISAGREES = "disagrees with float64"

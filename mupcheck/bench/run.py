@@ -63,7 +63,11 @@ def run_bench(
         with_peers: measure what other libraries there are.
         scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
         follow: called with each row as it is found.
+    Raises:
+        ValueError: if a width is no multiple of 8.
     """
+    if wrong := [width for width in widths if width < 8 or width % 8]:
+        raise ValueError(f"width {wrong[0]} gives no whole heads K = d / 8; try {max(wrong[0] // 8 * 8, 8)}")
     kind = "cpu" if device == "cpu" else "cuda"
     if kind == "cuda":
         torch.cuda.set_device(device)
