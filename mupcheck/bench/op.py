@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mupcheck.bench import floors
 from mupcheck.bench.peers import Peer
-from mupcheck.bench.rows import Machine, Row, disagreement, short
+from mupcheck.bench.rows import ALLOWED_ERROR, Machine, Row, disagreement, short
 from mupcheck.bench.timing import Call, in_graph, peak_bytes, take_turns
 from mupcheck.ops import gated_delta_rule
 
@@ -21,8 +21,6 @@ HEADS = 6
 # sequences and their length
 GPU_BATCH, CPU_BATCH = (32, 1024), (2, 1024)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
-# relative norm error of the output and each gradient against float64
-ALLOWED = {torch.bfloat16: 1e-2, torch.float32: 1e-5}
 FIRST_STEPS = 130  # of time that the recurrence computes: several chunks, and a part of one
 OUTPUTS = ("o", "dq", "dk", "dv", "dlog_alpha", "dbeta")
 
@@ -154,7 +152,7 @@ def _measure(case: Case, forwards: dict[str, tuple[bool, Forward]], machine: Mac
         errors, peak = {}, None
         try:
             errors = errors_of(both_ways(forward, inputs), right)
-            refused = disagreement(errors, ALLOWED[case.dtype])
+            refused = disagreement(errors, ALLOWED_ERROR[str(facts["dtype"])])
             if refused is None:
                 peak = peak_bytes(partial(both_ways, forward, inputs), case.device)
                 for what, call in _ways(forward, inputs, case.device).items():

@@ -14,7 +14,7 @@ from mupcheck.bench import floors
 from mupcheck.bench.fla_model import copy_weights, fla_model
 from mupcheck.bench.peers import fla_version
 from mupcheck.bench.plain_loop import PlainLoop, plain_loop
-from mupcheck.bench.rows import Machine, Row, Timing, disagreement, short
+from mupcheck.bench.rows import ALLOWED_NATS, Machine, Row, Timing, disagreement, short
 from mupcheck.bench.timing import summary, take_turns
 from mupcheck.model.build import build_model
 from mupcheck.spec.reading import make_sweep
@@ -28,9 +28,6 @@ GPU_WIDTHS, CPU_WIDTHS = (256, 512, 1024, 1536), (64,)
 # replicas that fit beside each other and pay; half as many where memory runs out
 REPLICAS = {256: 16, 512: 14, 1024: 8, 1536: 2}
 CHECKED_STEPS = 4
-# nats between a loss and the one in float64 with the same weights and batches, over the first steps: bfloat16 rounds
-# logits of size 1 by 2e-3 and AdamW's first steps take the sign of gradients near 0 either way
-ALLOWED = {"bfloat16": 0.02, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def _losses(runs: list[RunSpec], corpus: Corpus, device: str) -> list[float]:
 def _agree(losses: Sequence[float], right: Sequence[float], dtype: str) -> tuple[dict[str, float], str | None]:
     """Return each step's difference in nats, and what to say where one is too large."""
     errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(losses, right, strict=True))}
-    return errors, disagreement(errors, ALLOWED[dtype])
+    return errors, disagreement(errors, ALLOWED_NATS[dtype])
 
 
 def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corpus, right: list[float]) -> Row:
