@@ -79,8 +79,12 @@ class Bench:
 
     @property
     def wrong(self) -> list[Row]:
-        """Return the rows of mupcheck's own that disagree with float64."""
-        return [row for row in self.rows if row.own and row.refused and DISAGREES in row.refused]
+        """Return the rows of mupcheck's own that disagree with float64, and one that says why the rest is missing."""
+        return [
+            row
+            for row in self.rows
+            if row.own and row.refused and (DISAGREES in row.refused or row.backend == "stopped")
+        ]
 
 
 def disagreement(errors: dict[str, float], allowed: float) -> str | None:

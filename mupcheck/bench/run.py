@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mupcheck.bench import coord, op, peers, step
-from mupcheck.bench.rows import Bench, Machine, Row
+from mupcheck.bench.rows import Bench, Machine, Row, short
 from mupcheck.bench.tables import as_markdown
 from mupcheck.bench.timing import ceilings
 from mupcheck.sweep.provenance import provenance
@@ -49,7 +49,7 @@ def run_bench(
     quick: bool = False,
     with_peers: bool = True,
     scaling: bool = False,
-    follow: Callable[[Row], object] = bool,
+    follow: Callable[[Bench], object] = bool,
 ) -> Bench:
     """Run suites on a device from `pick_device` and return all rows.
 
@@ -62,7 +62,7 @@ def run_bench(
         quick: time each call for a tenth of a second, and fewer steps.
         with_peers: measure what other libraries there are.
         scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
-        follow: called with each row as it is found.
+        follow: called with what there is after each row.
     Raises:
         ValueError: if a width is no multiple of 8.
     """
@@ -73,17 +73,24 @@ def run_bench(
         torch.cuda.set_device(device)
     seconds = QUICK_SECONDS if quick else SECONDS
     backends = tuple(backends) or BACKENDS[kind]
-    machine = ceilings(kind, seconds=seconds)
-    rows: list[Row] = []
+    bench = Bench(_provenance(kind, quick=quick), ceilings(kind, seconds=seconds), [])
     for suite in suites:
         found = _SUITES[suite](
-            kind, backends, machine, shapes=shapes, widths=widths, quick=quick, peers=with_peers, scaling=scaling,
+            kind, backends, bench.machine, shapes=shapes, widths=widths, quick=quick, peers=with_peers, scaling=scaling,
             seconds=seconds,
         )  # fmt: skip
-        for row in found:
-            rows.append(row)
-            follow(row)
-    return Bench(_provenance(kind, quick=quick), machine, rows)
+        for row in _until_it_breaks(suite, found):
+            bench.rows.append(row)
+            follow(bench)
+    return bench
+
+
+def _until_it_breaks(suite: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows; what ends them, such as a device that fails, becomes the last one."""
+    try:
+        yield from rows
+    except RuntimeError as error:
+        yield Row(suite, "all that would follow", "stopped", True, refused=short(error))
 
 
 def write(bench: Bench, folder: Path) -> tuple[Path, Path]:

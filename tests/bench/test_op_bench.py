@@ -109,3 +109,19 @@ def test_fla_s_plain_form_is_a_peer_where_it_is_installed():
     for peer in op_peers("cpu"):
         row = measured(peer)[peer.name]
         assert row.times, row.refused
+
+
+def test_a_device_that_fails_ends_a_suite_and_keeps_what_there_was(monkeypatch):
+    from mupcheck.bench import run
+
+    def broken(*_, **__):
+        yield Row("op", "K=1 V=1", "chunk", True, times={})
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    seen = []
+    monkeypatch.setitem(run._SUITES, "op", broken)
+    monkeypatch.setattr(run, "ceilings", lambda kind, seconds: MACHINE)
+    bench = run.run_bench(["op"], "cpu", follow=lambda bench: seen.append(len(bench.rows)))
+    assert [row.backend for row in bench.rows] == ["chunk", "stopped"] and seen == [1, 2]
+    assert "illegal memory access" in bench.rows[1].refused
+    assert bench.wrong == bench.rows[1:]
