@@ -1,5 +1,6 @@
 """From the folder of a sweep to its answer: judge, print, and return the verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +10,7 @@ from mupcheck.terminal.console import print_json, say
 if TYPE_CHECKING:
     from mupcheck.coordinates.judge import Judgement
     from mupcheck.learning_rates.drift import Transfer
+    from mupcheck.learning_rates.precision import Precision
     from mupcheck.results.reading import Results
 
     Answer = TypeVar("Answer", Judgement, Transfer)
@@ -24,26 +26,32 @@ def print_answer(
     cost: float | None = None,
     target: int | None = None,
     costs: dict[str, str] | None = None,
+    precision: Sequence["Precision"] = (),
 ) -> dict[str, str]:
     """Judge a sweep's folder, print the answer, and return the verdict of each parametrization.
 
     Of a sweep of lrs, `cost` is the tolerance in percent of the loss, `target` a width to predict the best lr for, and
-    `costs` takes up the verdict on each parametrization's cost.
+    `costs` takes up the verdict on each parametrization's cost, and `precision` is what the precision check said.
 
     Where runs are missing that is said first, with the command that completes the sweep: before the page, as the reason
     of what cannot be told for that, and in JSON.
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
 
-    results = load_results(folder, tables=("runs", "steps", *(("coords",) if kind == "coord" else ())))
+    judged: list[Any] = []
+    if kind == "coord":
+        from mupcheck.coordinates.folder import judge_folder
+
+        results, judged = judge_folder(folder)
+    else:
+        results = load_results(folder, tables=("runs", "steps"))
     troubles = [line for name in results.sweeps if (line := say_incomplete(results, name, command=command))]
     for trouble in troubles:
         say(f"cannot tell: {trouble}")
     if kind == "coord":
-        from mupcheck.coordinates.judge import judge
         from mupcheck.terminal.judgement_page import as_document, print_judgement
 
-        judgements = [_missing_first(each, results, command) for each in judge(results)]
+        judgements = [_missing_first(each, results, command) for each in judged]
         if as_json:
             document = as_document(judgements)
             for record in document["summary"]:
@@ -57,20 +65,27 @@ def print_answer(
     else:
         from mupcheck.learning_rates.cost import COST_TOLERANCE
         from mupcheck.learning_rates.drift import transfer
-        from mupcheck.terminal.transfer_page import print_in_short, print_transfer
+        from mupcheck.terminal.transfer_page import print_in_short, print_precision, print_transfer
 
-        judged = transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target)
+        judged = list(transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target))
         answers = [_missing_first(each, results, command) for each in judged]
         if costs is not None:
             costs |= {answer.parametrization: answer.cost.verdict for answer in answers}
         if as_json:
-            print_json([asdict(answer) | {"sentence": answer.sentence} for answer in answers])
+            print_json([asdict(answer) | {"sentence": answer.sentence} | _of(precision, answer) for answer in answers])
         else:
             print_in_short(answers)
             for answer in answers:
                 print_transfer(answer)
+            print_precision(precision)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}
     return _without_pass(verdicts) if troubles else verdicts
+
+
+def _of(precision: Sequence["Precision"], answer: "Transfer") -> dict[str, Any]:
+    """Return what the precision check said of a parametrization, as its answer carries it in JSON."""
+    mine = [asdict(each) for each in precision if each.parametrization == answer.parametrization]
+    return {"precision": mine} if mine else {}
 
 
 def _missing_first(answer: "Answer", results: "Results", command: str) -> "Answer":

@@ -30,6 +30,7 @@ class Check:
     planned: int
     paths: tuple[Path, ...] = ()
     steps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    _sizes: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shared(self, name: str) -> str:
         """Return what all runs have in a column."""
@@ -41,6 +42,8 @@ class Check:
 
     def sizes(self, kind: str, stat: str = "rms") -> pd.DataFrame:
         """Return what the runs that did not diverge measured of one kind: width, seed, layer, site, step, value."""
-        whole = self.runs.loc[self.runs["status"] == "ok", "run_id"]
-        rows = self.coords[(self.coords["kind"] == kind) & (self.coords["stat"] == stat)]
-        return rows[rows["run_id"].isin(whole)]
+        if (kind, stat) not in self._sizes:
+            whole = self.runs.loc[self.runs["status"] == "ok", "run_id"]
+            rows = self.coords[(self.coords["kind"] == kind) & (self.coords["stat"] == stat)]
+            self._sizes[kind, stat] = rows[rows["run_id"].isin(whole)]
+        return self._sizes[kind, stat].copy()

@@ -14,8 +14,9 @@ sd 1.0) and layers by a third of it (|z| at most 0.9, where 5.3 is needed); norm
 bfloat16 2.2e-4 (CPU, widths 32-256, 2 to 8 seeds; tied and untied, 1-4 layers, every table, other stds).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isnan, nan, sqrt
 from typing import Any
 
@@ -56,6 +57,8 @@ SHAPED = {
 }
 # the least and the most that a gate scalar is drawn as: log A of A up to 16, the inverse softplus of dt in 0.001 to 0.1
 DRAWN_FROM = {"A_log": (0.0, 9.2104), "dt_bias": (2.2521, 6.9073)}
+# of what was measured at step 0, by site, layer, width and seed
+Sizes = dict[tuple[str, int, int, int], float]
 EVEN = 0.999  # of what a norm makes without an eps: below it tokens come out in several sizes
 
 
@@ -252,8 +255,8 @@ def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
         expected, seeds = rows["value"].to_numpy(dtype=float), rows["seed"]
         if (gain := GAINS.get(site)) is not None:
             multiplier = specs[width].m ** exponents.entries[gain].multiplier
-            expected = expected * multiplier * held.reindex([(gain, layer, width, seed) for seed in seeds]).to_numpy()
-        sizes = made.reindex([(site, layer, width, seed) for seed in seeds]).to_numpy()
+            expected = expected * multiplier * _of(held, gain, layer, width, seeds)
+        sizes = _of(made, site, layer, width, seeds)
         yield _row("norm size", (site, layer, width), sizes, expected, inf, rounding)
 
 
@@ -268,10 +271,7 @@ def _mapped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
         factor = spec.m ** exponents.entries[weight].multiplier
         if weight == "readout":
             factor *= spec.of("logit_scale") * spec.m ** exponents.multipliers["logits"]
-        x, y = (
-            made.reindex([(site, layer, width, seed) for seed in rows["seed"]]).to_numpy()
-            for site in (comes_in, goes_out)
-        )
+        x, y = (_of(made, site, layer, width, rows["seed"]) for site in (comes_in, goes_out))
         expected = rows["value"].to_numpy(dtype=float) * x * sqrt(n / n_out) * factor
         yield _row("layer size", (goes_out, layer, width), y, expected, n_out, rounding)
 
@@ -290,15 +290,12 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
         if site not in SHAPED:
             continue
         spec = specs[width]
-        index = [(layer, width, seed) for seed in rows["seed"]]
+        of = partial(_of, layer=layer, width=width, seeds=rows["seed"])
 
-        def of(table: pd.Series, name: str, index: list[tuple[int, int, int]] = index) -> NDArray[np.float64]:
-            return table.reindex([(name, *place) for place in index]).to_numpy(dtype=float)
-
-        def acts(name: str, layer: int = layer, width: int = width, spec: Spec = spec) -> NDArray[np.float64]:
+        def acts(name: str, layer: int = layer, width: int = width, spec: Spec = spec, of: Any = of) -> NDArray:
             """Return by what a weight multiplies the rms of its input."""
             fan_in = counts.get((name, layer, width), nan) / spec.n_outputs(name) if name != "embedding" else 1.0
-            return of(held, name) * sqrt(fan_in) * spec.m ** exponents.entries[name].multiplier
+            return np.asarray(of(held, name) * sqrt(fan_in) * spec.m ** exponents.entries[name].multiplier)
 
         inner, columns = SHAPED[site], spec.n_outputs(SHAPED[site][0])
         if site == "embedding":
@@ -333,7 +330,14 @@ def _at_start(check: Check, kind: str, stat: str = "rms") -> pd.DataFrame:
     return rows.loc[rows["step"] == 0, [*PLACE, "seed", "value"]]
 
 
-def _by_seed(check: Check, kind: str, stat: str = "rms") -> pd.Series:
+def _by_seed(check: Check, kind: str, stat: str = "rms") -> Sizes:
     """Return sizes at step 0 by site, layer, width and seed; of several with one name the first."""
-    sizes = _at_start(check, kind, stat).set_index([*PLACE, "seed"])["value"].astype(float)
-    return sizes[~sizes.index.duplicated()]
+    rows = _at_start(check, kind, stat)
+    # from the last to the first, whose value stays
+    keys = zip(*(rows[name].tolist()[::-1] for name in (*PLACE, "seed")), strict=True)
+    return dict(zip(keys, rows["value"].astype(float).tolist()[::-1], strict=True))
+
+
+def _of(sizes: Sizes, name: str, layer: int, width: int, seeds: Iterable[int]) -> NDArray[np.float64]:
+    """Return the sizes of a site, one a seed, NaN where there is none."""
+    return np.array([sizes.get((name, layer, width, seed), nan) for seed in seeds], dtype=float)

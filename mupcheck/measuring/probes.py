@@ -8,13 +8,15 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mupcheck.measuring.shadow import STATS, WHERE, Shadow
+from mupcheck.measuring.spectral import largest, powers
+from mupcheck.measuring.stored import SAMPLE, least_stored_eps, stored_eps
 from mupcheck.model.build import named_weights
 from mupcheck.model.layers import Embedding, Site, Weight
 from mupcheck.model.lm import LanguageModel
@@ -22,15 +24,10 @@ from mupcheck.spec.run import RunSpec
 
 # A gate beyond these passes next to no gradient: sigmoid' is below 0.01, or a state kept or dropped as it is.
 SATURATION_EDGE = 0.01
-# Vectors a block and rounds of the block Krylov iteration: within 0.1% of the SVD on every update of a coordinate
-# check, within 3% on Gaussian matrices of 1024 x 256, whose singular values crowd at the top.
-SPECTRAL_VECTORS, SPECTRAL_ROUNDS = 4, 3
 SMALL_MATRIX = 2**16
 UNIT_EPS = 1e-6  # of q and k of unit norm, as the model states it
 # what each norm acts on; the stream is the residual one, wherever it has come to
 NORMS = {"norm1": "stream", "norm2": "stream", "final_norm": "stream", "o_norm": "o_raw"}
-# formats that a weight's values may have been rounded to, the coarsest last
-STORED = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class CoordRow(NamedTuple):
@@ -95,6 +92,7 @@ class Probe:
         self.before: dict[str, Tensor] = {}
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
+        self.scratch: Tensor | None = None
 
     def start(self) -> None:
         """Hook every site, and the input of every weight that has one."""
@@ -122,28 +120,31 @@ class Probe:
         self.handles.clear()
         if not self.full:
             return
+        moved = bool(optimizer.steps_taken)
         small: dict[torch.Size, list[tuple[int, str, Tensor]]] = defaultdict(list)
+        spectra: list[tuple[int, str, Tensor]] = []
+        formats = least_stored_eps([module.weight for _, _, module in self.weights]) if moved else []
         for index, (site, layer, module) in enumerate(self.weights):
             put = partial(self._put, layer, site)
             size = rms(module.weight)
             put("weight", "rms", size)
-            if not optimizer.steps_taken:
+            if not moved:
                 put("diagnostic", "n_values", torch.full_like(size, module.weight[0].numel()))
             if module.weight.grad is not None:
                 put("weight_grad", "rms", rms(module.weight.grad))
-            if not optimizer.steps_taken:
+            if not moved:
                 continue
-            change = module.weight - self.initial[index]
+            change = self._change(index)
             change_size = rms(change)
             put("weight_update", "rms", change_size)
             put("diagnostic", "relative_update", change_size / size)
-            put("diagnostic", "stored_eps", stored_eps(module.weight))
+            put("diagnostic", "stored_eps", formats[index])
             if change.dim() == 3 and not isinstance(module, Embedding):
                 # small ones of one shape go together: alone they cost calls, not arithmetic
                 if change[0].numel() <= SMALL_MATRIX:
                     small[change.shape].append((layer, site, change))
                 else:
-                    self._put_spectral([(layer, site, change)])
+                    spectra.append((layer, site, powers(change)))
             x = self.inputs.get((layer, site))
             if x is not None and x.is_floating_point():
                 x = x.to(change.dtype)  # under autocast it may be bfloat16, which would round the change away
@@ -151,7 +152,9 @@ class Probe:
             if (ratio := optimizer.eps_ratio(index)) is not None:
                 put("diagnostic", "adam_eps_ratio", ratio)
         for alike in small.values():
-            self._put_spectral(alike)
+            grams = powers(torch.cat([change for _, _, change in alike])).split(self.n_replicas, dim=1)
+            spectra += [(layer, site, gram) for (layer, site, _), gram in zip(alike, grams, strict=True)]
+        self._put_spectral(spectra)
         for applied in optimizer.realised(lr_scale):
             put = partial(self._put, applied.layer, applied.site, "diagnostic")
             put("realised_lr", applied.lr)
@@ -161,25 +164,44 @@ class Probe:
         self.before.clear()
 
     def rows(self, step: int) -> list[CoordRow]:
-        """Return what was measured since the last call, moved to the host in one copy."""
+        """Return what was measured since the last call, before the next update, moved to the host in one copy.
+
+        A weight that a sample of its values shows as rounded is looked at as a whole, which takes another.
+        """
         if not self.sizes:
             return []
         keys = list(self.sizes)
-        values = torch.stack([size.double() for size in self.sizes.values()])
+        values = _stacked(list(self.sizes.values()))
         if self.shadow is not None and self.shadow.taken:
             keys += [(layer, site, "diagnostic", stat) for stat in STATS for layer, site in self.shadow.places]
             values = torch.cat([values, self.shadow.take().flatten(0, 1).double()])
         self.sizes.clear()
+        measured = dict(zip(keys, values.tolist(), strict=True))
+        for site, layer, module in self.weights:
+            key = (layer, site, "diagnostic", "stored_eps")
+            rounded = max(measured.get(key, [0.0])) > torch.finfo(module.weight.dtype).eps
+            if rounded and module.weight[0].numel() > SAMPLE:
+                measured[key] = stored_eps(module.weight.detach()).double().tolist()
         # where an update departs is said of those that do
-        measured = zip(keys, values.tolist(), strict=True)
-        return [CoordRow(step, *key, row) for key, row in measured if key[3] not in WHERE or any(row)]
+        return [CoordRow(step, *key, row) for key, row in measured.items() if key[3] not in WHERE or any(row)]
 
     def _put(self, layer: int, site: str, kind: str, stat: str, value: Tensor) -> None:
         self.sizes[layer, site, kind, stat] = value
 
-    def _put_spectral(self, matrices: list[tuple[int, str, Tensor]]) -> None:
-        norms = spectral_norm(torch.cat([change for _, _, change in matrices])).split(self.n_replicas)
-        for (layer, site, _), norm in zip(matrices, norms, strict=True):
+    def _change(self, index: int) -> Tensor:
+        """Return what a weight has moved by; a large one in memory that the next large one takes."""
+        weight, initial = self.weights[index][2].weight, self.initial[index]
+        if weight[0].numel() <= SMALL_MATRIX:
+            return weight - initial
+        if self.scratch is None:
+            self.scratch = weight.new_empty(max(w.numel() for w in self.initial))
+        return torch.sub(weight, initial, out=self.scratch[: weight.numel()].view(weight.shape))
+
+    def _put_spectral(self, grams: list[tuple[int, str, Tensor]]) -> None:
+        if not grams:
+            return
+        norms = largest(torch.cat([gram for _, _, gram in grams], dim=1)).split(self.n_replicas)
+        for (layer, site, _), norm in zip(grams, norms, strict=True):
             self._put(layer, site, "weight_update", "spectral", norm)
 
     def _on_site(self, layer: int, site: str, _module: nn.Module, _args: tuple, out: Tensor) -> None:
@@ -259,49 +281,15 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _stacked(sizes: Sequence[Tensor]) -> Tensor:
+    """Return sizes [R], of several dtypes, as one float64 [len, R] in their order, with few calls."""
+    by_dtype: dict[torch.dtype, list[int]] = defaultdict(list)
+    for i, size in enumerate(sizes):
+        by_dtype[size.dtype].append(i)
+    parts = torch.cat([torch.stack([sizes[i] for i in alike]).double() for alike in by_dtype.values()])
+    places = torch.tensor([i for alike in by_dtype.values() for i in alike])
+    return parts[places.argsort().to(parts.device)]
+
+
 def _widened(x: Tensor) -> Tensor:
     return x.to(_wide(x))
-
-
-def stored_eps(weight: Tensor) -> Tensor:
-    """Return the machine epsilon of the coarsest format that holds every value of each replica's weight, [R].
-
-    A weight that lives in bfloat16 and is handed out in float32 has that of bfloat16.
-    """
-    flat = weight.flatten(1)
-    found = torch.full_like(flat[:, 0], torch.finfo(weight.dtype).eps)
-    for dtype in STORED:
-        held = (flat.to(dtype).to(flat.dtype) == flat).all(1)
-        found = torch.where(held, torch.finfo(dtype).eps, found)
-    return found
-
-
-def spectral_norm(x: Tensor) -> Tensor:
-    """Return the largest singular value of each matrix in x [R, M, N], [R], from below; NaN where x is not finite.
-
-    The largest in the span of a few blocks (x x^T)^i x Omega, with a fixed Omega (block Krylov iteration,
-    arXiv:1504.05477): an SVD costs more than the training step it would describe.
-    """
-    x = x if x.shape[1] >= x.shape[2] else x.transpose(1, 2)
-    n_vectors = min(SPECTRAL_VECTORS, x.shape[2])
-    omega = _gaussian(x.shape[2], n_vectors, x.device, x.dtype)
-    blocks = [orthonormal(torch.matmul(x, omega))]  # [R, M, n] each
-    for _ in range(min(SPECTRAL_ROUNDS, x.shape[2] // n_vectors - 1)):
-        blocks.append(orthonormal(torch.bmm(x, torch.bmm(x.transpose(1, 2), blocks[-1]))))
-    small = torch.bmm(orthonormal(torch.cat(blocks, dim=2)).transpose(1, 2), x)
-    gram = torch.bmm(small, small.transpose(1, 2))
-    # the library refuses to decompose NaN, and with it the other replicas of a diverged one
-    finite = gram.isfinite().all(dim=(1, 2))
-    top = torch.linalg.matrix_norm(torch.where(finite[:, None, None], gram, 0.0), ord=2).sqrt()
-    return torch.where(finite, top, math.nan)
-
-
-@cache
-def _gaussian(rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    # the same numbers on every device, and carried there once
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-
-
-def orthonormal(y: Tensor) -> Tensor:
-    """Return an orthonormal basis of the columns of y [R, M, n]; a zero matrix gives any."""
-    return torch.linalg.qr(y).Q

@@ -29,6 +29,8 @@ NOTICED = 1e-3
 ROUNDINGS, ARITHMETIC = 3, 16
 SHOWN = 0.5  # a line whose rounding is at most this share of the worst departure shows one as large
 FAR = 1e6  # stands for what is off by more, or by no number
+# Values of a weight that are gone through at once on a CPU: what is made of them on the way stays in its cache.
+CPU_BLOCK = 2**19
 EVERYWHERE = ("applied", "applied_misfit", "applied_rounding")
 # Where and how a weight departs, 0 where it does not; rows and columns are those of the stored matrix.
 WHERE = (
@@ -36,6 +38,7 @@ WHERE = (
     *(f"applied_{part}_{stat}" for part in ("rows", "columns") for stat in ("wrong", "of", "first", "last", "factor")),
 )  # fmt: skip
 STATS = (*EVERYWHERE, *WHERE)
+Block = tuple[slice, slice]  # of replicas, and of rows
 
 
 class Shadow:
@@ -64,15 +67,19 @@ class Shadow:
         like = self.weights[0]
         self.unit = torch.finfo(like.dtype).eps / 2
         self.tiny = torch.finfo(like.dtype).tiny
-        self.scratch = [like.new_empty(max(w.numel() for w in self.weights)) for _ in range(3)]
         self.n_replicas, self.n_weights = len(like), len(self.weights)
         shapes = [_matrix(w).shape for w in self.weights]
         sides = [side for shape in shapes for side in shape[1:]]
         lengths = torch.tensor(sides, device=like.device)
         self.part = torch.repeat_interleave(torch.arange(len(sides), device=like.device), lengths)  # 2 a weight
         self.position = torch.cat([torch.arange(side, device=like.device, dtype=like.dtype) for side in sides])
-        self.weight_lines = torch.cat([line for w in self.weights for line in self._lines(_matrix(w.detach()))], dim=1)
-        self.weight_lines.sqrt_()
+        most = CPU_BLOCK if like.device.type == "cpu" else max(w.numel() for w in self.weights)
+        self.blocks = [_blocks(shape, most) for shape in shapes]
+        self.scratch = [like.new_empty(max(most, *(shape[2] for shape in shapes))) for _ in range(3)]
+        # of the rows and columns of every weight, one after the other: off squared, step squared, off times step
+        self.lines = like.new_empty(3, self.n_replicas, len(self.part))
+        squares = (_matrix(w.detach()).square() for w in self.weights)
+        self.weight_lines = torch.cat([side for x in squares for side in (x.sum(2), x.sum(1))], dim=1).sqrt_()
         self.seen = self._nothing()
 
     @torch.no_grad()
@@ -86,40 +93,57 @@ class Shadow:
         self.scale = torch.where(alive, self.scales[t], 0.0)
         clip = self._clip_factor() if spec.clip > 0 else None
         for i, weight in enumerate(self.weights):
-            self.old[i].copy_(weight)
-            if weight.grad is None:
-                continue
-            gradient = weight.grad if clip is None else weight.grad * per_replica(clip, weight).to(weight.dtype)
-            if spec.optimizer == "adamw":
-                mean, square = self.state[i]
-                mean.mul_(spec.beta1).add_(gradient, alpha=1 - spec.beta1)
-                square.mul_(spec.beta2).addcmul_(gradient, gradient, value=1 - spec.beta2)
-            else:
-                if spec.weight_decay > 0:
-                    decay = per_replica(self.declared[i].weight_decay, weight).to(weight.dtype)
-                    gradient = torch.addcmul(gradient, weight, decay)
-                (velocity,) = self.state[i]
-                velocity.mul_(spec.momentum).add_(gradient)
-                torch.add(gradient, velocity, alpha=spec.momentum, out=self.step[i])
+            gradient = weight.grad
+            if gradient is not None and clip is not None:
+                gradient = gradient * per_replica(clip, weight).to(weight.dtype)
+            for block in self.blocks[i]:
+                now = _matrix(weight)[block]
+                _matrix(self.old[i])[block].copy_(now)
+                if gradient is not None:
+                    self._gather(i, block, now, _matrix(gradient)[block])
+
+    def _gather(self, i: int, block: Block, weight: Tensor, gradient: Tensor) -> None:
+        """Take up the gradient of a block of weight i."""
+        spec = self.spec
+        if spec.optimizer == "adamw":
+            mean, square = (_matrix(x)[block] for x in self.state[i])
+            mean.mul_(spec.beta1).add_(gradient, alpha=1 - spec.beta1)
+            square.mul_(spec.beta2).addcmul_(gradient, gradient, value=1 - spec.beta2)
+            return
+        if spec.weight_decay > 0:
+            decay = per_replica(self.declared[i].weight_decay[block[0]], weight).to(weight.dtype)
+            gradient = torch.addcmul(gradient, weight, decay)
+        velocity = _matrix(self.state[i][0])[block]
+        velocity.mul_(spec.momentum).add_(gradient)
+        torch.add(gradient, velocity, alpha=spec.momentum, out=_matrix(self.step[i])[block])
 
     @torch.no_grad()
     def after(self) -> None:
         """Compare the update that was made with the one that should have been, and keep the worst since `take`."""
         self.taken += 1
-        off, steps, inner, whole = [], [], [], []
+        whole, at = [], 0
         for i, weight in enumerate(self.weights):
-            step, wrong, product = (x[: weight.numel()].view(weight.shape) for x in self.scratch)
-            self._expected(i, out=step)
-            torch.sub(weight, self.old[i], out=wrong).sub_(step)
-            torch.mul(wrong, self.old[i], out=product)
-            pull, size = product.flatten(1).sum(1), torch.linalg.vector_norm(self.old[i].flatten(1), dim=1)
-            step, wrong, product = map(_matrix, (step, wrong, product))
-            torch.mul(wrong, step, out=product)
-            inner += [product.sum(2), product.sum(1)]
-            off += self._lines(wrong, out=wrong)
-            steps += self._lines(step, out=step)
-            whole.append(torch.stack([pull, size.square(), *(of[-2].sum(1) for of in (off, steps, inner))]))
-        self._note(torch.cat(off, dim=1), torch.cat(steps, dim=1), torch.cat(inner, dim=1), torch.stack(whole, dim=2))
+            now, old = _matrix(weight), _matrix(self.old[i])
+            n_rows, n_columns = now.shape[1:]
+            rows, columns = self.lines[:, :, at : at + n_rows], self.lines[:, :, at + n_rows : at + n_rows + n_columns]
+            pull = torch.zeros_like(now[:, 0, 0])
+            for replicas, some in self.blocks[i]:
+                block = replicas, some
+                step, wrong, product = (x[: now[block].numel()].view(now[block].shape) for x in self.scratch)
+                self._expected(i, block, out=step)
+                torch.sub(now[block], old[block], out=wrong).sub_(step)
+                pull[replicas] += torch.mul(wrong, old[block], out=product).sum((1, 2))
+                for k, (one, other) in enumerate(((wrong, wrong), (step, step), (wrong, step))):
+                    torch.mul(one, other, out=product)
+                    rows[k, replicas, some] = product.sum(2)
+                    if some.start == 0:
+                        columns[k, replicas] = product.sum(1)
+                    else:
+                        columns[k, replicas] += product.sum(1)
+            whole.append(torch.stack([pull, torch.linalg.vector_norm(old, dim=(1, 2)).square(), *rows.sum(2)]))
+            at += n_rows + n_columns
+        off, steps, inner = self.lines
+        self._note(off, steps, inner, torch.stack(whole, dim=2))
 
     def take(self) -> Tensor:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
@@ -131,31 +155,27 @@ class Shadow:
         zero = torch.zeros(self.n_replicas, self.n_weights, dtype=like.dtype, device=like.device)
         return dict.fromkeys(STATS, zero) | {"applied": zero + 1}
 
-    def _lines(self, x: Tensor, out: Tensor | None = None) -> list[Tensor]:
-        """Return the sums of squares of the rows and of the columns of x [R, M, N]: [R, M] and [R, N]."""
-        square = torch.mul(x, x, out=out)
-        return [square.sum(2), square.sum(1)]
-
     def _clip_factor(self) -> Tensor:
         norms = [torch.linalg.vector_norm(w.grad.flatten(1), dim=1) for w in self.weights if w.grad is not None]
         return torch.clamp(self.spec.clip / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6), max=1.0)
 
-    def _expected(self, i: int, *, out: Tensor) -> None:
-        """Write what should have been added to weight i."""
-        spec, given, t = self.spec, self.declared[i], self.taken
-        lr = (given.lr * self.scale).to(out.dtype)
+    def _expected(self, i: int, block: Block, *, out: Tensor) -> None:
+        """Write what should have been added to a block of weight i."""
+        spec, given, t, replicas = self.spec, self.declared[i], self.taken, block[0]
+        lr = (given.lr * self.scale)[replicas]
         if spec.optimizer == "sgd":
-            torch.mul(self.step[i], per_replica(-lr, out), out=out)
+            torch.mul(_matrix(self.step[i])[block], per_replica(-lr.to(out.dtype), out), out=out)
             return
-        mean, square = self.state[i]
+        mean, square = (_matrix(x)[block] for x in self.state[i])
         root = math.sqrt(1 - spec.beta2**t)
         torch.sqrt(square, out=out)
         # (m / c1) / (sqrt(v / c2) + eps) = m / (sqrt(v) + eps sqrt(c2)) sqrt(c2) / c1
-        out.add_(per_replica((given.eps * root).to(out.dtype), out))
+        out.add_(per_replica((given.eps[replicas] * root).to(out.dtype), out))
         torch.div(mean, out, out=out)
-        out.mul_(per_replica(lr * (-root / (1 - spec.beta1**t)), out))
+        out.mul_(per_replica(lr.to(out.dtype) * (-root / (1 - spec.beta1**t)), out))
         if spec.weight_decay > 0:
-            out.addcmul_(self.old[i], per_replica((-given.lr * self.scale * given.weight_decay).to(out.dtype), out))
+            decay = (-lr * given.weight_decay[replicas]).to(out.dtype)
+            out.addcmul_(_matrix(self.old[i])[block], per_replica(decay, out))
 
     def _note(self, off: Tensor, steps: Tensor, inner: Tensor, whole: Tensor) -> None:
         """Keep what this update says of each weight if it is further off than those before.
@@ -228,3 +248,14 @@ def _ratio(off: Tensor, size: Tensor) -> Tensor:
 def _matrix(x: Tensor) -> Tensor:
     """Return x [R, N] as one row of N columns, and a matrix [R, M, N] as it is."""
     return x if x.dim() == 3 else x.unsqueeze(1)
+
+
+def _blocks(shape: Sequence[int], most: int) -> list[Block]:
+    """Return blocks [replicas, rows] of [R, M, N] that have at most so many values each, or one row."""
+    replicas, rows, columns = shape
+    alike, some = max(1, most // (rows * columns)), max(1, most // columns)
+    return [
+        (slice(r, min(r + alike, replicas)), slice(m, min(m + some, rows)))
+        for r in range(0, replicas, alike)
+        for m in range(0, rows, some)
+    ]

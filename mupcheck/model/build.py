@@ -2,8 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,8 @@ from mupcheck.spec.reading import explain
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, Role, factors
 from mupcheck.theory.rules_file import find_table
+
+MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
 
 
 @dataclass(frozen=True)
@@ -194,15 +200,44 @@ def _generator(*key: object) -> np.random.Generator:
 
 @torch.no_grad()
 def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
-    for name, module in model.named_modules():
-        if not isinstance(module, Weight):
-            continue
-        drawn: dict[int, np.ndarray] = {}
-        for replica, run in enumerate(runs):
-            if run.seed not in drawn:
-                drawn[run.seed] = _base_values(name, module, run)
-            values = torch.from_numpy(drawn[run.seed]).to(module.weight)
-            module.weight[replica] = values * _factors(run, module.role).init
+    replicas: dict[int, list[int]] = {}
+    for replica, run in enumerate(runs):
+        replicas.setdefault(run.seed, []).append(replica)
+    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, Weight)]
+    modules.sort(key=lambda item: -item[1].weight.numel())  # the largest first, so that all end together
+    draws = [(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
+    device = model.embedding.weight.device
+    tasks = [partial(_base_values, name, module, run) for name, module, run, _ in draws]
+    for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
+        drawn = torch.from_numpy(values)
+        if device.type == "cuda":  # from pinned memory, so that the next ones are awaited meanwhile
+            drawn = drawn.pin_memory()
+        drawn = drawn.to(module.weight, non_blocking=True)
+        for replica in alike:
+            torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
+
+
+def _drawing_threads(device: torch.device) -> int:
+    """Return how many threads draw: a CPU has a process a core already; beside a GPU wait cores, shared by all GPUs."""
+    if device.type != "cuda":
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_DRAWING_THREADS, cores // torch.cuda.device_count()))
+
+
+def _done(tasks: Sequence[Callable[[], np.ndarray]], threads: int) -> Iterator[np.ndarray]:
+    """Yield what each task returns, in order; some of the next are underway, as NumPy draws without Python's lock."""
+    if threads == 1:
+        yield from (task() for task in tasks)
+        return
+    underway: deque[Future[np.ndarray]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for task in tasks:
+            underway.append(pool.submit(task))
+            if len(underway) > 2 * threads:
+                yield underway.popleft().result()
+        while underway:
+            yield underway.popleft().result()
 
 
 def _base_values(name: str, module: Weight, run: RunSpec) -> np.ndarray:

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mupcheck.ops.products import fast_products
+
 CHUNK = 32
 
 # Up to this length one chunk is faster than a scan over several (CPU, one thread): handing a state on costs more than
@@ -38,7 +40,8 @@ def gated_delta_rule_chunk(
 
     Args and returns are those of `mupcheck.ops.gated_delta_rule`, already checked and of one dtype.
     """
-    o, final_state = _Chunked.apply(q, k, v, log_alpha, beta, initial_state)
+    with fast_products(min(chunking(q.shape[1])[1], q.shape[3], v.shape[3])):
+        o, final_state = _Chunked.apply(q, k, v, log_alpha, beta, initial_state)
     return o, final_state
 
 
@@ -101,9 +104,9 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        device = ctx.saved_tensors[0].device
+        q_c, _, v_c = ctx.saved_tensors[:3]
         # A user may call backward under autocast as well; the caller of forward has switched it off there.
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(q_c.device.type, enabled=False), fast_products(min(*q_c.shape[1:], v_c.shape[2])):
             return _Chunked.gradients(ctx, grad_o, grad_final_state)
 
     @staticmethod

@@ -31,6 +31,7 @@ def run_group(
     started_at, start = datetime.now(UTC), time.perf_counter()
     if device != "cpu":
         torch.cuda.init()  # the counters exist only once CUDA does
+        torch.cuda.set_device(device)  # where kernels of our own start
         torch.cuda.reset_peak_memory_stats(device)
     rows = []
     with one_thread() if device == "cpu" else nullcontext():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted_code import train_check
 
-from mupcheck.measuring.probes import stored_eps
+from mupcheck.measuring.stored import stored_eps
 from mupcheck.model import lm
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_by_hand import lr_of, values, watched
 
-from mupcheck.measuring.probes import spectral_norm
+from mupcheck.measuring.spectral import spectral_norm
 from mupcheck.theory.parametrization import OPTIMIZERS
 
 # --- spectral norms ---------------------------------------------------------------------------------------------------
