@@ -89,7 +89,7 @@ def measure_ops(
 
 
 def _own(backend: str, *tensors: Tensor) -> Tensor:
-    return gated_delta_rule(*tensors, backend=backend)[0]
+    return gated_delta_rule(*tensors, backend=backend, final_state=False)[0]
 
 
 def both_ways(forward: Forward, inputs: Inputs) -> list[Tensor]:

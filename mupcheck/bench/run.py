@@ -12,6 +12,7 @@ from mupcheck.bench import coord, op, peers, step
 from mupcheck.bench.rows import Bench, Machine, Row, short
 from mupcheck.bench.tables import as_markdown
 from mupcheck.bench.timing import ceilings
+from mupcheck.ops.choice import check_triton
 from mupcheck.sweep.provenance import provenance
 
 SUITES = ("op", "step", "coord")
@@ -64,11 +65,14 @@ def run_bench(
         scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
         follow: called with what there is after each row.
     Raises:
-        ValueError: if a width is no multiple of 8.
+        ValueError: if a width is no multiple of 8, or triton is asked for and cannot be.
     """
     if wrong := [width for width in widths if width < 8 or width % 8]:
         raise ValueError(f"width {wrong[0]} gives no whole heads K = d / 8; try {max(wrong[0] // 8 * 8, 8)}")
     kind = "cpu" if device == "cpu" else "cuda"
+    if "triton" in backends:
+        heads = [*shapes, *(step.head_of(width)[1:] for width in widths)]
+        check_triton(device, "bfloat16" if kind == "cuda" else "float32", heads or [(32, 64)])
     if kind == "cuda":
         torch.cuda.set_device(device)
     seconds = QUICK_SECONDS if quick else SECONDS
@@ -118,7 +122,7 @@ def _step(kind: str, backends: Sequence[str], machine: Machine, **given: Any) ->
     setting = step.GPU if kind == "cuda" else step.CPU
     widths = given["widths"] or (step.GPU_WIDTHS if kind == "cuda" else step.CPU_WIDTHS)
     if given["scaling"] and not given["widths"]:
-        widths = (*widths, *(2 * widths[-1] * 2**i // 3 for i in (1, 2))) if kind == "cuda" else (*widths, 128, 256)
+        widths = (*widths, *((2048, 4096) if kind == "cuda" else (128, 256)))
     if given["quick"]:
         setting = step.quick(setting)
     return step.measure_steps(

@@ -59,12 +59,21 @@ def quick(setting: Setting) -> Setting:
     return replace(setting, bursts=1)
 
 
+def head_of(width: int) -> tuple[int, int, int]:
+    """Return (H, K, V) of a width: 6 heads of K = d / 8 and V = d / 4, twice as many of half the size beyond K = 256."""
+    heads, key_dim = 6, width // 8
+    while key_dim > 256 and key_dim % 2 == 0:
+        heads, key_dim = 2 * heads, key_dim // 2
+    return heads, key_dim, 2 * key_dim
+
+
 def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: Any) -> list[RunSpec]:
-    """Return n runs that differ in their seed: H = 6, K = d / 8, V = d / 4, clipped AdamW, every multiplier 1."""
+    """Return n runs that differ in their seed: heads of `head_of`, clipped AdamW, every multiplier 1."""
+    heads, key_dim, value_dim = head_of(width)
     given = {
         "kind": "lr", "parametrizations": ["sp-fanin"], "widths": [width], "base_width": width, "seeds": n,
-        "lrs": [2.0**-8], "n_layers": setting.n_layers, "n_heads": 6, "head_k_dim": width // 8,
-        "head_v_dim": width // 4, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
+        "lrs": [2.0**-8], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
+        "head_v_dim": value_dim, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
         "warmup_steps": 0, "schedule": "constant", "logit_scale": 1.0, "clip": 1.0, "readout_std": 0.125,
         "eval_tokens": 0, "data": "synthetic", "dtype": setting.dtype, "backend": backend,
     }  # fmt: skip
@@ -209,8 +218,9 @@ def _batch(run: RunSpec, corpus: Corpus, step: int) -> Any:
 
 def _shared(row: Row, setting: Setting, width: int, machine: Machine) -> Row:
     """Say of a row which share of the machine's products its step's own are."""
+    heads, key_dim, value_dim = head_of(width)
     flops = setting.tokens * floors.step_flops(
-        width, n_layers=setting.n_layers, n_heads=6, key_dim=width // 8, value_dim=width // 4, vocab=256, mlp=4
+        width, n_layers=setting.n_layers, n_heads=heads, key_dim=key_dim, value_dim=value_dim, vocab=256, mlp=4
     )
     facts = {**row.facts, "tokens": setting.tokens, "flops": flops, "layers": setting.n_layers, "dtype": setting.dtype}
     shares = {"a run": flops / machine.flops_per_second / row.times["a run"].median} if row.times else {}

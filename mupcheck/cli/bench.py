@@ -37,12 +37,11 @@ def bench(
 
     from mupcheck.bench.rows import Bench
     from mupcheck.bench.run import SUITES, pick_device, run_bench, write
-    from mupcheck.ops import BACKENDS, pick_backend
+    from mupcheck.ops import BACKENDS
     from mupcheck.terminal.bench_page import print_bench, say_row
 
     for name in backends:
         one_of(called("--backend"), name, BACKENDS)
-        pick_backend(name)
 
     def follow(bench: Bench) -> None:
         say_row(bench.rows[-1])

@@ -80,8 +80,8 @@ def test_what_is_right_is_the_recurrence(monkeypatch):
     # a chunk form that is off in float64 is not taken for right
     right = op.gated_delta_rule
 
-    def off(*tensors, backend):
-        output, state = right(*tensors, backend=backend)
+    def off(*tensors, backend, **options):
+        output, state = right(*tensors, backend=backend, **options)
         return (output * (1 + 1e-8) if backend == "chunk" else output), state
 
     monkeypatch.setattr(op, "gated_delta_rule", off)

@@ -12,7 +12,7 @@ from mupcheck.bench.plain_loop import plain_loop
 from mupcheck.bench.rows import Machine
 from mupcheck.model.build import build_model
 from mupcheck.training.data.sources import open_corpus
-from mupcheck.training.train import StepRow
+from mupcheck.training.rows import StepRow
 
 MACHINE = Machine(1e10, 1e11, 1e-6, "1024^3 float32")
 TINY = replace(step.CPU, n_layers=1, batch_size=1, seq_len=16, bursts=2)
@@ -60,6 +60,12 @@ def test_fewer_replicas_where_memory_runs_out(monkeypatch):
     monkeypatch.setattr(step, "train", lambda runs, corpus, *, device: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     row, *_ = step.measure_steps(TINY, [16], ["chunk"], MACHINE, peers=False, seconds=0.001)
     assert row.refused and not row.times
+
+
+def test_heads_stay_within_what_kernels_take():
+    assert [step.head_of(width) for width in (256, 1536, 2048, 4096)] == [
+        *((6, 32, 64), (6, 192, 384), (6, 256, 512), (12, 256, 512)),
+    ]
 
 
 def test_bursts_are_told_apart(monkeypatch):

@@ -43,8 +43,8 @@ def test_from_options_to_files(tmp_path, monkeypatch):
 def test_a_backend_that_is_wrong_fails_and_gets_no_time(monkeypatch):
     right = op.gated_delta_rule
 
-    def off(q, *args, backend):
-        output, state = right(q, *args, backend=backend)
+    def off(q, *args, backend, **options):
+        output, state = right(q, *args, backend=backend, **options)
         return output * (1.01 if backend == "chunk" and q.dtype != op.torch.float64 else 1.0), state
 
     monkeypatch.setattr(op, "gated_delta_rule", off)
@@ -71,6 +71,8 @@ def test_scaling_takes_the_lengths_in_turn():
         (("op", "--device", "tpu"), "device 'tpu' is unknown"),
         (("op", "--device", "cuda:99"), "torch sees"),
         (("op", "--backend", "cudnn"), "'cudnn' is unknown"),
+        (("op", "--backend", "triton", "--device", "cpu"), "'triton' needs a CUDA device"),
+        (("step", "--widths", "4096", "--backend", "triton", "--device", "cpu"), "'triton' needs a CUDA device"),
         (("step", "--widths", "a"), "is not a list of whole numbers"),
         (("step", "--widths", "7", "--device", "cpu"), "try 8"),
     ],
