@@ -60,7 +60,7 @@ def quick(setting: Setting) -> Setting:
 
 
 def head_of(width: int) -> tuple[int, int, int]:
-    """Return (H, K, V) of a width: 6 heads of K = d / 8 and V = d / 4, twice as many of half the size beyond K = 256."""
+    """Return (H, K, V) of a width: 6 heads of K = d / 8 and V = d / 4, twice as many of half that beyond K = 256."""
     heads, key_dim = 6, width // 8
     while key_dim > 256 and key_dim % 2 == 0:
         heads, key_dim = 2 * heads, key_dim // 2
