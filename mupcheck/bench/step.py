@@ -94,9 +94,21 @@ def measure_steps(
             continue
         n = REPLICAS.get(width, max(2, 2**17 // setting.tokens // max(width // 256, 1)))
         n = n if setting.device != "cpu" else 4
-        cases = [(backend, count) for backend in backends for count in (n, 1)]
-        for backend, count in cases:
-            yield _shared(_replicated(setting, width, backend, count, corpus, right), setting, width, machine)
+        for backend in backends:
+            checked = Row("step", f"d={width}", f"mupcheck {backend}", True)
+            try:
+                losses = _losses(
+                    runs_of(setting, width, backend, n=1, **_checked(setting.dtype)), corpus, setting.device
+                )
+                errors, refused = _agree(losses, right, setting.dtype)
+                checked = replace(checked, errors=errors, refused=refused)
+            except (ValueError, RuntimeError) as error:
+                checked = replace(checked, refused=short(error))
+            for count in (n, 1):
+                row = checked if checked.refused else _replicated(checked, setting, width, backend, count, corpus)
+                yield _shared(row, setting, width, machine)
+                if checked.refused:
+                    break
         loops: dict[str, Callable[[list[RunSpec]], PlainLoop]] = {
             f"mupcheck {backends[0]}, plain eager loop": partial(_own_loop, corpus=corpus, device=setting.device)
         }
@@ -124,15 +136,10 @@ def _agree(losses: Sequence[float], right: Sequence[float], dtype: str) -> tuple
     return errors, disagreement(errors, ALLOWED_NATS[dtype])
 
 
-def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corpus, right: list[float]) -> Row:
+def _replicated(checked: Row, setting: Setting, width: int, backend: str, n: int, corpus: Corpus) -> Row:
     """Measure `train` with n replicas, fewer where memory runs out."""
-    row = Row("step", f"d={width}", f"mupcheck {backend}, R={n}", True, facts={"R": n})
+    row = replace(checked, backend=f"{checked.backend}, R={n}", facts={"R": n})
     try:
-        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
-        errors, refused = _agree(_losses(checked, corpus, setting.device), right, setting.dtype)
-        row = replace(row, errors=errors, refused=refused)
-        if refused:
-            return row
         _start_counting(setting.device)
         steps = setting.burst * (1 + setting.bursts) + (setting.device == "cpu")
         runs = runs_of(setting, width, backend, n=n, steps=steps)
@@ -142,7 +149,7 @@ def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corp
         if n == 1:
             return replace(row, refused="out of memory")
         _clean(setting.device)
-        return _replicated(setting, width, backend, n // 2, corpus, right)
+        return _replicated(checked, setting, width, backend, n // 2, corpus)
     except (ValueError, RuntimeError) as error:
         return replace(row, refused=short(error))
     finally:
@@ -179,13 +186,13 @@ def _looped(
         names["graph"] = f"{name.removesuffix(', plain eager loop')}, CUDA graph"
     rows = {key: Row("step", f"d={width}", each, False, facts={"R": 1}) for key, each in names.items()}
     try:
-        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
-        batches = [_batch(checked[0], corpus, step) for step in range(CHECKED_STEPS)]
-        errors, refused = _agree(make(checked).losses(batches), right, setting.dtype)
+        (one,) = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
+        batches = [_batch(one, corpus, step) for step in range(CHECKED_STEPS)]
+        _start_counting(setting.device)
+        loop = make(runs_of(setting, width, backend, n=1))
+        errors, refused = _agree(loop.losses(batches), right, setting.dtype)
         rows = {key: replace(row, errors=errors, refused=refused) for key, row in rows.items()}
         if refused is None:
-            _start_counting(setting.device)
-            loop = make(runs_of(setting, width, backend, n=1))
             found = take_turns({"eager": loop.step}, setting.device, seconds=seconds)["eager"]
             rows["eager"] = replace(
                 rows["eager"], times={"step": found, "a run": found}, peak_bytes=_counted(setting.device)
