@@ -11,14 +11,12 @@ gradient of v, and E and G from pairs_backward:
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_of, running_sums
-
 
 @triton.jit(do_not_specialize=["T", "batches"])
 def local_backward(
     q,
     k,
-    log_alpha,
+    gates,
     states,
     writes,
     grad_o,
@@ -62,18 +60,20 @@ def local_backward(
     writes += first * V
     grad_o += first * V
     dv += first * V
-    log_alpha += first
     d_log_alpha += first
     states += chunk * K * V
     d_states += chunk * K * V
     pairs += chunk * 2 * C * C
+    gates += chunk * 5 * C
 
     steps = tl.arange(0, C)
     rows = steps * H
     inside = steps < T - n * C
     k_cols = part * BK + tl.arange(0, BK)
     in_k = k_cols < K
-    a = tl.load(log_alpha + rows, inside, 0.0)
+    decay_in = tl.load(gates + 3 * C + steps)
+    decay_out = tl.load(gates + 4 * C + steps)
+    through = tl.load(gates + 4 * C - 1)
 
     d_q = tl.zeros([C, BK], tl.float32)
     d_k = tl.zeros([C, BK], tl.float32)
@@ -104,15 +104,12 @@ def local_backward(
     e = tl.load(pairs + square)
     g = tl.load(pairs + C * C + square)
 
-    whole, rest = running_sums(a)
-    last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-    last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-    d_q *= decay_of(whole, rest)[:, None]
-    d_k *= decay_of(whole, rest)[:, None]
-    d_out *= decay_of(last_whole - whole, last_rest - rest)[:, None]
+    d_q *= decay_in[:, None]
+    d_k *= decay_in[:, None]
+    d_out *= decay_out[:, None]
     from_entering = tl.sum(d_q * q_part.to(tl.float32) - d_k * k_part.to(tl.float32), 1)
     to_leaving = tl.sum(d_out * k_part.to(tl.float32), 1)
-    everywhere = tl.sum(carried, 0) * decay_of(last_whole, last_rest)
+    everywhere = tl.sum(carried, 0) * through
 
     d_q = tl.dot(e, k_part, d_q, input_precision=PRECISION)
     tl.store(dq + at, d_q.to(dtype), in_rows)

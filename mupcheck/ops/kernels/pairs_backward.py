@@ -14,16 +14,14 @@ to another product, which triton 3.4 to 3.7.0 miscompile on Hopper.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, running_sums
-from mupcheck.ops.kernels.scan_backward import LOWEST_BETA
+from mupcheck.ops.kernels.decay import decay_between
 
 
 @triton.jit(do_not_specialize=["T"])
 def pairs_backward(
     q,
     k,
-    log_alpha,
-    beta,
+    gates,
     writes,
     grad_o,
     dv,
@@ -56,17 +54,18 @@ def pairs_backward(
     writes += first * V
     grad_o += first * V
     dv += first * V
-    log_alpha += first
-    beta += first
     d_log_alpha += first
     d_beta += first
-    pairs += ((batch * H + head) * N + n) * 2 * C * C
+    chunk = (batch * H + head) * N + n
+    gates += chunk * 5 * C
+    pairs += chunk * 2 * C * C
 
     steps = tl.arange(0, C)
     rows = steps * H
     inside = steps < T - n * C
-    a = tl.load(log_alpha + rows, inside, 0.0)
-    b = tl.load(beta + rows, inside, 0.0)
+    whole = tl.load(gates + steps)
+    rest = tl.load(gates + C + steps)
+    b = tl.load(gates + 2 * C + steps, inside, 1.0)
 
     e = tl.zeros([C, C], tl.float32)
     g = tl.zeros([C, C], tl.float32)
@@ -80,11 +79,9 @@ def pairs_backward(
         e = tl.dot(go, tl.trans(u), e, input_precision=PRECISION)
         g = tl.dot(dvs, tl.trans(u), g, input_precision=PRECISION)
 
-    b = tl.where(tl.abs(b) < LOWEST_BETA, LOWEST_BETA, b)
     at_itself = tl.sum(tl.where(steps[:, None] == steps[None, :], g, 0.0), 1)
     tl.store(d_beta + rows, at_itself / b / b, inside)
 
-    whole, rest = running_sums(a)
     causal = steps[:, None] >= steps[None, :]
     below = steps[:, None] > steps[None, :]
     # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
