@@ -6,7 +6,7 @@ import torch
 
 
 class BackwardConfig(NamedTuple):
-    """Blocks of K and V, warps and stages of the three kernels."""
+    """Blocks of K and V, warps and stages of the three kernels; `early`: what is read late is asked for early."""
 
     scan_block: int
     scan_warps: int
@@ -18,11 +18,12 @@ class BackwardConfig(NamedTuple):
     local_block: int
     local_warps: int
     local_stages: int
+    local_early: bool = False
 
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(*(64, 4, 3), *(64, 4, 1), *(32, 64, 4, 1)),
+    (32, 64): BackwardConfig(*(64, 4, 3), *(64, 4, 1), *(32, 64, 4, 1, True)),
     (48, 96): BackwardConfig(*(64, 4, 3), *(32, 4, 2), *(64, 32, 4, 2)),
     (64, 128): BackwardConfig(*(64, 4, 2), *(64, 4, 2), *(64, 64, 4, 2)),
     (96, 192): BackwardConfig(*(64, 4, 2), *(64, 4, 2), *(32, 64, 4, 2)),

@@ -34,12 +34,13 @@ def local_backward(
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: a part of K of one chunk of one head; grid (B * N * H * parts,): neighbours share cache lines.
 
     With one part, adds to d_log_alpha [1, B, T, H] what it owes; with more, each writes its share to a layer of its own
-    of [1 + parts, B, T, H].
+    of [1 + parts, B, T, H]. EARLY: asks for all it reads at once, and holds it.
     """
     PARTS: tl.constexpr = (K + BK - 1) // BK
     N = tl.cdiv(T, C)
@@ -75,6 +76,15 @@ def local_backward(
     decay_out = tl.load(gates + 4 * C + steps)
     through = tl.load(gates + 4 * C - 1)
 
+    at_k = rows[:, None] * K + k_cols[None, :]
+    in_rows_k = inside[:, None] & in_k[None, :]
+    square = steps[:, None] * C + steps[None, :]
+    if EARLY:
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
+        e = tl.load(pairs + square)
+        g = tl.load(pairs + C * C + square)
+
     d_q = tl.zeros([C, BK], tl.float32)
     d_k = tl.zeros([C, BK], tl.float32)
     d_out = tl.zeros([C, BK], tl.float32)
@@ -96,13 +106,11 @@ def local_backward(
         d_out = tl.dot(u, tl.trans(d_s), d_out, input_precision=PRECISION)
         carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
 
-    at = rows[:, None] * K + k_cols[None, :]
-    in_rows = inside[:, None] & in_k[None, :]
-    square = steps[:, None] * C + steps[None, :]
-    q_part = tl.load(q + at, in_rows, 0.0)
-    k_part = tl.load(k + at, in_rows, 0.0)
-    e = tl.load(pairs + square)
-    g = tl.load(pairs + C * C + square)
+    if not EARLY:
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
+        e = tl.load(pairs + square)
+        g = tl.load(pairs + C * C + square)
 
     d_q *= decay_in[:, None]
     d_k *= decay_in[:, None]
@@ -112,11 +120,11 @@ def local_backward(
     everywhere = tl.sum(carried, 0) * through
 
     d_q = tl.dot(e, k_part, d_q, input_precision=PRECISION)
-    tl.store(dq + at, d_q.to(dtype), in_rows)
+    tl.store(dq + at_k, d_q.to(dtype), in_rows_k)
     d_k = d_out - d_k
     d_k = tl.dot(tl.trans(e), q_part, d_k, input_precision=PRECISION)
     d_k -= tl.dot(tl.trans(g), k_part, tl.dot(g, k_part, input_precision=PRECISION), input_precision=PRECISION)
-    tl.store(dk + at, d_k.to(dtype), in_rows)
+    tl.store(dk + at_k, d_k.to(dtype), in_rows_k)
 
     # The step after s takes what decays across it from the entering state and to the leaving one.
     below = steps[:, None] > steps[None, :]

@@ -67,6 +67,11 @@ def pairs_backward(
     rest = tl.load(gates + C + steps)
     b = tl.load(gates + 2 * C + steps, inside, 1.0)
 
+    if K <= BK:  # all that is read is asked for at once
+        at_k = rows[:, None] * K + tl.arange(0, BK)[None, :]
+        in_rows_k = inside[:, None] & (tl.arange(0, BK) < K)[None, :]
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
     e = tl.zeros([C, C], tl.float32)
     g = tl.zeros([C, C], tl.float32)
     for block in range(0, V, BV):
@@ -92,16 +97,20 @@ def pairs_backward(
     tl.store(pairs + square, e.to(dtype))
     tl.store(pairs + C * C + square, g.to(dtype))
 
-    qk = tl.zeros([C, C], tl.float32)
-    kk = tl.zeros([C, C], tl.float32)
-    for block in range(0, K, BK):
-        cols = block + tl.arange(0, BK)
-        at = rows[:, None] * K + cols[None, :]
-        in_rows = inside[:, None] & (cols < K)[None, :]
-        q_part = tl.load(q + at, in_rows, 0.0)
-        k_part = tl.load(k + at, in_rows, 0.0)
-        qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
-        kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
+    if K <= BK:
+        qk = tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
+        kk = tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
+    else:
+        qk = tl.zeros([C, C], tl.float32)
+        kk = tl.zeros([C, C], tl.float32)
+        for block in range(0, K, BK):
+            cols = block + tl.arange(0, BK)
+            at_k = rows[:, None] * K + cols[None, :]
+            in_rows_k = inside[:, None] & (cols < K)[None, :]
+            q_part = tl.load(q + at_k, in_rows_k, 0.0)
+            k_part = tl.load(k + at_k, in_rows_k, 0.0)
+            qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
+            kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
     # At [i, s] the sum over j <= s: with i > s what decays across the step after s.
     sums = tl.cumsum(tl.where(below, e * qk - g * kk, 0.0), 1)
     across = tl.sum(tl.where(below, sums, 0.0), 0)
