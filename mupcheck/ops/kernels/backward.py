@@ -137,6 +137,7 @@ def launch_pairs(
         PRECISION=precision(q),
         num_warps=config.pairs_warps,
         num_stages=config.pairs_stages,
+        maxnreg=config.pairs_registers,
     )
     return pairs, d_log_alpha, d_beta
 
@@ -170,6 +171,7 @@ def launch_local(
         PRECISION=precision(q),
         num_warps=config.local_warps,
         num_stages=config.local_stages,
+        maxnreg=config.local_registers,
     )
     return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
 
