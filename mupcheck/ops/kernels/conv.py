@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
 from mupcheck.ops.kernels.sums import sum_of_programs
 
 UNIT_EPS = 1e-6  # as `model.layers.unit_norm` has it
@@ -50,7 +51,7 @@ def _conv_forward_of_many(
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     first = x + replica * x_replica + sequence % n_batch * time * x_token
     y = _convolved(first, weight + replica * TAPS * width, rows, channels, allowed, time, x_token, width, TAPS)
-    y *= tl.sigmoid(y)
+    y *= sigmoid(y)
     if UNIT:
         y *= tl.rsqrt(tl.sum(y * y, axis=1) + eps)[:, None]
     inside = (rows < time)[:, None] & allowed[None, :]
@@ -95,7 +96,7 @@ def _conv_forward(
         row = start + step
         x_next = _row(first, row + 1, x_token, time, allowed)  # on its way while this token is worked on
         y = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
-        y *= tl.sigmoid(y)
+        y *= sigmoid(y)
         if UNIT:
             y *= tl.rsqrt(tl.sum(y * y, axis=1) + eps)[:, None]
         tl.store(o_first + row.to(tl.int64) * width, y.to(out.dtype.element_ty), mask=allowed & (row < time))
@@ -132,7 +133,7 @@ def _conv_backward(
         x_next = _row(first, row + 1, x_token, time, allowed)
         g_next = _row(g_first, row + 1, width, time, allowed)
         y = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
-        opened = tl.sigmoid(y)
+        opened = sigmoid(y)
         d0 = g0
         if UNIT:
             silu = y * opened
@@ -180,7 +181,7 @@ def _conv_backward_of_many(
             later = rows + ahead
             inside = (later < time)[:, None] & allowed[None, :]
             y = _convolved(first, taps, later, channels, allowed, time, x_token, width, TAPS)
-            opened = tl.sigmoid(y)
+            opened = sigmoid(y)
             at = (sequence * time + later)[:, None] * width + channels[None, :]
             d_y = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
             if UNIT:
