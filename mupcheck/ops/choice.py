@@ -101,6 +101,7 @@ def _fault(device: torch.device, key_dim: int, value_dim: int, dtypes: Iterable[
 
 def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> list[float]:
     """Return the relative error of o and of each gradient; inf for one that is not finite."""
+    from mupcheck.ops.kernels.ahead import compiled_ahead
     from mupcheck.ops.kernels.rule import gated_delta_rule_triton
 
     generator = torch.Generator().manual_seed(0)
@@ -117,10 +118,16 @@ def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtyp
     # also where a user has switched gradients off
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         leaves = [x.clone().requires_grad_() for x in (*low, *gates)]
-        q, k, v, log_alpha, beta = leaves
-        o, _ = gated_delta_rule_triton(q, k, v, log_alpha, beta, None, final_state=False)
-        d_o = upstream.to(o)
-        got = [o, *torch.autograd.grad((o * d_o).sum(), leaves)]
+        d_o = upstream.to(low[2])
+
+        def values_and_gradients() -> list[Tensor]:
+            q, k, v, log_alpha, beta = leaves
+            o, _ = gated_delta_rule_triton(q, k, v, log_alpha, beta, None, final_state=False)
+            return [o, *torch.autograd.grad((o * d_o).sum(), leaves)]
+
+        with compiled_ahead():
+            values_and_gradients()
+        got = values_and_gradients()
         q, k, v, log_alpha, beta = wide = [x.detach().double().requires_grad_() for x in leaves]
         right, _ = gated_delta_rule_chunk(q, k, v, log_alpha, beta, None)
         expected = [right, *torch.autograd.grad((right * d_o.double()).sum(), wide)]
