@@ -117,7 +117,7 @@ def group_memory(run: RunSpec, replicas: int) -> Memory:
     """Return what a group takes at its peak: on the way back, or while weights are updated or measured."""
     size, full = sizes(run), run.probes == "full"
     if _fused(run):
-        parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run))
+        parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run, size.values))
         held = [replicas * cuda_cost.SPILL_PERCENT * part // 100 for part in parts]
         return Memory(held[0], held[1], _row_bytes(run, replicas))
     passing = size.activations + max(size.backward, 3 * size.logits)

@@ -13,7 +13,7 @@ from mupcheck.results.reading import finished_runs
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
-from mupcheck.sweep.cost import LONGEST_SINGLE_CHUNK, count_parameters, group_bytes, group_memory
+from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
 from mupcheck.sweep.groups import Group, group_runs
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
@@ -176,16 +176,15 @@ def plan_sweep(
 def backend_of(sweep: SweepSpec, device: str) -> str:
     """Return the backend of the delta rule that a sweep's runs name: what is asked for, or what "auto" stands for here.
 
-    "auto" is the chunk form on a CPU and in a coordinate check of short sequences, where kernels that walk chunks gain
-    nothing and want compiling; else it is Triton's kernels, if they take every width and pass their test on the device.
+    "auto" is the chunk form on a CPU and in a coordinate check, whose few steps of a few tokens are over before kernels
+    are compiled; else it is Triton's kernels, if they take every width and pass their test on the device.
 
     Raises:
         ValueError: if triton is asked for and is not there, or not for this device, dtype or head size.
     """
     if sweep.backend not in ("auto", "triton"):
         return sweep.backend
-    single_chunk = sweep.kind == "coord" and sweep.seq_len <= LONGEST_SINGLE_CHUNK
-    if sweep.backend == "auto" and (device == "cpu" or single_chunk):
+    if sweep.backend == "auto" and (device == "cpu" or sweep.kind == "coord"):
         return AUTO_BACKEND
     import torch
 
@@ -200,7 +199,8 @@ def backend_of(sweep: SweepSpec, device: str) -> str:
         if sweep.backend == "triton":
             raise
         return AUTO_BACKEND
-    faults = (self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads)
+    with torch.cuda.device(device):  # where kernels of our own start
+        faults = [self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads]
     if fault := next(filter(None, faults), ""):
         if sweep.backend == "triton":
             raise ValueError(f"{fault}; try --backend {AUTO_BACKEND}")

@@ -1,5 +1,6 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import gc
 import multiprocessing
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from typing import Any
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
-from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.reading import Results, finished_runs, load_results, read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -243,6 +244,12 @@ def _work(
     **where: str,
 ) -> Iterator[int]:
     """Do the work of a group of runs, or of the task to compare their backend; `where` is the worker's device."""
+    if where:
+        import torch
+
+        # what a group before held that ran out of memory is free by now, but the allocator has it in other sizes
+        gc.collect()
+        torch.cuda.empty_cache()
     return (comparing if isinstance(group[0], PathTask) else training)(group, **where)
 
 
@@ -258,6 +265,22 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
     return "; ".join(path.strain if path.agrees else str(path) for path in paths)
 
 
+def _trained_alone(plan: Plan) -> set[str]:
+    """Return the run_ids of which it is known that they depend on no other: those that `--exact` trained or trains."""
+    before: set[str] = set()
+    with suppress(ValueError):
+        before = set(read_sweep(plan.folder).get("exact", ()))
+    now = {run.run_id for group in plan.groups for run in group}
+    return before | now if plan.exact else before - now
+
+
+def not_alone(plan: Plan) -> int:
+    """Return how many runs of an exact plan are there already and were trained beside others, on a GPU."""
+    if not plan.exact or not plan.gpus:
+        return 0
+    return len({run.run_id for run in plan.runs} - _trained_alone(plan))
+
+
 def describe(plan: Plan) -> dict[str, Any]:
     """Return the resolved sweep as `sweep.json` holds it, what it says of the path so far included."""
     return {
@@ -269,7 +292,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
         "devices": list(plan.gpus),
-        "exact": plan.exact,
+        "exact": [run.run_id for run in plan.runs if run.run_id in _trained_alone(plan)],
         **provenance(),
         "path": kept_paths(plan.folder, [run.run_id for run in plan.runs]),
     }

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mupcheck.spec.run import RunSpec
@@ -113,19 +113,19 @@ def _seen_enough(ends: list[Row], seconds: float) -> bool:
 
 def _rows(sample: Group, plan: Plan) -> Iterator[Row]:
     """Train, and yield how far it is and when."""
+    import torch
+
     from mupcheck.training.train import one_thread, train
 
     start = time.perf_counter()
     rows: Any = train(sample, plan.corpus, device=plan.device)  # a generator, closed where enough was seen
     try:
-        with nullcontext() if plan.gpus else one_thread():
+        with torch.cuda.device(plan.device) if plan.gpus else one_thread():
             for steps, _ in enumerate(rows, start=1):
                 yield Row(steps, time.perf_counter() - start)
     finally:
         rows.close()
         if plan.gpus:
-            import torch
-
             gc.collect()
             torch.cuda.empty_cache()
 

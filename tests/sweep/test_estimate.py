@@ -1,6 +1,7 @@
 """What a plan would cost."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -134,6 +135,7 @@ class Bursts:
         monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr("mupcheck.training.train.train", self.train)
         monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+        monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
 
     def train(self, runs, _corpus, device):
         assert device == "cuda:0"

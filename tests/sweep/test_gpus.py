@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from tiny_sweeps import assert_same, numbers, tiny
+from commands import mupcheck
+from tiny_sweeps import assert_same, numbers, tiny, tiny_coord
 
+from mupcheck.cli import exits
 from mupcheck.results.reading import load_results
 from mupcheck.sweep import plan as plan_file
 from mupcheck.sweep import runner
@@ -19,8 +22,8 @@ from mupcheck.sweep.cost import cuda_seconds
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import group_runs, makespan, spread
-from mupcheck.sweep.plan import find_devices, plan_sweep
-from mupcheck.sweep.runner import execute
+from mupcheck.sweep.plan import backend_of, find_devices, plan_sweep
+from mupcheck.sweep.runner import execute, not_alone
 
 TWO = ("cuda:0", "cuda:1")
 
@@ -228,6 +231,85 @@ def test_an_exact_sweep_trains_each_run_alone():
     groups = group_runs(default_runs(), "cuda:0", places=4, exact=True)
     assert {len(group) for group in groups} == {1}
     assert len(groups) == 126
+
+
+def test_sweep_json_names_the_runs_that_were_trained_alone(tmp_path, monkeypatch):
+    def exact():
+        return json.loads((tmp_path / "tiny" / "sweep.json").read_text())["exact"]
+
+    first = on_gpus(tiny(lrs=(2.0**-8,)), tmp_path)
+    executed(monkeypatch, here, first)
+    assert exact() == []
+    plan = on_gpus(tiny(), tmp_path, exact=True)
+    beside = {run.run_id for run in first.runs}
+    plan = replace(plan, groups=tuple(group for group in plan.groups if group[0].run_id not in beside))
+    assert not_alone(plan) == 4
+    assert not_alone(replace(plan, device="cpu")) == 0  # where no run depends on another anyway
+    executed(monkeypatch, here, plan)
+    assert set(exact()) == {run.run_id for run in plan.runs} - beside
+    # trained again beside others, they are not alone any more
+    executed(monkeypatch, here, on_gpus(tiny(), tmp_path))
+    assert exact() == []
+
+
+# --- backends ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """A machine where Triton's kernels can be told what to say of themselves; return what they were asked."""
+    asked = []
+
+    def take(says):
+        monkeypatch.setattr("mupcheck.ops.choice.check_triton", lambda *of: asked.append(of))
+        monkeypatch.setattr("mupcheck.ops.choice.self_test", lambda *_: says)
+        monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
+        return asked
+
+    return take
+
+
+def lr(**changes):
+    return tiny(widths=(16, 32), **changes)
+
+
+def test_auto_is_triton_on_a_gpu_where_it_passes_its_test(kernels):
+    asked = kernels("")
+    assert backend_of(lr(), "cuda:0") == "triton"
+    assert asked[0][:2] == ("cuda:0", "float32")
+    assert backend_of(lr(), "cpu") == "chunk"
+    assert backend_of(lr(backend="reference"), "cuda:0") == "reference"
+    assert backend_of(lr(backend="triton"), "cuda:0") == "triton"
+    # a few steps of a few tokens are over before kernels are compiled
+    assert backend_of(tiny_coord(), "cuda:0") == "chunk"
+    assert backend_of(tiny_coord(backend="triton"), "cuda:0") == "triton"
+
+
+def test_kernels_that_are_wrong_are_not_taken_and_that_is_said(kernels):
+    kernels("Triton's kernels at K = 6 are wrong: o is off by 3.0e-01")
+    with pytest.warns(UserWarning, match=r"off by 3\.0e-01; backend 'auto' takes 'chunk' instead"):
+        assert backend_of(lr(), "cuda:0") == "chunk"
+    with pytest.raises(ValueError, match=r"off by 3\.0e-01; try --backend chunk"):
+        backend_of(lr(backend="triton"), "cuda:0")
+
+
+def test_the_backend_that_computes_is_part_of_every_run(tmp_path):
+    plan = replace(plan_sweep(tiny(), out=tmp_path), backend="triton")
+    runs = plan.sweep.runs(**plan.source)
+    assert {run.backend for run in runs} == {"triton"}
+    assert {run.run_id for run in runs}.isdisjoint(run.run_id for run in plan.runs)
+    named = tiny(backend="reference").runs(**plan.source)
+    assert {run.backend for run in named} == {"reference"}
+
+
+def test_triton_without_a_gpu_is_one_line_and_exit_code_2(tmp_path):
+    for more in ((), ("--dry-run",)):
+        answer = mupcheck(
+            "lr-sweep", "--data", "synthetic", "--device", "cpu", "--backend", "triton", "--out", tmp_path, *more
+        )
+        assert answer.code == exits.USAGE
+        assert answer.err == "error: --backend 'triton' needs a CUDA device, not 'cpu'; try --backend 'chunk'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
