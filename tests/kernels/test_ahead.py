@@ -9,9 +9,13 @@ import torch
 
 pytest.importorskip("triton")
 
+from mupcheck.ops import fused
 from mupcheck.ops.kernels import steps
 from mupcheck.ops.kernels.ahead import compiled_ahead
+from mupcheck.training import replicas
+from mupcheck.training.device_loop import train_on_device
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # A driver that names a GPU and can launch nothing: what is compiled for it is compiled for good.
 SCRIPT = """
 import torch
@@ -58,3 +62,14 @@ def test_the_interpreter_computes_as_always():
     with compiled_ahead():
         norms = steps.gradient_norms(addresses, steps.layout_of([3, 25], torch.device("cpu")), 2)
     assert torch.allclose(norms, torch.tensor([28.0, 28.0]).sqrt())
+
+
+def test_what_is_compiled_ahead_changes_no_number(corpus, make_run, monkeypatch):
+    monkeypatch.setattr(fused, "DEVICES", {DEVICE})
+    monkeypatch.setattr(replicas, "_compiled", set())
+    runs = [make_run(seed=seed, n_layers=1, batch_size=1, width=16, eval_tokens=16, steps=1) for seed in (0, 1)]
+    rows = list(train_on_device(runs, corpus, device=DEVICE, n_steps=1))
+    assert len(replicas._compiled) == 1
+    # what is compiled is not compiled again
+    assert list(train_on_device(runs, corpus, device=DEVICE, n_steps=1)) == rows
+    assert len(replicas._compiled) == 1
