@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install demo test check readme regression gpu-check clean
+.PHONY: help install demo test check readme regression bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
@@ -15,7 +15,8 @@ help:
 	@echo "make check      lint and type check alone"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
-	@echo "make gpu-check  tests and demo sweeps on a CUDA device, results in $(RESULTS)/gpu-check"
+	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
+	@echo "make gpu-check  tests, demo sweeps and bench on a CUDA device, results in $(RESULTS)/gpu-check"
 	@echo "make clean      remove the environment and caches"
 
 # another TORCH is another installation
@@ -58,16 +59,37 @@ regression: install
 	done
 	$(BIN)/mupcheck check $(REGRESSION) --baseline sweeps/baseline.txt $(UPDATE)
 
-# Tests on the device and the two demo sweeps. Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3
+# Peers are measured where they are installed: flash-linear-attention with tilelang, flash-qla, mup.
+BENCH ?= all
+bench: install
+	$(BIN)/mupcheck bench $(BENCH) --out $(RESULTS)/bench
+
+# Right first, then fast: tests on the device, the demo sweeps, then the tables; each part says how long it took, and
+# together they take at most 8 minutes. A part that fails does not keep the later ones from running, but fails the whole.
+# Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT := $(RESULTS)/gpu-check
+GPU_BENCH ?= bench all --quick
 gpu-check:
 	mkdir -p $(GPU_OUT)
-	$(GPU_PYTHON) -m mupcheck doctor --json > $(GPU_OUT)/doctor.json
-	$(GPU_PYTHON) -m pytest -m gpu --junitxml=$(GPU_OUT)/tests.xml
-	$(GPU_PYTHON) -m mupcheck run sweeps/demo_coord.toml --device cuda --out $(GPU_OUT) || test $$? -eq 3
-	$(GPU_PYTHON) -m mupcheck run sweeps/demo_lr.toml --device cuda --out $(GPU_OUT) || test $$? -eq 3
-	$(GPU_PYTHON) -m mupcheck plot $(GPU_OUT)
+	@failed=; \
+	part() { \
+		name=$$1; shift; start=$$(date +%s); \
+		timeout 300 "$$@" > $(GPU_OUT)/$$name.txt 2> $(GPU_OUT)/$$name.err; code=$$?; \
+		case $$name.$$code in \
+			*.0|demo_*.3) ;; \
+			*) failed="$$failed $$name"; tail -n 5 $(GPU_OUT)/$$name.txt $(GPU_OUT)/$$name.err ;; \
+		esac; \
+		echo "$$name: exit code $$code after $$(( $$(date +%s) - start )) s"; \
+	}; \
+	part doctor $(GPU_PYTHON) -m mupcheck doctor --json; \
+	part tests $(GPU_PYTHON) -m pytest -q -m gpu -p no:cacheprovider --junitxml=$(GPU_OUT)/tests.xml; \
+	part demo_coord $(GPU_PYTHON) -m mupcheck run sweeps/demo_coord.toml --device cuda --out $(GPU_OUT); \
+	part demo_lr $(GPU_PYTHON) -m mupcheck run sweeps/demo_lr.toml --device cuda --out $(GPU_OUT); \
+	part plot $(GPU_PYTHON) -m mupcheck plot $(GPU_OUT); \
+	part bench $(GPU_PYTHON) -m mupcheck $(GPU_BENCH) --device cuda --out $(GPU_OUT); \
+	mv $(GPU_OUT)/doctor.txt $(GPU_OUT)/doctor.json; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -7,6 +7,7 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
     plots           what a person looks at: figures, from answers alone                              (judging)
     gate            verdicts against what is expected of them, for CI; the pytest plugin             (judging)
     proof           can the code and the judge be trusted: identities, planted faults
+    bench           how fast the op, a step and a check are, beside others and the machine's best
     sweep           a sweep from its spec to files: plan, runner, engines                            (measuring)
     training        one group of runs, trained: data, optimizers, a generator of step rows           (measuring)
     measuring       coordinate sizes of a model while it trains                                      (measuring)

@@ -46,7 +46,7 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
 }
 # what says where and how to run, not what
 APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
-APART |= {"--expect", "--strict", "--all", "--help", "--cost", "--target"}
+APART |= {"--exact", "--expect", "--strict", "--all", "--help", "--cost", "--target", "--check-precision"}
 
 
 # --- help and completion ----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from mupcheck.results.tables import SCHEMAS
 from mupcheck.spec.reading import make_sweep
 from mupcheck.sweep.cost import count_parameters
 from mupcheck.sweep.group import tables_of
-from mupcheck.sweep.plan import group_runs
+from mupcheck.sweep.groups import group_runs
 from mupcheck.theory.parametrization import table_to_json
 from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.train import train

@@ -1,5 +1,6 @@
 """From the folder of a sweep to its answer: judge, print, and return the verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,7 +9,9 @@ from mupcheck.terminal.console import print_json, say
 
 if TYPE_CHECKING:
     from mupcheck.coordinates.judge import Judgement
+    from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.drift import Transfer
+    from mupcheck.learning_rates.precision import Precision
     from mupcheck.results.reading import Results
 
     Answer = TypeVar("Answer", Judgement, Transfer)
@@ -24,16 +27,18 @@ def print_answer(
     cost: float | None = None,
     target: int | None = None,
     costs: dict[str, str] | None = None,
+    precision: Sequence["Precision | SlopePrecision"] = (),
 ) -> dict[str, str]:
     """Judge a sweep's folder, print the answer, and return the verdict of each parametrization.
 
     Of a sweep of lrs, `cost` is the tolerance in percent of the loss, `target` a width to predict the best lr for, and
-    `costs` takes up the verdict on each parametrization's cost.
+    `costs` takes up the verdict on each parametrization's cost, and `precision` is what the precision check said.
 
     Where runs are missing that is said first, with the command that completes the sweep: before the page, as the reason
     of what cannot be told for that, and in JSON.
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
+    from mupcheck.terminal.console import print_precision
 
     judged: list[Any] = []
     if kind == "coord":
@@ -53,11 +58,13 @@ def print_answer(
             document = as_document(judgements)
             for record in document["summary"]:
                 record["missing_runs"] = n_missing(results, record["sweep"])
+                record |= _of(precision, record["parametrization"])
                 record["planned_runs"] = len(set(results.sweeps.get(record["sweep"], {}).get("run_ids", ())))
             print_json(document)
         else:
             for judgement in judgements:
                 print_judgement(judgement, every=every)
+            print_precision(precision)
         verdicts = {judgement.parametrization: judgement.verdict for judgement in judgements}
     else:
         from mupcheck.learning_rates.cost import COST_TOLERANCE
@@ -69,13 +76,25 @@ def print_answer(
         if costs is not None:
             costs |= {answer.parametrization: answer.cost.verdict for answer in answers}
         if as_json:
-            print_json([asdict(answer) | {"sentence": answer.sentence} for answer in answers])
+            print_json(
+                [
+                    asdict(answer) | {"sentence": answer.sentence} | _of(precision, answer.parametrization)
+                    for answer in answers
+                ]
+            )
         else:
             print_in_short(answers)
             for answer in answers:
                 print_transfer(answer)
+            print_precision(precision)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}
     return _without_pass(verdicts) if troubles else verdicts
+
+
+def _of(precision: Sequence["Precision | SlopePrecision"], parametrization: str) -> dict[str, Any]:
+    """Return what the precision check said of a parametrization, as its answer carries it in JSON."""
+    mine = [asdict(each) for each in precision if each.parametrization == parametrization]
+    return {"precision": mine} if mine else {}
 
 
 def _missing_first(answer: "Answer", results: "Results", command: str) -> "Answer":

@@ -88,10 +88,11 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("budget", "--budget", float, "Minutes after which --top-up adds no more.", "10", of=COORD, metavar="MINUTES"),
         Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
         Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
-        Row("device", "--device", str, "auto, cpu, cuda or cuda:i.", "auto", of=ALL, value="auto", metavar="NAME"),
-        Row("dtype", "--dtype", str, "float32, bfloat16 or float64.", "float32", metavar="NAME"),
+        Row("device", "--device", str, "auto, cpu, cuda (every GPU there is) or cuda:i (that one).", "auto", of=ALL, value="auto", metavar="NAME"),
+        Row("dtype", "--dtype", str, "float32, bfloat16 or float64.", metavar="NAME"),
         Row("backend", "--backend", str, "Of the delta rule: auto, reference, chunk or triton.", "auto", metavar="NAME"),
-        Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, 1 on a GPU", of=ALL, more=(("min", 1),)),
+        Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, one per GPU", of=ALL, more=(("min", 1),)),
+        Row("exact", "--exact", bool, "Train each run alone: on a GPU, replicas may round otherwise in another group.", "no", of=ALL, value=False),
         Row("engine", "--engine", str, "Where runs execute: local.", "local", of=ALL, value="local", metavar="NAME"),
         Row("fresh", "--fresh/--resume", bool, "Train finished runs again.", "resume", of=ALL, value=False),
         Row("force", "--force", bool, "Train even where the estimate of memory says that it does not fit.", "no", of=ALL, value=False, more=NO_VARIABLE),
@@ -106,6 +107,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
         Row("cost", "--cost", float, "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1.", "1, and any cost exits with 0", of=("lr", "run"), metavar="PERCENT"),
         Row("target", "--target", int, "Width for which the best lr is predicted.", "no prediction", of=("lr", "run"), metavar="WIDTH"),
+        Row("check_precision", "--check-precision", bool, "Train in the other dtype too, the smallest width of a sweep of lrs, and say whether that moves the best lr or a slope; if it does, exit with 1.", "no", of=ALL, value=False),
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
@@ -115,7 +117,7 @@ Tables = Annotated[str | None, option("--parametrization --parametrizations -p",
 Opt = Annotated[str | None, option("--opt --optimizer", "adamw or sgd. (default: both)", metavar="NAME")]
 Mode = Annotated[str | None, option("--mode", "head-dim or heads. (default: both)", metavar="NAME")]
 Tied = Annotated[bool | None, option("--tied/--untied", "Readout shares the embedding's weight. (default: untied)")]
-Jobs = Annotated[int | None, option("--jobs", "Processes at a time. (default: one per core on a CPU, 1 on a GPU)", min=1)]
+Jobs = Annotated[int | None, option("--jobs", "Processes at a time. (default: one per core on a CPU, one per GPU)", min=1)]
 Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass, or either of an lr sweep)", metavar="VERDICT")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.", show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
@@ -124,8 +126,8 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 
 # what says where and how to run, not what: no key of a SweepSpec
 APART = (
-    *("config", "device", "jobs", "engine", "out", "fresh", "force", "dry_run", "json", "strict", "every"),
-    *("expect", "cost", "target"),
+    *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
+    *("expect", "cost", "target", "check_precision"),
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 
@@ -173,7 +175,11 @@ def _default_of(key: str, kind: str) -> str:
     return cpu if cpu == gpu else f"{cpu}, on a GPU {gpu}"
 
 
-_REST = {"n_heads": 2, "schedule": "constant"}  # of a SweepSpec, where it is not of a kind or device
+_REST = {
+    "n_heads": 2,
+    "schedule": "constant",
+    "dtype": "float32",
+}  # of a SweepSpec, where it is not of a kind or device
 
 
 def _written(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ from mupcheck.cli.typed import names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
+
+if TYPE_CHECKING:
+    from mupcheck.coordinates.precision import SlopePrecision
+    from mupcheck.learning_rates.precision import Precision
+    from mupcheck.sweep.plan import Plan
 
 JUDGES = {"coord": "mupcheck.coordinates.folder", "lr": "mupcheck.learning_rates.drift"}
 
@@ -70,11 +75,16 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     if options["dry_run"]:
         if sweep.top_up:
             say(f"the top-up goes up to 64 seeds and 2 more widths, in {sweep.budget:g} minutes, not counted here")
+        if options["check_precision"]:
+            what = f"width {min(sweep.widths)}" if sweep.kind == "lr" else "every width"
+            say(f"the precision check trains {what} once more, which is not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
+    if n_before := runner.not_alone(plan):
+        say(f"{n_before} runs were trained beside others before; --fresh trains them again, alone")
     code = OK
     errors: list[str] = []
     try:
@@ -93,6 +103,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
+    precision = _check_precision(plan, options) if options["check_precision"] and not errors else ()
     costs: dict[str, str] = {}
     verdicts = print_answer(
         plan.folder,
@@ -101,6 +112,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         every=options.get("every", False),
         command=_command_line(),
         costs=costs,
+        precision=precision,
         **{name: options.get(name) for name in ("cost", "target")},
     )
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
@@ -120,7 +132,34 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             code = FAILED if code in (OK, CANNOT_TELL) else code
         elif found == "cannot tell":
             code = code or (FAILED if options["strict"] else CANNOT_TELL)
+    for answer in precision:
+        if answer.verdict == "moves":
+            code = FAILED if code in (OK, CANNOT_TELL) else code
+        elif answer.verdict == "cannot tell":
+            code = code or (FAILED if options["strict"] else CANNOT_TELL)
     raise typer.Exit(code)
+
+
+def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> Sequence["Precision | SlopePrecision"]:
+    """Train what the precision check compares with, and return what it says; nothing where that failed."""
+    from mupcheck.results.reading import load_results
+    from mupcheck.sweep.plan import check_fits
+    from mupcheck.sweep.precision import counterpart
+    from mupcheck.sweep.runner import execute
+
+    other = counterpart(plan, fresh=options["fresh"])
+    if not options["force"]:
+        check_fits(other)
+    if follow(execute(other, jobs=options["jobs"]), other):
+        raise typer.Exit(STORAGE)
+    one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
+    if plan.sweep.kind == "coord":
+        from mupcheck.coordinates.precision import compare_checks
+
+        return list(compare_checks(one, another))
+    from mupcheck.learning_rates.precision import compare_precision
+
+    return compare_precision(one, another)
 
 
 def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tuple[Any, Any, dict[str, str | None]]:
@@ -130,7 +169,7 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         ValueError: if it cannot be; keys are called what their user called them.
     """
     from mupcheck.spec.reading import call, make_sweep, read_sweep_file
-    from mupcheck.sweep.plan import find_device, plan_sweep
+    from mupcheck.sweep.plan import find_devices, plan_sweep
 
     file = options["config"]
     document = read_sweep_file(file) if file is not None else {}
@@ -145,10 +184,10 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
     try:
         if options["engine"] != "local":
             raise ValueError(f"engine {options['engine']!r} is not available; known: local")
-        device = find_device(options["device"])
+        devices = find_devices(options["device"])
     except ValueError as error:
         raise ValueError(call(str(error), names)) from None
-    sweep = make_sweep(given, device=device.partition(":")[0], where=where, names=names)
+    sweep = make_sweep(given, device=devices[0].partition(":")[0], where=where, names=names)
     if kind not in (None, sweep.kind):
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
@@ -157,8 +196,8 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         # what judges is a second to import: meanwhile a GPU is asked, workers import torch, initial values are drawn
         Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
-        given = {name: options[name] for name in ("out", "fresh", "jobs")}
-        return sweep, plan_sweep(sweep, device=device, **given), expected
+        given = {name: options[name] for name in ("out", "fresh", "jobs", "exact")}
+        return sweep, plan_sweep(sweep, device=devices, **given), expected
     except ValueError as error:
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault

@@ -17,9 +17,11 @@ class DeltaRule(nn.Module):
         super().__init__()
         self.backend = backend
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor, *, final_state: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """Return what `mupcheck.ops.gated_delta_rule` does, from a state of zeros."""
-        return gated_delta_rule(q, k, v, log_alpha, beta, backend=self.backend)
+        return gated_delta_rule(q, k, v, log_alpha, beta, backend=self.backend, final_state=final_state)
 
 
 class GatedDeltaNet(nn.Module):
@@ -86,8 +88,10 @@ class GatedDeltaNet(nn.Module):
             sites["qk"]((q * k).sum(-1))
 
         gate_shape = (n_replicas * batch, time, heads)
-        o, state = self.rule(q, k, v, log_alpha.reshape(gate_shape), beta.reshape(gate_shape))
-        sites["state"](state)
+        gates = log_alpha.reshape(gate_shape), beta.reshape(gate_shape)
+        o, state = self.rule(q, k, v, *gates, final_state=sites["state"].watched)
+        if state is not None:
+            sites["state"](state)
         o = self.o_multiplier(o.reshape(n_replicas, tokens, heads, v_dim))
         o = sites["o_norm"](rms_norm(sites["o_raw"](o), self.o_norm_gain(), self.norm_eps))
         gate = sites["gate"](F.silu(self.g_proj(x)))

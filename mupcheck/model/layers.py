@@ -6,7 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from mupcheck.ops.products import product
 from mupcheck.theory.parametrization import Role
 
 
@@ -79,8 +81,11 @@ class Linear(Weight):
     def act(self, weight: Tensor, x: Tensor | None) -> Tensor:
         """Map x [R, N, d_in] to [R, N, d_out]."""
         assert x is not None
-        y = torch.bmm(x, self.multiplier(weight))
-        return y if self.output is None else self.output(y)
+        if self.output is None:
+            return product(x, self.multiplier(weight))
+        if x.shape[2] < weight.shape[2]:  # of the two places the one with fewer numbers
+            return product(self.output(x), self.multiplier(weight))
+        return self.output(product(x, self.multiplier(weight)))
 
 
 class Embedding(Weight):
@@ -148,14 +153,54 @@ def per_replica(values: Tensor, like: Tensor) -> Tensor:
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """Return x / rms(x) * gain, the rms over the last axis; x [R, ..., D], gain [R, D]."""
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * inverse * gain.view(gain.shape[0], *([1] * (x.dim() - 2)), -1)).to(x.dtype)
+    normed: Tensor = _RMSNorm.apply(wide, gain.view(gain.shape[0], *([1] * (x.dim() - 2)), -1), eps)
+    return normed.to(x.dtype)
 
 
 def unit_norm(x: Tensor) -> Tensor:
     """Return x / |x|_2 over the last axis; the eps keeps the gradient finite at x = 0."""
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + 1e-6)).to(x.dtype)
+    unit: Tensor = _UnitNorm.apply(wide)
+    return unit.to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) * gain with its gradient written out: half of the passes over memory that autograd takes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse, gain)
+        return normed * gain
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, inverse, gain = ctx.saved_tensors
+        along = dy * normed
+        # of one token there is no sum, and what is not copied would change in the next line
+        dgain = along.clone() if along.shape == gain.shape else along.sum_to_size(gain.shape)
+        inward = along.mul_(gain).mean(-1, keepdim=True)
+        return (dy * gain).addcmul_(normed, inward, value=-1).mul_(inverse), dgain, None
+
+
+class _UnitNorm(torch.autograd.Function):
+    """x / |x| with its gradient written out, as _RMSNorm is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        unit, inverse = ctx.saved_tensors
+        inward = (dy * unit).sum(-1, keepdim=True)
+        return torch.addcmul(dy, unit, inward, value=-1).mul_(inverse)
 
 
 def fan_in_std(fan_in: int, factor: float) -> float:

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mupcheck.model import fused
 from mupcheck.model.gdn import GatedDeltaNet
 from mupcheck.model.layers import Embedding, Linear, Multiplier, Site, Weight, fan_in_std, rms_norm
+from mupcheck.ops.products import product
 from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
@@ -62,11 +64,7 @@ class LanguageModel(nn.Module):
         Raises:
             ValueError: if the tokens have another shape.
         """
-        n_replicas = len(self.embedding.weight)
-        if tokens.dim() != 3 or len(tokens) != n_replicas:
-            hint = "; try tokens[None]" if tokens.dim() == 2 and n_replicas == 1 else ""
-            expected = f"[R, B, T] with R = {n_replicas} replica{'s' * (n_replicas > 1)}"
-            raise ValueError(f"tokens have shape {list(tokens.shape)}, expected {expected}{hint}")
+        self._check(tokens)
         batch = tokens.shape[1]
         x = self.sites["embedding"](self.embedding(tokens.flatten(1)))
         for block in self.blocks:
@@ -74,7 +72,7 @@ class LanguageModel(nn.Module):
         x = self.sites["final_norm"](rms_norm(x, self.final_norm_gain(), self.spec.norm_eps))
         if self.spec.tied:
             rows = self.embedding.multiplier(self.embedding.weight)
-            logits = self.logits_multiplier(torch.bmm(x, rows.transpose(1, 2)))
+            logits = product(self.logits_multiplier(x), rows.transpose(1, 2))
         else:
             logits = self.readout(x)
         out: Tensor = self.sites["logits"](logits)
@@ -82,8 +80,18 @@ class LanguageModel(nn.Module):
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the mean next-token cross-entropy of each replica, [R] in nats/token; tokens [R, B, T + 1]."""
+        if fused.fits(self, self.embedding.weight):
+            self._check(tokens[..., :-1])
+            return fused.loss(self, tokens)
         logits = self(tokens[..., :-1])
         targets = tokens[..., 1:].flatten()
         wide = logits.flatten(0, 1)
         wide = wide.float() if wide.dtype == torch.bfloat16 else wide
         return F.cross_entropy(wide, targets, reduction="none").view(tokens.shape[0], -1).mean(1)
+
+    def _check(self, tokens: Tensor) -> None:
+        n_replicas = len(self.embedding.weight)
+        if tokens.dim() != 3 or len(tokens) != n_replicas:
+            hint = "; try tokens[None]" if tokens.dim() == 2 and n_replicas == 1 else ""
+            expected = f"[R, B, T] with R = {n_replicas} replica{'s' * (n_replicas > 1)}"
+            raise ValueError(f"tokens have shape {list(tokens.shape)}, expected {expected}{hint}")

@@ -6,6 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from mupcheck.ops.choice import dtype_of, takes_triton
 from mupcheck.ops.chunk import gated_delta_rule_chunk
 from mupcheck.ops.reference import gated_delta_rule_reference
 
@@ -21,13 +22,15 @@ def gated_delta_rule(
     *,
     initial_state: Tensor | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
+    final_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Read and write the state over a sequence:  S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T.
 
     The output is o_t = S_t^T q_t, with no hidden scale. Everything is differentiable once, `initial_state` and the
-    final state included. Half-precision inputs are computed in float32, also under autocast. A batch element's
-    results and gradients do not depend on the other elements, on a CPU not in a single bit (tested); on a GPU the
-    matrix library may round differently for another batch size.
+    final state included. Half-precision inputs are computed in float32, also under autocast; but Triton's kernels
+    multiply q, k and v in bfloat16 where all three are, and add up in float32. A batch element's results and gradients
+    do not depend on the other elements: with Triton's kernels and on a CPU not in a single bit (tested); with the chunk
+    form on a GPU the matrix library may round differently for another batch size.
 
     Source: arXiv:2412.06464; arXiv:2606.04048, eqs. 3.1-3.2. The state is kept as [K, V], the transpose of theirs.
 
@@ -39,7 +42,9 @@ def gated_delta_rule(
         beta: write strength, [B, T, H], in (0, 1) (not checked).
         initial_state: S_0, [B, H, K, V]; None means zeros.
         backend: "reference" is the recurrence, step by step; "chunk" computes the same from matrix products over
-            chunks of time; "auto" picks the fastest one available.
+            chunks of time; "triton" does so in kernels for CUDA devices, K up to 256, V up to 512, no float64; "auto"
+            is "triton" where that can be and its kernels pass a test at the first call of a shape, else "chunk".
+        final_state: whether to return the final state; without it, None is returned in its place.
 
     Returns:
         o [B, T, H, V] in v.dtype, and the final state [B, H, K, V] in at least float32.
@@ -51,6 +56,8 @@ def gated_delta_rule(
     if initial_state is not None:
         tensors["initial_state"] = initial_state
     _check_arguments(tensors)
+    if backend in ("auto", "triton") and takes_triton(backend, tensors):
+        return _in_triton(tensors, final_state)
     compute = pick_backend(backend)
 
     dtype = reduce(torch.promote_types, (x.dtype for x in tensors.values()), torch.float32)
@@ -58,23 +65,33 @@ def gated_delta_rule(
     initial_state = None if initial_state is None else initial_state.to(dtype)
     # Autocast would run the matrix products in half precision, and the errors would add up in the state.
     with torch.autocast(q.device.type, enabled=False):
-        o, final_state = compute(q, k, values, log_alpha, beta, initial_state)
-    return o.to(v.dtype), final_state
+        o, state = compute(q, k, values, log_alpha, beta, initial_state)
+    return o.to(v.dtype), state if final_state else None
 
 
 def pick_backend(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the function that computes a backend.
+    """Return the function in plain torch that computes a backend, "auto" being the chunk form.
 
     Raises:
-        ValueError: if the backend is unknown or not available.
+        ValueError: if the backend is unknown or not in plain torch.
     """
     if backend == "reference":
         return gated_delta_rule_reference
     if backend in ("auto", "chunk"):
         return gated_delta_rule_chunk
-    if backend == "triton":
-        raise ValueError("backend='triton' is not available yet; try backend='chunk'")
     raise ValueError(f"backend={backend!r} is unknown; try one of {', '.join(BACKENDS)}")
+
+
+def _in_triton(tensors: Mapping[str, Tensor], final_state: bool) -> tuple[Tensor, Tensor | None]:
+    # it imports triton, which a machine without a GPU need not have
+    from mupcheck.ops.kernels.rule import gated_delta_rule_triton
+
+    q, k, v = (tensors[name].to(dtype_of(tensors)) for name in ("q", "k", "v"))
+    log_alpha, beta = tensors["log_alpha"].float(), tensors["beta"].float()
+    start = tensors["initial_state"].float() if "initial_state" in tensors else None
+    with torch.cuda.device(q.device):
+        o, state = gated_delta_rule_triton(q, k, v, log_alpha, beta, start, final_state=final_state)
+    return o.to(tensors["v"].dtype), state
 
 
 def _check_arguments(tensors: Mapping[str, Tensor]) -> None:

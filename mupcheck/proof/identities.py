@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mupcheck.spec.reading import make_sweep
 from mupcheck.spec.run import RunSpec
-from mupcheck.sweep.plan import group_runs
+from mupcheck.sweep.groups import group_runs
 from mupcheck.theory.parametrization import TABLES, Role, Table
 from mupcheck.theory.rules_file import find_table
 from mupcheck.training.data.corpus import Corpus

@@ -57,6 +57,8 @@ def sweep_defaults(given: Mapping[str, Any], *, device: str) -> dict[str, Any]:
         steps = 500
         sizes = {"widths": (256, 512, 1024), "seeds": 3, "n_layers": 4, "n_heads": 4, "batch_size": 16, "seq_len": 512}
         sizes["eval_tokens"] = 2**18
+        # weights, moments and the delta rule's state stay in float32; `--check-precision` says what it moves
+        sizes["dtype"] = "bfloat16"
     steps = given.get("steps", steps)
     warmup = max(steps, 0) // 10 if isinstance(steps, int) else 0
     return common | sizes | {"steps": steps, "warmup_steps": warmup}

@@ -13,7 +13,7 @@ from mupcheck.theory.name import MAX_NAME, NAME_PATTERN
 from mupcheck.theory.parametrization import Table
 from mupcheck.theory.rules_file import find_table
 
-AUTO_BACKEND = "chunk"
+AUTO_BACKEND = "chunk"  # a sweep of lrs on a GPU takes triton where it works (sweep/plan.py)
 # what a sweep of each kind can be expected to find
 VERDICTS = {"coord": ("pass", "fail"), "lr": ("transfers", "drifts")}
 
@@ -137,7 +137,12 @@ class SweepSpec(Shape, Training):
         return ModelSpec(width=width, base_width=self.base_width or min(self.widths), vocab_size=vocab_size, **shape)
 
     def runs(
-        self, *, vocab_size: int, data_hash: str, added: Mapping[tuple[str, int], Sequence[float]] | None = None
+        self,
+        *,
+        vocab_size: int,
+        data_hash: str,
+        added: Mapping[tuple[str, int], Sequence[float]] | None = None,
+        backend: str = AUTO_BACKEND,
     ) -> list[RunSpec]:
         """Return every run of the grid, in the order widths, parametrizations, lrs, seeds.
 
@@ -145,11 +150,12 @@ class SweepSpec(Shape, Training):
             vocab_size: of the opened data.
             data_hash: of the opened data; part of each run's id.
             added: lrs beyond the grid's, by name of the table and width.
+            backend: what "auto" stands for where the runs train.
         """
         training: dict[str, Any] = {field: getattr(self, field) for field in Training.model_fields}
         if self.backend == "auto":
             # a run names what computes it, so that another choice one day does not pass for the same run
-            training["backend"] = AUTO_BACKEND
+            training["backend"] = backend
         runs = []
         for width in self.widths:
             model: dict[str, Any] = self._model(width, vocab_size).model_dump()

@@ -15,12 +15,14 @@ full probes at 0.80 to 1.05 (14 groups, after they came to keep what each update
       64   4    2     4 x 64   50000   none              966       1082
 
 The time of a step was within 30% of its share of `group_work` for all of them. On an H100 six groups of 2 to 18 GiB
-reserved 0.73 to 1.1 times what is estimated (bfloat16 the least).
+of the torch forms reserved 0.73 to 1.1 times what is estimated (bfloat16 the least). Those of the Triton backend keep
+less, and take other times: `cuda_cost.py` counts them.
 """
 
 from typing import NamedTuple
 
 from mupcheck.spec.run import RunSpec
+from mupcheck.sweep import cuda_cost
 
 # What torch, the allocator and the kernels' own memory add to a process, and to what is counted.
 PROCESS_BYTES, SPILL_PERCENT = 14 * 2**20, 105
@@ -103,12 +105,21 @@ class Memory(NamedTuple):
 
 def group_bytes(run: RunSpec, replicas: int) -> int:
     """Return the memory that a group takes at its peak, beside torch and the data."""
-    return PROCESS_BYTES + sum(group_memory(run, replicas))
+    return (cuda_cost.GROUP_BYTES if _fused(run) else PROCESS_BYTES) + sum(group_memory(run, replicas))
+
+
+def _fused(run: RunSpec) -> bool:
+    """Say whether a run's activations are those of the fused kernels; a probe watches the torch forms."""
+    return run.backend == "triton" and run.probes == "none"
 
 
 def group_memory(run: RunSpec, replicas: int) -> Memory:
     """Return what a group takes at its peak: on the way back, or while weights are updated or measured."""
     size, full = sizes(run), run.probes == "full"
+    if _fused(run):
+        parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run, size.values))
+        held = [replicas * cuda_cost.SPILL_PERCENT * part // 100 for part in parts]
+        return Memory(held[0], held[1], _row_bytes(run, replicas))
     passing = size.activations + max(size.backward, 3 * size.logits)
     updating = 2 * (size.small + size.largest) if full else size.largest
     # a probe keeps the first weights and the last, what an update should come from, and room to compare it in
@@ -116,11 +127,15 @@ def group_memory(run: RunSpec, replicas: int) -> Memory:
     weights += max(updating - passing, 0)
     activations = passing + (size.watched if full else 0)
     per_value = replicas * (8 if run.dtype == "float64" else 4)
+    held = [per_value * SPILL_PERCENT * values // 100 for values in (weights, activations)]
+    return Memory(held[0], held[1], _row_bytes(run, replicas))
+
+
+def _row_bytes(run: RunSpec, replicas: int) -> int:
+    """Return what a group's rows take until they are written; on a GPU they lie on the host, and are little."""
     cells = len(run.record) * (148 * run.n_layers + 34)
     rows = n_steps(run) * (STEP_BYTES + REPLICA_STEP_BYTES * replicas)
-    rows += cells * (CELL_BYTES + REPLICA_CELL_BYTES * replicas)
-    held = [per_value * SPILL_PERCENT * values // 100 for values in (weights, activations)]
-    return Memory(held[0], held[1], rows)
+    return rows + cells * (CELL_BYTES + REPLICA_CELL_BYTES * replicas)
 
 
 def n_steps(run: RunSpec) -> int:
@@ -184,3 +199,13 @@ def group_work(run: RunSpec, replicas: int, *, held_out: int = 0) -> float:
         work += len(run.record) * (replicas * measured + RECORDED_BLOCK_WORK * blocks)
         work += min(steps, run.steps) * (replicas * COMPARED_VALUE_WORK * size.values + COMPARED_BLOCK_WORK * blocks)
     return work + replicas * INITIAL_VALUE_WORK * size.values
+
+
+def cuda_seconds(run: RunSpec, replicas: int, *, held_out: int = 0) -> float:
+    """Return the nominal time of training a group on a GPU."""
+    values, flops, steps = count_parameters(run), step_flops(run), n_steps(run)
+    step = cuda_cost.step_seconds(run, replicas, flops=flops, values=values)
+    recorded = 4 * len(run.record) * cuda_cost.EAGER_BLOCK_SECONDS * (run.n_layers + 1)
+    evaluated = evaluation_steps(run, held_out=held_out) / 3
+    start = cuda_cost.GROUP_SECONDS + replicas * values * cuda_cost.VALUE_SECONDS
+    return start + (steps + evaluated) * step + recorded

@@ -1,22 +1,32 @@
-"""What a plan would cost: sizes, FLOPs, memory and a rough time.
+"""What a plan would cost: sizes, FLOPs, memory, and a time that a few of its steps were timed for.
 
-On two quiet cores of a CPU (2026-11) it said, and there was measured: smoke 3 s (3), coord --widths 64,128,256 6 (7),
-demo_coord 13 (13), demo_lr 67 (60), the four regression sweeps 11 to 19 (7 to 15). On a GPU it is a guess.
+On one core of a CPU, in seconds of that core (2026-11; the groups of two cores run beside each other):
+
+    sweep, width, R          took   timed steps said   a matrix product alone would say
+    coord        32, 16       0.50         0.41             0.33
+                 64, 16       0.68         0.70             0.72
+                128, 16       2.12         1.94             2.15
+                256, 16       7.38         6.90             7.61
+    demo_lr      32, 14       3.09         2.99             3.43
+                 64, 14       5.91         5.87             6.65
+                128, 14      14.4         15.9             15.9
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from mupcheck.sweep.cost import count_parameters, group_bytes, group_work, n_steps, run_flops
+from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.cost import count_parameters, cuda_seconds, group_bytes, group_work, run_flops
+from mupcheck.sweep.groups import makespan
 from mupcheck.sweep.machine import matrix_flops
 from mupcheck.sweep.plan import Plan
+from mupcheck.sweep.timing import seconds_per_work, time_widths
 
-# A sweep's start (imports, data) and end (judging), and a process for a group.
-SWEEP_SECONDS, GROUP_SECONDS = 3.0, 0.1
-# On a GPU: the share of a large product's speed that a step reaches, and the host's seconds for the calls of a block
-# and for an initial value, which is drawn on the CPU (H100: three groups of lr sweeps were within 40%).
-GPU_SHARE, GPU_BLOCK_SECONDS, GPU_VALUE_SECONDS = 0.4, 0.016, 2e-8
+# A sweep's start (imports, data) and end (judging); a process for a group on a CPU, for a GPU with all its groups.
+SWEEP_SECONDS, GROUP_SECONDS, GPU_SECONDS = 3.0, 0.1, 6.0
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,9 @@ class Estimate:
     Attributes:
         widths: one dict a width; `group_bytes` is the memory of its largest group at its peak.
         flops: floating-point operations of all that is missing.
-        seconds: a rough time for it, on a GPU a guess; infinite where it does not fit.
-        needed_bytes: memory needed at once, by `jobs` processes.
+        seconds: the time for it; infinite where it does not fit.
+        timed_widths: widths of which steps were timed for it; it is a guess where there is none.
+        needed_bytes: memory needed at once, by `jobs` processes, on a GPU by those on it.
         available_bytes: memory that is free on the device; None if unknown.
         fits: false where more is needed than is there.
         jobs: processes at a time.
@@ -40,10 +51,15 @@ class Estimate:
     available_bytes: int | None
     fits: bool
     jobs: int
+    timed_widths: tuple[int, ...] = ()
 
 
-def estimate(plan: Plan) -> Estimate:
-    """Return what a plan would cost; a matrix product is timed to know the device, unless it does not fit anyway."""
+def estimate(plan: Plan, *, cap: float | None = None) -> Estimate:
+    """Return what a plan would cost; steps of it are timed, unless it does not fit anyway.
+
+    Args:
+        cap: seconds for the timing (default: some on a CPU, some more on a GPU, where kernels may be compiled first).
+    """
     rows, held_out = [], len(plan.corpus.held_out)
     for width in sorted({run.width for run in plan.runs}):
         alike = [run for run in plan.runs if run.width == width]
@@ -64,27 +80,35 @@ def estimate(plan: Plan) -> Estimate:
             }
         )
     flops = sum(row["run_flops"] * row["missing"] for row in rows)
-    seconds = predict_seconds(plan, matrix_flops(plan.device)) if plan.fits else math.inf
-    return Estimate(rows, flops, seconds, plan.needed_bytes, plan.available_bytes, plan.fits, plan.n_processes)
+    seconds, known = math.inf, {}
+    if plan.fits and plan.groups:
+        nominal = 1.0 if plan.gpus else 1 / matrix_flops("cpu")
+        known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap)
+        seconds = predict_seconds(plan, known, nominal=nominal)
+    elif plan.fits:
+        seconds = 0.0
+    available, processes = plan.available_bytes, plan.n_processes
+    return Estimate(rows, flops, seconds, plan.needed_bytes, available, plan.fits, processes, tuple(sorted(known)))
 
 
-def predict_seconds(plan: Plan, speed: float) -> float:
-    """Return a rough time of a plan on a device that does `speed` floating-point operations a second.
+def work_of(plan: Plan, run: RunSpec, replicas: int) -> float:
+    """Return the work of a group: operations of a large product on a CPU, seconds of a nominal GPU."""
+    return (cuda_seconds if plan.gpus else group_work)(run, replicas, held_out=len(plan.corpus.held_out))
 
-    Groups go to processes as they become free, the costliest first.
+
+def predict_seconds(plan: Plan, known: Mapping[int, float], *, nominal: float) -> float:
+    """Return the time of a plan: groups go to processes as they become free, the costliest first.
+
+    Args:
+        known: seconds that a unit of work takes, by width.
+        nominal: the same where no width is known.
     """
     if not plan.groups:
         return 0.0
-    held_out = len(plan.corpus.held_out)
-    busy = [0.0] * plan.n_processes
-    for group in plan.groups:
-        first = group[0]
-        if plan.device == "cpu":
-            seconds = group_work(first, len(group), held_out=held_out) / speed
-        else:
-            seconds = len(group) * run_flops(first, held_out=held_out) / (GPU_SHARE * speed)
-            seconds += n_steps(first) * GPU_BLOCK_SECONDS * (first.n_layers + 1)
-            seconds += len(group) * count_parameters(first) * GPU_VALUE_SECONDS
-        at = busy.index(min(busy))
-        busy[at] += GROUP_SECONDS + seconds
-    return SWEEP_SECONDS + max(busy)
+    groups = [
+        seconds_per_work(known, group[0].width, otherwise=nominal) * work_of(plan, group[0], len(group))
+        for group in plan.groups
+    ]
+    if plan.gpus:
+        return SWEEP_SECONDS + GPU_SECONDS + makespan(groups, plan.n_processes)
+    return SWEEP_SECONDS + makespan([GROUP_SECONDS + seconds for seconds in groups], plan.n_processes)

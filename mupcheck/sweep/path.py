@@ -112,6 +112,10 @@ def compare_path(
     if not task.again and any(_same(entry, task, by) for entry in kept_paths(folder, task.run_ids)):
         return
     start = perf_counter()
+    if device != "cpu":
+        import torch
+
+        torch.cuda.set_device(device)
     run = task.groups[0][0]
     entry: dict[str, Any] = {"backend": run.backend, "dtype": run.dtype, **by, "run_ids": task.run_ids}
     try:

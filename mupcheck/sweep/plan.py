@@ -1,9 +1,10 @@
 """What a sweep would train, before anything is trained: data, device, runs in groups, and what they cost."""
 
-import math
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +12,13 @@ from mupcheck.results.files import check_writable
 from mupcheck.results.reading import finished_runs
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
-from mupcheck.spec.sweep import SweepSpec
-from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory, group_work, weight_bytes
+from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
+from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
+from mupcheck.sweep.groups import Group, group_runs
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
 from mupcheck.training.data.sources import open_corpus
 
-Group = tuple[RunSpec, ...]
-
-# More replicas than this gain nothing: on a CPU their weights leave the cache, on a GPU it is full (performance.md).
-CPU_REPLICAS = 16
-CPU_GROUP_BYTES = 2**31  # there is one group per core
-CUDA_TOKENS_IN_FLIGHT = 2**17
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # Linux, WSL2, ROCm
 LARGEST_TOTAL = 2**63 - 1  # what results count over a run is an int64
 
@@ -32,8 +28,12 @@ class Plan:
     """What a sweep will train: `groups` of runs that are missing, the costliest first, and what there is already.
 
     Attributes:
+        device: "cpu", or the first of the GPUs.
         jobs: processes at a time.
-        available_bytes: memory that was free on the device when this was planned; None if unknown.
+        available_bytes: memory that was free when this was planned, on the GPU that had least; None if unknown.
+        devices: the GPUs that groups go to, a process on each; one alone works in this process.
+        backend: what "auto" stands for on this device.
+        exact: whether each run trains alone, so that it does not depend on its group in a single bit.
     """
 
     sweep: SweepSpec
@@ -44,6 +44,24 @@ class Plan:
     groups: tuple[Group, ...]
     jobs: int = 1
     available_bytes: int | None = None
+    devices: tuple[str, ...] = ()
+    backend: str = AUTO_BACKEND
+    exact: bool = False
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Return the GPUs that groups go to, none on a CPU."""
+        return () if self.device == "cpu" else self.devices or (self.device,)
+
+    @property
+    def where(self) -> str:
+        """Say where groups train: "cpu", "cuda:1" or "4 GPUs"."""
+        return f"{len(self.gpus)} GPUs" if len(self.gpus) > 1 else self.device
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return what the sweep's runs are made with beside its grid, as `SweepSpec.runs` takes it."""
+        return {"vocab_size": self.corpus.vocab_size, "data_hash": self.corpus.hash, "backend": self.backend}
 
     @property
     def missing(self) -> int:
@@ -56,19 +74,24 @@ class Plan:
         return max(min(self.jobs, len(self.groups)), 1)
 
     @property
+    def on_one_device(self) -> int:
+        """Return how many processes share a device's memory: all of them on a CPU."""
+        return -(-self.n_processes // max(len(self.gpus), 1))
+
+    @property
     def shared_bytes(self) -> int:
-        """Return the memory that all processes together take beside their groups: torch and the data."""
+        """Return the memory that the processes on a device together take beside their groups: torch and the data."""
         if self.device != "cpu":
-            return CUDA_CONTEXT_BYTES * self.n_processes
+            return CUDA_CONTEXT_BYTES * self.on_one_device
         data = (part.nbytes for part in (self.corpus.train, self.corpus.held_out) if isinstance(part, np.ndarray))
         # files of tokens are mapped, not read; other data is here already, and once more in every process
         return TORCH_BYTES + sum(data) * (self.n_processes if self.n_processes > 1 else 0)
 
     @property
     def needed_bytes(self) -> int:
-        """Return the memory that is needed at once: the largest groups, one a process, beside what all take."""
+        """Return the memory needed at once on a device: the largest groups, one a process, and what all take."""
         largest = sorted((group_bytes(group[0], len(group)) for group in self.groups), reverse=True)
-        return self.shared_bytes + sum(largest[: self.n_processes]) if largest else 0
+        return self.shared_bytes + sum(largest[: self.on_one_device]) if largest else 0
 
     @property
     def fits(self) -> bool:
@@ -76,8 +99,8 @@ class Plan:
         return self.available_bytes is None or self.needed_bytes <= self.available_bytes
 
 
-def find_device(device: str) -> str:
-    """Return "cpu" or "cuda:i" for "auto", "cpu", "cuda" or "cuda:i".
+def find_devices(device: str) -> tuple[str, ...]:
+    """Return ("cpu",) or the GPUs that "auto", "cpu", "cuda" (all that torch sees) or "cuda:i" names.
 
     Raises:
         ValueError: if the device is unknown or is not there.
@@ -86,46 +109,104 @@ def find_device(device: str) -> str:
         raise ValueError(f"device {device!r} is unknown; known: auto, cpu, cuda, cuda:0, cuda:1, ...")
     # torch takes two seconds to import, so a machine without a driver is not asked through it
     if device == "cpu" or (device == "auto" and not any(Path(driver).exists() for driver in GPU_DRIVERS)):
-        return "cpu"
+        return ("cpu",)
     import torch
 
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto" and not n_gpus:
+        return ("cpu",)
     index = device.partition(":")[2] or "0"
-    if not index.isdecimal() or int(index) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; try cpu")
-    return f"cuda:{index}"
+    if not index.isdecimal() or int(index) >= n_gpus:
+        raise ValueError(f"device {device!r} is not there: torch sees {n_gpus} GPUs; try cpu")
+    return (f"cuda:{index}",) if ":" in device else tuple(f"cuda:{i}" for i in range(n_gpus))
+
+
+def find_device(device: str) -> str:
+    """Return the first of the devices that a name stands for; raises as `find_devices` does."""
+    return find_devices(device)[0]
 
 
 def plan_sweep(
     sweep: SweepSpec,
     *,
     out: str | Path = "results",
-    device: str = "cpu",
+    device: str | Sequence[str] = "cpu",
     fresh: bool = False,
     jobs: int | None = None,
+    exact: bool = False,
 ) -> Plan:
     """Open the data, list the runs and group those that are missing under `out`/`sweep.name`; write nothing.
 
     Args:
+        device: "cpu", a GPU or several, as `find_devices` returns them.
         fresh: count finished runs as missing, so that they are trained again.
-        jobs: processes at a time (default: one per core on a CPU, one on a GPU).
+        jobs: processes at a time (default: one per core on a CPU, one per GPU).
+        exact: train each run alone.
     Raises:
-        ValueError: if a size is beyond what results hold, the data cannot be used, or the folder cannot be written.
+        ValueError: if a size is beyond what results hold, the data or backend cannot be used, or the folder cannot be
+            written.
     """
+    devices = (device,) if isinstance(device, str) else tuple(device)
+    first = devices[0]
     check_sizes(sweep)
-    if sweep.backend == "triton":
-        from mupcheck.ops import pick_backend
-
-        pick_backend(sweep.backend)
+    backend = backend_of(sweep, first)
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
     check_writable(folder)
-    runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash)
-    jobs = jobs or (cores() if device == "cpu" else 1)
-    empty = Plan(sweep, folder, corpus, device, (), (), jobs, available_memory(device))
+    runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash, backend=backend)
+    jobs = jobs or (cores() if first == "cpu" else len(devices))
+    free = [available_memory(each) for each in devices[:jobs]]
+    empty = Plan(
+        sweep,
+        folder,
+        corpus,
+        first,
+        (),
+        (),
+        jobs,
+        min((each for each in free if each is not None), default=None),
+        devices=() if first == "cpu" else devices[:jobs],
+        backend=backend,
+        exact=exact,
+    )
     return extend(empty, runs, finished=() if fresh else finished_runs(folder))
+
+
+def backend_of(sweep: SweepSpec, device: str) -> str:
+    """Return the backend of the delta rule that a sweep's runs name: what is asked for, or what "auto" stands for here.
+
+    "auto" is the chunk form on a CPU and in a coordinate check, whose few steps of a few tokens are over before kernels
+    are compiled; else it is Triton's kernels, if they take every width and pass their test on the device.
+
+    Raises:
+        ValueError: if triton is asked for and is not there, or not for this device, dtype or head size.
+    """
+    if sweep.backend not in ("auto", "triton"):
+        return sweep.backend
+    if sweep.backend == "auto" and (device == "cpu" or sweep.kind == "coord"):
+        return AUTO_BACKEND
+    import torch
+
+    from mupcheck.ops.choice import check_triton, self_test
+
+    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
+    runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
+    heads = sorted({run.heads for run in runs})
+    try:
+        check_triton(device, sweep.dtype, [each[1:] for each in heads])
+    except ValueError:
+        if sweep.backend == "triton":
+            raise
+        return AUTO_BACKEND
+    with torch.cuda.device(device):  # where kernels of our own start
+        faults = [self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads]
+    if fault := next(filter(None, faults), ""):
+        if sweep.backend == "triton":
+            raise ValueError(f"{fault}; try --backend {AUTO_BACKEND}")
+        warnings.warn(f"{fault}; backend 'auto' takes '{AUTO_BACKEND}' instead", stacklevel=2)
+        return AUTO_BACKEND
+    return "triton"
 
 
 def check_sizes(sweep: SweepSpec) -> None:
@@ -166,7 +247,7 @@ def check_fits(plan: Plan) -> None:
         advice = ["narrower --widths", "fewer --layers"]
         advice += ["a smaller --vocab-size"] if 3 * run.vocab_size * run.width > count_parameters(run) else []
     advice += ["--jobs 1"] if plan.n_processes > 1 else []
-    where = "this machine" if plan.device == "cpu" else plan.device
+    where = "this machine" if plan.device == "cpu" else plan.device if len(plan.gpus) == 1 else "a GPU"
     needed, available = size_text(plan.needed_bytes), size_text(plan.available_bytes)
     raise ValueError(
         f"width {run.width} does not fit: needs {needed} of {available} free on {where}; try {', '.join(advice)}, or "
@@ -182,43 +263,9 @@ def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) ->
         finished: run_ids that are not to be trained.
     """
     missing = [run for run in runs if run.run_id not in finished]
-    plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device)))
+    how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": plan.exact}
+    plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device, **how)))
     if plan.fits or plan.available_bytes is None:
         return plan
-    each = max(plan.available_bytes - plan.shared_bytes, 0) // plan.n_processes
-    return replace(plan, groups=tuple(group_runs(missing, plan.device, memory=each)))
-
-
-def group_runs(runs: Sequence[RunSpec], device: str, *, memory: int | None = None) -> list[Group]:
-    """Split runs into groups that train as replicas of one model, the costliest first.
-
-    Args:
-        memory: bytes for one group; a group of one run may need more.
-    """
-    groups: list[Group] = []
-    by_shape: dict[tuple, list[RunSpec]] = {}
-    for run in runs:
-        by_shape.setdefault(run.group, []).append(run)
-    for _, alike in sorted(by_shape.items(), key=lambda item: repr(item[0])):
-        if device == "cpu":
-            limit = min(CPU_REPLICAS, CPU_GROUP_BYTES // weight_bytes(alike[0]))
-        else:
-            limit = CUDA_TOKENS_IN_FLIGHT // (alike[0].batch_size * alike[0].seq_len)
-        if memory is not None:
-            limit = min(limit, replicas_within(alike[0], memory))
-        limit = max(1, limit)
-        count = math.ceil(len(alike) / limit)
-        # even parts: no straggler of one run at the end
-        groups += [tuple(alike[i * len(alike) // count : (i + 1) * len(alike) // count]) for i in range(count)]
-    return sorted(groups, key=group_cost, reverse=True)
-
-
-def replicas_within(run: RunSpec, memory: int) -> int:
-    """Return how many replicas fit into `memory` bytes, which grow linearly with them."""
-    alone = group_bytes(run, 1)
-    return 1 + (memory - alone) // max(group_bytes(run, 2) - alone, 1)
-
-
-def group_cost(group: Group) -> float:
-    """Return the work of training a group, to order and to weigh groups by; two halves have that of the whole."""
-    return len(group) * group_work(group[0], CPU_REPLICAS) / CPU_REPLICAS
+    each = max(plan.available_bytes - plan.shared_bytes, 0) // plan.on_one_device
+    return replace(plan, groups=tuple(group_runs(missing, plan.device, memory=each, **how)))

@@ -1,10 +1,11 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import gc
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -13,38 +14,24 @@ from typing import Any
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
-from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.reading import Results, finished_runs, load_results, read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
-from mupcheck.sweep.cost import n_steps
+from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
-from mupcheck.sweep.machine import cores
+from mupcheck.sweep.groups import Group, group_cost
+from mupcheck.sweep.machine import size_text
+from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
-from mupcheck.sweep.plan import Group, Plan, check_fits, extend, find_device, group_cost, plan_sweep
+from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
 
 # what a worker imports; `run_group` itself is one of them
 PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a sweep is: `done` of `total` in units of work, runs finished, and what went wrong with a group.
-
-    `note` says what else is to be known now, such as that the backend is not what the reference computes.
-    """
-
-    done: float
-    total: float
-    runs_finished: int
-    runs_total: int
-    error: str | None = None
-    retried: bool = False
-    note: str = ""
 
 
 def run_sweep(
@@ -55,6 +42,7 @@ def run_sweep(
     jobs: int | None = None,
     fresh: bool = False,
     force: bool = False,
+    exact: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Results:
     """Train what is missing of a sweep, and return all its runs.
@@ -65,10 +53,11 @@ def run_sweep(
     Args:
         sweep: what to train, as `make_sweep` or `load_sweep` return it.
         out: results folder; the sweep goes into `out`/`sweep.name`.
-        device: "auto", "cpu", "cuda" or "cuda:i".
-        jobs: processes at a time (default: one per core on a CPU, one on a GPU).
+        device: "auto", "cpu", "cuda" (every GPU) or "cuda:i".
+        jobs: processes at a time (default: one per core on a CPU, one per GPU).
         fresh: train finished runs again.
         force: try where the estimate of memory says that it does not fit.
+        exact: train each run alone: on a GPU, replicas may round otherwise in another group.
         on_progress: called with each Progress.
     Raises:
         ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep.
@@ -84,7 +73,7 @@ def run_sweep(
         if jobs not in (None, 1):
             raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
         jobs = 1
-    first = plan_sweep(sweep, out=out, device=find_device(device), fresh=fresh, jobs=jobs)
+    first = plan_sweep(sweep, out=out, device=find_devices(device), fresh=fresh, jobs=jobs, exact=exact)
     if not force:
         check_fits(first)
     for plan in rounds(first, fresh=fresh):
@@ -114,7 +103,7 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
     start = time.monotonic()
     yield plan
     trained = {run.run_id for run in plan.runs}
-    cost = sum(map(group_cost, plan.groups))
+    cost = sum(group_cost(group, plan.device) for group in plan.groups)
     more = _refined(plan) if plan.sweep.refine else _topped_up(plan) if plan.sweep.top_up else iter(())
     for runs in more:
         plan = extend(plan, runs, finished=trained if fresh else finished_runs(plan.folder))
@@ -122,7 +111,7 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
         if not plan.missing:
             write_sweep(plan.folder, describe(plan))
             continue
-        added = sum(map(group_cost, plan.groups))
+        added = sum(group_cost(group, plan.device) for group in plan.groups)
         minutes = (time.monotonic() - start) / 60
         predicted = minutes * added / cost if cost else estimate(plan).seconds / 60
         if plan.sweep.top_up and (minutes + predicted > plan.sweep.budget or not plan.fits):
@@ -137,7 +126,6 @@ def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
     from mupcheck.learning_rates.refine import next_round
 
     added: dict[tuple[str, int], tuple[float, ...]] = {}
-    source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
     while True:
         runs = load_results(plan.folder, tables=("runs",)).runs
         searches = next_round(runs, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
@@ -145,7 +133,7 @@ def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
         if not wanted:
             return
         added |= {key: added.get(key, ()) + lrs for key, lrs in wanted.items()}
-        yield plan.sweep.runs(**source, added=added)
+        yield plan.sweep.runs(**plan.source, added=added)
 
 
 def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
@@ -154,7 +142,6 @@ def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
     from mupcheck.coordinates.top_up import next_round
 
     runs = {run.run_id: run for run in plan.runs}
-    source: dict[str, Any] = {"vocab_size": plan.corpus.vocab_size, "data_hash": plan.corpus.hash}
     entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
     while True:
         more = next_round(judge_folder(plan.folder)[1], widths=plan.sweep.widths)
@@ -166,16 +153,16 @@ def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
         grid |= {"widths": more.widths, "seeds": seeds, "expect": {}}
         grid |= {"parametrizations": tuple(entries[name] for name in more.parametrizations)}
         grid |= {"base_width": plan.sweep.base_width or min(plan.sweep.widths)}
-        runs |= {run.run_id: run for run in SweepSpec(**grid).runs(**source)}
+        runs |= {run.run_id: run for run in SweepSpec(**grid).runs(**plan.source)}
         yield list(runs.values())
 
 
 def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     """Train what is missing and write each run as it ends; yield how far it is.
 
-    A group that is killed or runs out of memory is split in two and tried again, down to single runs; what fails for
-    good is reported in `error` and the rest goes on. Where something is trained, its backend is compared with the
-    reference beside it, once a sweep.
+    A group that is killed or runs out of memory is split in two and tried again, down to single runs. The groups of a
+    GPU that is lost go to the others. What fails for good is reported in `error` and in `sweep.json`, and the rest goes
+    on. Where something is trained, its backend is compared with the reference beside it, once a sweep.
 
     Args:
         jobs: as in `run_sweep`.
@@ -183,53 +170,87 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         StoreError: if results cannot be written.
     """
     write_sweep(plan.folder, describe(plan))
-    jobs = jobs or (cores() if plan.device == "cpu" else 1)
     where: dict[str, Any] = {
         "folder": plan.folder,
         "corpus": None if plan.sweep.data.startswith("tokens:") else plan.corpus,
-        "device": plan.device,
         "provenance": provenance(),
     }
+    where |= {} if plan.gpus else {"device": plan.device}
     work = partial(
         _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
-    total = sum(map(group_cost, plan.groups))
-    done, finished = 0.0, len(plan.runs) - plan.missing
-    underway: dict[str, float] = {}
-    waiting: list[tuple[Any, ...]] = list(plan.groups)
     compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
-    while waiting:
-        groups, waiting = waiting, []
-        at_a_time = min(jobs, len(groups))
-        groups, compared = [*compared, *groups], []
-        for message in local.execute(groups, work, jobs=at_a_time, preload=PRELOAD):
-            if isinstance(message.group[0], PathTask):
-                if note := _note_of_path(plan, message):
-                    yield Progress(done + sum(underway.values()), total, finished, len(plan.runs), note=note)
-                continue
-            group: Group = message.group
-            first, error = group[0], None
-            if message.steps is not None:
-                underway.setdefault(first.run_id, 0.0)
-                underway[first.run_id] += group_cost(group) * message.steps / n_steps(first)
+    waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
+    at_a_time = max(min(jobs or plan.jobs, len(waiting)), 1)
+    pace = Pace(plan, places=at_a_time)
+    failed: list[dict[str, Any]] = []
+    lost_with: list[tuple[Any, ...]] = []
+    for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
+        notes = [f"{message.lost} is lost and not used any more: {message.error}"] if message.lost else []
+        # a group that takes a second GPU with it would take them all
+        first_loss = bool(message.lost) and not any(each is message.group for each in lost_with)
+        if message.lost:
+            lost_with.append(message.group)
+            pace.places -= 1
+        if isinstance(message.group[0], PathTask):
+            if first_loss:
+                waiting.appendleft(message.group)
             else:
-                underway.pop(first.run_id, None)
-                if message.error is None:
-                    done += group_cost(group)
-                    finished += len(group)
-                else:
-                    error = f"{len(group)} runs of width {first.width}: {message.error}"
-            retried = message.retry and len(group) > 1
-            if retried:
-                waiting += [group[: len(group) // 2], group[len(group) // 2 :]]
-            yield Progress(done + sum(underway.values()), total, finished, len(plan.runs), error, retried)
+                notes += filter(None, [_note_of_path(plan, message)])
+            if notes:
+                yield pace.now(note="; ".join(notes))
+            continue
+        group: Group = message.group
+        error, again = None, []
+        if message.steps is not None:
+            pace.advance(group, message.steps)
+        elif message.error is None:
+            pace.finish(group)
+        else:
+            error = f"{len(group)} runs of width {group[0].width}: {message.error}"
+            if first_loss:
+                again = [group]
+            elif message.retry and len(group) > 1:
+                again = [group[: len(group) // 2], group[len(group) // 2 :]]
+            else:
+                if message.retry:
+                    error += f"; it was estimated to need {size_text(group_bytes(group[0], len(group)))}"
+                failed += [_failure(run, error) for run in group]
+            pace.fail(group, again=bool(again))
+        if again:
+            ordered = sorted([*waiting, *again], key=lambda each: _first(each, plan.device))
+            waiting.clear()
+            waiting.extend(ordered)
+        yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
+    if failed:
+        write_sweep(plan.folder, describe(plan) | {"failed": failed})
+
+
+def _first(group: tuple[Any, ...], device: str) -> float:
+    """Return what to sort groups by, the costliest first."""
+    return -float("inf") if isinstance(group[0], PathTask) else -group_cost(group, device)
+
+
+def _failure(run: RunSpec, error: str) -> dict[str, Any]:
+    """Return what `sweep.json` says of a run that could not be trained."""
+    return {"run_id": run.run_id, "width": run.width, "estimated_bytes": group_bytes(run, 1), "reason": error}
 
 
 def _work(
-    group: tuple[Any, ...], *, training: Callable[[Group], Iterator[int]], comparing: Callable[[Any], Iterator[int]]
+    group: tuple[Any, ...],
+    *,
+    training: Callable[..., Iterator[int]],
+    comparing: Callable[..., Iterator[int]],
+    **where: str,
 ) -> Iterator[int]:
-    """Do the work of a group of runs, or of the task to compare their backend."""
-    return (comparing if isinstance(group[0], PathTask) else training)(group)
+    """Do the work of a group of runs, or of the task to compare their backend; `where` is the worker's device."""
+    if where:
+        import torch
+
+        # what a group before held that ran out of memory is free by now, but the allocator has it in other sizes
+        gc.collect()
+        torch.cuda.empty_cache()
+    return (comparing if isinstance(group[0], PathTask) else training)(group, **where)
 
 
 def _note_of_path(plan: Plan, message: local.Message) -> str:
@@ -244,6 +265,22 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
     return "; ".join(path.strain if path.agrees else str(path) for path in paths)
 
 
+def _trained_alone(plan: Plan) -> set[str]:
+    """Return the run_ids of which it is known that they depend on no other: those that `--exact` trained or trains."""
+    before: set[str] = set()
+    with suppress(ValueError):
+        before = set(read_sweep(plan.folder).get("exact", ()))
+    now = {run.run_id for group in plan.groups for run in group}
+    return before | now if plan.exact else before - now
+
+
+def not_alone(plan: Plan) -> int:
+    """Return how many runs of an exact plan are there already and were trained beside others, on a GPU."""
+    if not plan.exact or not plan.gpus:
+        return 0
+    return len({run.run_id for run in plan.runs} - _trained_alone(plan))
+
+
 def describe(plan: Plan) -> dict[str, Any]:
     """Return the resolved sweep as `sweep.json` holds it, what it says of the path so far included."""
     return {
@@ -254,6 +291,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
+        "devices": list(plan.gpus),
+        "exact": [run.run_id for run in plan.runs if run.run_id in _trained_alone(plan)],
         **provenance(),
         "path": kept_paths(plan.folder, [run.run_id for run in plan.runs]),
     }

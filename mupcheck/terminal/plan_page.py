@@ -40,17 +40,20 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
             f"{row['run_flops']:.2g}",
             f"{row['group_bytes'] / GIB:.2f}" if row["group_bytes"] < 100 * GIB else f"{row['group_bytes'] / GIB:.3g}",
         )
-    out.print(f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}, on {plan.device}", soft_wrap=True)
+    how = f"{plan.sweep.dtype}, {plan.backend if plan.sweep.backend == 'auto' else plan.sweep.backend} backend"
+    how += ", each run alone" if plan.exact else ""
+    into = f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}"
+    out.print(f"{into}, on {plan.where}, {how}", soft_wrap=True)
     if plan.sweep.question:
         out.print(plan.sweep.question, soft_wrap=True)
     out.print(table)
     out.print(memory_text(plan, estimate), soft_wrap=True)
     time = f"about {duration_text(estimate.seconds)}" if estimate.fits else "no estimate of time"
-    if estimate.fits and plan.device != "cpu":
-        time += " (a rough guess)"
+    if estimate.fits and plan.missing and not estimate.timed_widths:
+        time += " (a guess, as no step could be timed)"
     out.print(
         f"{plan.missing} of {len(plan.runs)} runs to train in {len(plan.groups)} groups, {estimate.flops:.2g} FLOPs, "
-        f"{time} on {plan.device}; nothing was trained",
+        f"{time} on {plan.where}; nothing was trained",
         soft_wrap=True,
     )
     if resolution:
@@ -61,6 +64,8 @@ def memory_text(plan: "Plan", estimate: "Estimate") -> str:
     """Say what is needed at once, of what there is on which machine."""
     processes = "1 process at a time needs" if estimate.jobs == 1 else f"{estimate.jobs} processes at a time need"
     where = f"this machine ({cores()} cores)" if plan.device == "cpu" else plan.device
+    if len(plan.gpus) > 1:
+        where, processes = "the GPU that has least", f"each of {len(plan.gpus)} GPUs needs"
     free = "an unknown amount" if estimate.available_bytes is None else size_text(estimate.available_bytes)
     fits = "" if estimate.fits else "does not fit: "
     return f"{fits}{processes} {size_text(estimate.needed_bytes)} of {free} free on {where}"

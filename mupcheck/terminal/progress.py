@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mupcheck.terminal.console import is_plain, say
+from mupcheck.terminal.console import duration_text, is_plain, say
 
 if TYPE_CHECKING:
     from mupcheck.sweep.plan import Plan
@@ -35,15 +35,17 @@ def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
 
 def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Bar(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(plan.sweep.name, total=None)
+    left = TextColumn("{task.fields[left]}")
+    with Bar(*columns, left, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(plan.sweep.name, total=None, left="")
         for state in progress:
             text = f"{plan.sweep.name}: {state.runs_finished} of {state.runs_total} runs"
-            bar.update(task, total=state.total, completed=state.done, description=text)
+            left_text = "" if state.seconds_left is None else f"{duration_text(state.seconds_left)} left"
+            bar.update(task, total=state.total, completed=state.done, description=text, left=left_text)
             yield state
 
 
@@ -52,8 +54,8 @@ def _lines(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]
     say(f"{plan.sweep.name}: {plan.missing} of {len(plan.runs)} runs to train, into {plan.folder}")
     for state in progress:
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and 0 < state.done < state.total:
-            left = (now - start) * (state.total / state.done - 1)
+        if now - last >= SECONDS_BETWEEN_LINES and state.seconds_left is not None and state.done < state.total:
+            left = state.seconds_left
             share = state.done / state.total
             say(f"{plan.sweep.name}: {state.runs_finished} of {state.runs_total} runs, {share:.0%}, {left:.0f} s left")
             last = now

@@ -13,6 +13,7 @@ from mupcheck.measuring.probes import Realised
 from mupcheck.model.build import ParameterGroup
 from mupcheck.model.layers import per_replica
 from mupcheck.spec.run import RunSpec
+from mupcheck.training.updates import adamw_update, gradient_norm, sgd_update
 
 
 class Optimizer:
@@ -37,8 +38,7 @@ class Optimizer:
     @torch.no_grad()
     def gradient_norm(self) -> Tensor:
         """Return the global gradient norm of each replica, [R]."""
-        norms = [torch.linalg.vector_norm(_gradient(g).flatten(1), dim=1) for g in self.groups]
-        return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        return gradient_norm([gradient_of(group) for group in self.groups])
 
     @torch.no_grad()
     def step(self, lr_scale: Tensor, gradient_norm: Tensor, alive: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Optimizer:
             clip_factor = torch.clamp(self.spec.clip / (gradient_norm + 1e-6), max=1.0)
             clipped = clip_factor < 1.0
         for index, group in enumerate(self.groups):
-            gradient = _gradient(group)
+            gradient = gradient_of(group)
             if clip_factor is not None:
                 gradient.mul_(per_replica(clip_factor, gradient))
             scaled = torch.where(alive, self.lr[index] * lr_scale, 0.0)
@@ -89,19 +89,17 @@ class AdamW(Optimizer):
         self.mean_square = [torch.zeros_like(group.weight) for group in self.groups]
 
     def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor) -> None:
-        beta1, beta2, t = self.spec.beta1, self.spec.beta2, self.steps_taken
-        mean, mean_square = self.mean[index], self.mean_square[index]
-        if self.spec.weight_decay > 0:
-            weight.mul_(per_replica((1 - lr * self.weight_decay[index]).to(weight.dtype), weight))
-        mean.lerp_(gradient, 1 - beta1)
-        mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # sqrt(v / c2) + eps, written so that one factor per replica remains for the whole quotient
-        correction = math.sqrt(1 - beta2**t)
-        eps = (self.eps[index] * correction).to(weight.dtype)
-        step_size = (lr * (correction / (1 - beta1**t))).to(weight.dtype)
-        update = mean_square.sqrt().add_(per_replica(eps, weight))
-        torch.div(mean, update, out=update)
-        weight.sub_(update.mul_(per_replica(step_size, weight)))
+        spec, decays = self.spec, self.spec.weight_decay > 0
+        correction, ratio = corrections(spec, self.steps_taken)
+        adamw_update(
+            *(weight, gradient, self.mean[index], self.mean_square[index]),
+            clip=None,
+            keep=(1 - lr * self.weight_decay[index]).to(weight.dtype) if decays else None,
+            step_size=(lr * ratio).to(weight.dtype),
+            eps=(self.eps[index] * correction).to(weight.dtype),
+            beta1=spec.beta1,
+            beta2=spec.beta2,
+        )
 
     def eps_ratio(self, index: int) -> Tensor:
         """Return rms(sqrt(v)) / eps of one weight, [R]: far above 1, or eps takes part in the step."""
@@ -118,13 +116,14 @@ class SGD(Optimizer):
         self.velocity = [torch.zeros_like(group.weight) for group in self.groups]
 
     def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor) -> None:
-        momentum, velocity = self.spec.momentum, self.velocity[index]
-        if self.spec.weight_decay > 0:
-            gradient.addcmul_(weight, per_replica(self.weight_decay[index].to(weight.dtype), weight))
-        velocity.mul_(momentum).add_(gradient)
-        # velocity starts at 0, so the first step is the plain gradient times (1 + momentum), as torch's is
-        update = torch.add(gradient, velocity, alpha=momentum)
-        weight.sub_(update.mul_(per_replica(lr.to(weight.dtype), weight)))
+        decays = self.spec.weight_decay > 0
+        sgd_update(
+            *(weight, gradient, self.velocity[index]),
+            clip=None,
+            decay=self.weight_decay[index].to(weight.dtype) if decays else None,
+            lr=lr.to(weight.dtype),
+            momentum=self.spec.momentum,
+        )
 
 
 def make_optimizer(groups: Sequence[ParameterGroup], runs: Sequence[RunSpec]) -> AdamW | SGD:
@@ -144,7 +143,18 @@ def lr_scale(run: RunSpec, step: int) -> float:
     return floor + (1 - floor) * left
 
 
-def _gradient(group: ParameterGroup) -> Tensor:
+def corrections(run: RunSpec, t: int) -> tuple[float, float]:
+    """Return sqrt(1 - beta2^t), and that over 1 - beta1^t: what corrects Adam's moments after t updates."""
+    root = math.sqrt(1 - run.beta2**t)
+    return root, root / (1 - run.beta1**t)
+
+
+def gradient_of(group: ParameterGroup) -> Tensor:
+    """Return the gradient of a weight.
+
+    Raises:
+        RuntimeError: if it has none.
+    """
     gradient = group.weight.grad
     if gradient is None:
         raise RuntimeError(f"{group.site} of layer {group.layer} has no gradient; the forward pass does not use it")

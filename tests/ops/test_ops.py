@@ -331,7 +331,7 @@ def test_auto_picks_chunk():
         ("initial_state", torch.ones(2, 3, 6, 4), r"\[2, 3, 6, 4\], expected \[B, H, K, V\] = \[2, 3, 4, 6\]"),
         ("beta", torch.ones(2, 5, 3, dtype=torch.int64), "beta is torch.int64, expected a floating-point dtype"),
         ("v", torch.ones(2, 5, 3, 6, device="meta"), "v is on meta and q on cpu"),
-        ("backend", "triton", "not available yet; try backend='chunk'"),
+        ("backend", "triton", "backend='triton' needs a CUDA device, not 'cpu'; try backend='chunk'"),
         ("backend", "cuda", "'cuda' is unknown; try one of auto, reference, chunk, triton"),
     ],
 )

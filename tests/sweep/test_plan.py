@@ -8,7 +8,8 @@ from tiny_sweeps import tiny, tiny_coord
 
 from mupcheck.sweep import plan as plan_file
 from mupcheck.sweep.cost import group_bytes
-from mupcheck.sweep.plan import CPU_REPLICAS, check_fits, extend, group_runs, plan_sweep
+from mupcheck.sweep.groups import CPU_REPLICAS, group_runs
+from mupcheck.sweep.plan import check_fits, extend, plan_sweep
 from mupcheck.sweep.runner import rounds, run_sweep
 
 GIB = 2**30

@@ -1,7 +1,9 @@
-"""Run groups on this machine: in this process, or one short-lived process a group.
+"""Run groups on this machine: in this process, one short-lived process a group, or one lasting process a GPU.
 
 A process per group costs 0.03 s behind a fork server that has imported torch, and shows a killed worker as an exit
-code of that group alone; a pool would turn it into the loss of every task (ecosystem.md).
+code of that group alone; a pool would turn it into the loss of every task (ecosystem.md). On a GPU a process costs
+seconds (context, kernels), so there it works through group after group. The fork server must not touch CUDA before it
+forks: it is a process of its own, which imports the preloaded modules and does nothing else.
 """
 
 import multiprocessing
@@ -17,74 +19,134 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
 SECONDS_BETWEEN_MESSAGES = 0.1
-OUT_OF_MEMORY = re.compile("out of memory|allocate memory", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile("out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)
+# A GPU that does not answer any more, or not to this process. What went wrong in a capture is a bug in the step.
+LOST = re.compile(
+    r"CUDA error|CUDA driver error|Triton Error \[CUDA\]|device-side assert|unspecified launch failure|no longer",
+    re.IGNORECASE,
+)
+IN_CAPTURE = re.compile("captur", re.IGNORECASE)
 _MAIN = threading.Lock()  # held while sys.modules["__main__"] is not the script
 Group = tuple[Any, ...]
-Work = Callable[[Group], Iterator[int]]
+Work = Callable[..., Iterator[int]]
+Event = tuple[int | None, str | None, bool, bool]  # of a Message: steps, error, retry, and whether the device is lost
 
 
 @dataclass(frozen=True)
 class Message:
     """What became of a group: `steps` more done, or, with `steps` None, its end; `error` None is success.
 
-    `retry` says that the group may fit where it did not: its process was killed, or ran out of memory.
+    `retry` says that the group may fit where it did not: its process was killed, or ran out of memory. `lost` names the
+    device that went with it, which gets no other group.
     """
 
     group: Group
     steps: int | None = None
     error: str | None = None
     retry: bool = False
+    lost: str = ""
 
 
-def execute(groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence[str]) -> Iterator[Message]:
+@dataclass(frozen=True)
+class _Worker:
+    process: Any
+    pipe: Connection
+
+
+def execute(
+    groups: Sequence[Group], work: Work, *, jobs: int, preload: Sequence[str], devices: Sequence[str] = ()
+) -> Iterator[Message]:
     """Work through the groups, `jobs` at a time, and yield what happens as it happens.
 
     Args:
-        groups: tuples of runs, the longest first.
+        groups: tuples of runs, the longest first; a deque may be given more while it is worked through.
         work: a picklable generator function of a group that yields the number of steps done since the last yield; of a
             module, as a child does not import the script that it was started from.
         jobs: processes at a time; 1 works in this process.
         preload: the modules that the fork server imports once, so that no child has to.
+        devices: of the workers, in turn; `work` takes its own as `device`, and a worker stays for many groups. A device
+            is lost with a worker that is killed or cannot reach it; when none is left, the groups that wait fail.
     """
+    waiting = groups if isinstance(groups, deque) else deque(groups)
     if jobs == 1:
-        for group in groups:
-            yield from (Message(group, *event) for event in _events(work, group))
+        yield from _execute_here(waiting, work, devices[0] if devices else "")
         return
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         context.set_forkserver_preload(list(preload))
-    waiting = deque(groups)
-    running: dict[Any, tuple[Any, Group]] = {}
+    free: deque[tuple[str, _Worker | None]] = deque(
+        (devices[i % len(devices)] if devices else "", None) for i in range(jobs)
+    )
+    running: dict[Any, tuple[_Worker, str, Group]] = {}
+    why = ""
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                receive, send = context.Pipe()
+            if waiting and not free and not running:
+                yield from _fail(waiting, why)
+                return
+            while waiting and free:
+                device, worker = free.popleft()
+                if worker is None or not worker.process.is_alive():
+                    worker = _start(context, work, device)
                 group = waiting.popleft()
-                process = context.Process(target=_child, args=(work, group, send), daemon=True)
-                with _script_left_alone(), _uninterrupted():
-                    process.start()
-                send.close()
-                running[receive] = (process, group)
+                with suppress(BrokenPipeError):  # one that just died is seen below
+                    worker.pipe.send(group)
+                running[worker.pipe] = (worker, device, group)
             ready: Any = wait(list(running))
-            for receive in ready:
-                process, group = running[receive]
+            for pipe in ready:
+                worker, device, group = running[pipe]
                 try:
-                    message = Message(group, *receive.recv())
-                except EOFError:
-                    message = Message(group, *_ended(process))
-                if message.steps is None:
-                    process.join()
-                    del running[receive]
-                yield message
+                    steps, error, retry, lost = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    steps, error, retry, lost = _ended(worker.process, device)
+                if steps is None:
+                    del running[pipe]
+                    if lost:
+                        why = f"{device}: {error}"
+                        free = deque(each for each in free if each[0] != device)
+                        worker.process.terminate()
+                    else:
+                        free.append((device, worker if device else None))
+                    if lost or not device:
+                        worker.process.join()
+                yield Message(group, steps, error, retry, device if lost else "")
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
+        started = [worker for worker, _, _ in running.values()] + [worker for _, worker in free if worker is not None]
+        for worker in started:
+            worker.process.terminate()
+        for worker in started:
+            worker.process.join()
+
+
+def _execute_here(waiting: deque[Group], work: Work, device: str) -> Iterator[Message]:
+    """Work through the groups in this process."""
+    while waiting:
+        group, why = waiting.popleft(), ""
+        for steps, error, retry, lost in _events(work, group, device):
+            why = f"{device}: {error}" if lost else why
+            yield Message(group, steps, error, retry, device if lost else "")
+        if why:
+            yield from _fail(waiting, why)
+
+
+def _fail(waiting: deque[Group], why: str) -> Iterator[Message]:
+    """Say of every group that waits that there is no device left to work on."""
+    while waiting:
+        yield Message(waiting.popleft(), error=f"no GPU is left, the last was {why}")
+
+
+def _start(context: Any, work: Work, device: str) -> _Worker:
+    here, there = context.Pipe()
+    process = context.Process(target=_child, args=(work, device, there), daemon=True)
+    with _script_left_alone(), _uninterrupted():
+        process.start()
+    there.close()
+    return _Worker(process, here)
 
 
 @contextmanager
@@ -117,50 +179,61 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(work: Work, group: Group, send: Connection) -> None:
+def _child(work: Work, device: str, pipe: Connection) -> None:
     # Ctrl-C reaches the whole terminal's group; the parent decides, and ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, args=(send,), daemon=True).start()
-    unsent, sent_at = 0, time.monotonic()
-    for steps, error, retry in _events(work, group):
-        unsent += steps or 0
-        if steps is None:
-            send.send((None, error, retry))
-        elif time.monotonic() - sent_at > SECONDS_BETWEEN_MESSAGES:
-            send.send((unsent, None, False))
-            unsent, sent_at = 0, time.monotonic()
+    inbox: SimpleQueue[Group] = SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    while True:
+        unsent, sent_at = 0, time.monotonic()
+        for steps, error, retry, lost in _events(work, inbox.get(), device):
+            unsent += steps or 0
+            if steps is None:
+                pipe.send((None, error, retry, lost))
+            elif time.monotonic() - sent_at > SECONDS_BETWEEN_MESSAGES:
+                pipe.send((unsent, None, False, False))
+                unsent, sent_at = 0, time.monotonic()
+        if not device:
+            return
 
 
-def _events(work: Work, group: Group) -> Iterator[tuple[int | None, str | None, bool]]:
-    """Do the work and yield the fields of its Messages; what is neither memory, storage nor input is a bug: raised."""
+def _events(work: Work, group: Group, device: str) -> Iterator[Event]:
+    """Do the work and yield of its Messages; what is neither memory, device, storage nor input is a bug: raised."""
     try:
-        for steps in work(group):
-            yield steps, None, False
+        for steps in work(group, device=device) if device else work(group):
+            yield steps, None, False, False
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            event: Event = (None, f"out of memory: {said}", True, False)
+        elif device and LOST.search(str(error)) and not IN_CAPTURE.search(str(error)):
+            event = (None, said, False, True)
+        else:
             raise
-        yield None, f"out of memory: {str(error).splitlines()[0]}", True
     except (ValueError, OSError) as error:
-        yield None, str(error), False
+        event = (None, str(error), False, False)
     else:
-        yield None, None, False
+        event = (None, None, False, False)
+    yield event  # here, where the error and all that its frames hold are gone
 
 
-def _ended(process: Any) -> tuple[None, str, bool]:
+def _ended(process: Any, device: str) -> Event:
     """Return the end of a child that could not tell it itself: killed, or, by an error of our own, a bug."""
     process.join()
     if process.exitcode >= 0:
         raise RuntimeError(f"a worker ended with exit code {process.exitcode}; its traceback is above")
     name = signal.Signals(-process.exitcode).name
-    return None, f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""), True
+    said = f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return None, said, not device, bool(device)
 
 
-def _end_with_parent(pipe: Connection) -> None:
-    """End this process when the other end of its pipe closes, so that a killed sweep leaves nothing running.
+def _listen(pipe: Connection, inbox: "SimpleQueue[Group]") -> None:
+    """Take in groups, and end this process when the other end closes, so that a killed sweep leaves nothing running.
 
     PR_SET_PDEATHSIG would not do it: Linux counts the fork server as parent, and that lives as long as its children.
     """
     with suppress(EOFError, OSError):
-        pipe.recv()  # nothing is ever sent
+        while True:
+            inbox.put(pipe.recv())
     os.kill(os.getpid(), signal.SIGTERM)

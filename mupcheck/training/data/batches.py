@@ -23,12 +23,22 @@ def train_batch(corpus: Corpus, *, seed: int, step: int, batch_size: int, seq_le
     Raises:
         ValueError: if there are fewer than T + 1 tokens, or a token is not below vocab_size.
     """
+    starts = window_starts(corpus, seed=seed, step=step, batch_size=batch_size, seq_len=seq_len)
+    return _windows(corpus, corpus.train, starts.tolist(), seq_len)
+
+
+def window_starts(corpus: Corpus, *, seed: int, step: int, batch_size: int, seq_len: int) -> np.ndarray:
+    """Return where the windows of `train_batch` start among the train tokens, uint64 [B].
+
+    Raises:
+        ValueError: if there are fewer than T + 1 tokens.
+    """
     places = len(corpus.train) - seq_len
     if places < 1:
         raise ValueError(f"{corpus.name} has {len(corpus.train):,} train tokens; a window needs {seq_len + 1:,}")
     draws = np.random.Philox(key=seed << 64 | step).random_raw(batch_size)
     # the bias of the remainder is places / 2^64
-    return _windows(corpus, corpus.train, (draws % np.uint64(places)).tolist(), seq_len)
+    return draws % np.uint64(places)
 
 
 def held_out_batch(corpus: Corpus, *, index: int, batch_size: int, seq_len: int) -> np.ndarray:

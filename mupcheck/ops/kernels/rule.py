@@ -1,0 +1,148 @@
+"""The gated delta rule in Triton, differentiable once: launches the kernels and keeps what the way back needs."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
+from mupcheck.ops.kernels.invert import invert
+from mupcheck.ops.kernels.reads import read
+from mupcheck.ops.kernels.scan import scan
+
+
+def gated_delta_rule_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    *,
+    final_state: bool = True,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute what `mupcheck.ops.gated_delta_rule` does, already checked.
+
+    Products are of q, k, v, X, P, U and the state rounded to the dtype of q, with sums in float32; all else is float32.
+    Two calls give equal bits. Everything is read as contiguous; what is not is copied.
+
+    Args:
+        q, k, v: of one dtype, float32 or bfloat16 (float16 in tests).
+        log_alpha, beta, initial_state: float32.
+        final_state: whether to return it.
+        config: how to launch, by default the pinned one of the shape.
+    """
+    config = config or config_of(q.shape[-1], v.shape[-1], q.dtype)
+    q, k, v, log_alpha, beta = (x.contiguous() for x in (q, k, v, log_alpha, beta))
+    start = None if initial_state is None else initial_state.contiguous()
+    tensors = (q, k, v, log_alpha, beta, start)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        o, final = _Rule.apply(*tensors, final_state, config)
+        return o, final
+    o, final, *_ = forward(q, k, v, log_alpha, beta, start, final_state=final_state, save=False, config=config)
+    return o, final
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    *,
+    final_state: bool,
+    save: bool,
+    config: Config,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Return o, final_state, inverse, states and writes, None where not asked for; all inputs contiguous."""
+    batch, time, heads, key_dim = q.shape
+    value_dim = v.shape[-1]
+    n_chunks = triton.cdiv(time, config.chunk)
+    inverse = q.new_empty(batch, heads, n_chunks, config.chunk, config.chunk)
+    gates = log_alpha.new_empty(batch, heads, n_chunks, 5, config.chunk)
+    o = torch.empty_like(v)
+    states = q.new_empty(batch, heads, n_chunks, key_dim, value_dim) if save else None
+    writes = torch.empty_like(v) if save else None
+    final = log_alpha.new_empty(batch, heads, key_dim, value_dim) if final_state else None
+
+    precision = config.precision if q.dtype == torch.float32 else "tf32"
+    launch = config.invert
+    invert[n_chunks, batch * heads](
+        *(k, log_alpha, beta, gates, inverse, time),
+        H=heads,
+        K=key_dim,
+        C=config.chunk,
+        BK=launch.block_k,
+        PRECISION=config.precision,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+    reads = None
+    if config.read is not None:
+        reads = torch.empty_like(inverse)
+        read[n_chunks, batch * heads](
+            *(q, k, gates, reads, time),
+            H=heads,
+            K=key_dim,
+            C=config.chunk,
+            BK=config.read.block_k,
+            PRECISION=precision,
+            num_warps=config.read.num_warps,
+            num_stages=config.read.num_stages,
+        )
+    k1, k2 = parts_of_keys(key_dim)
+    blocks = triton.cdiv(value_dim, config.scan.block_v)
+    scan[blocks, batch * heads](
+        *(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, time),
+        H=heads,
+        K=key_dim,
+        V=value_dim,
+        K1=k1,
+        K2=k2,
+        BV=config.scan.block_v,
+        C=config.chunk,
+        PRECISION=precision,
+        num_warps=config.scan.num_warps,
+        num_stages=config.scan.num_stages,
+    )
+    return o, final, inverse, states, writes
+
+
+class _Rule(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_alpha: Tensor,
+        beta: Tensor,
+        initial_state: Tensor | None,
+        final_state: bool,
+        config: Config,
+    ) -> tuple[Tensor, Tensor | None]:
+        o, final, inverse, states, writes = forward(
+            q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config
+        )
+        ctx.save_for_backward(q, k, v, log_alpha, beta, inverse, states, writes)
+        ctx.chunk = config.chunk
+        ctx.set_materialize_grads(False)
+        return o, final
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
+        backward = import_module("mupcheck.ops.kernels.backward")
+        v = ctx.saved_tensors[2]
+        grad_o = torch.zeros_like(v) if grad_o is None else grad_o.contiguous()
+        if grad_final_state is not None:
+            grad_final_state = grad_final_state.contiguous()
+        gradients = backward.gradients(
+            *ctx.saved_tensors, grad_o, grad_final_state, chunk=ctx.chunk, need_initial=ctx.needs_input_grad[5]
+        )
+        return *gradients, None, None

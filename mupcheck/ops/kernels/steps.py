@@ -1,0 +1,224 @@
+# mypy: disallow-untyped-defs=False
+"""A step of an optimizer over all weights of all replicas in one launch, and the gradients' norms in two.
+
+At small widths a launch for each weight takes longer than its arithmetic. Weights, gradients and moments lie anywhere;
+the kernels find them by a table of addresses on the device, which can be filled after a CUDA graph was captured.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK, CHUNK = 1024, 4096
+NORM_BLOCK = 1024
+
+
+class Layout(NamedTuple):
+    """How programs share the values of all weights: each takes CHUNK of one weight of one replica."""
+
+    weight_of: Tensor  # int32 [programs]
+    start_of: Tensor  # int64 [programs]
+    sizes: Tensor  # int64 [weights], of one replica
+
+
+def layout_of(sizes: Sequence[int], device: torch.device) -> Layout:
+    """Return the layout of weights of these sizes."""
+    chunks = [(weight, start) for weight, size in enumerate(sizes) for start in range(0, size, CHUNK)]
+    weights, starts = zip(*chunks, strict=True)
+    return Layout(
+        torch.tensor(weights, dtype=torch.int32, device=device),
+        torch.tensor(starts, dtype=torch.int64, device=device),
+        torch.tensor(list(sizes), dtype=torch.int64, device=device),
+    )
+
+
+@triton.jit
+def _values(addresses, weight, replica, size):
+    """Return where the float32 values of one weight of one replica begin."""
+    return tl.load(addresses + weight).to(tl.pointer_type(tl.float32)) + replica * size
+
+
+@triton.jit
+def _square_sums(gradients, weight_of, start_of, sizes, sums, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+    replica = tl.program_id(1).to(tl.int64)
+    weight = tl.load(weight_of + tl.program_id(0))
+    start, size = tl.load(start_of + tl.program_id(0)), tl.load(sizes + weight)
+    gradient = _values(gradients, weight, replica, size)
+    total = tl.zeros([BLOCK], tl.float32)
+    for part in tl.static_range(CHUNK // BLOCK):
+        column = start + part * BLOCK + tl.arange(0, BLOCK)
+        g = tl.load(gradient + column, mask=column < size, other=0.0)
+        total += g * g
+    tl.store(sums + replica * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def _norms(sums, norms, n_sums, BLOCK: tl.constexpr):
+    replica = tl.program_id(0).to(tl.int64)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, n_sums, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        total += tl.load(sums + replica * n_sums + at, mask=at < n_sums, other=0.0)
+    tl.store(norms + replica, tl.sqrt_rn(tl.sum(total)))
+
+
+@triton.jit
+def _clip_factor(norm, most, clipped, CLIP: tl.constexpr):
+    """Return what a replica's gradient is multiplied by, and note whether that is below 1."""
+    factor = 1.0
+    if CLIP:
+        # a norm that is no number makes none of the weights, as it does in torch
+        factor = tl.minimum(most / (norm + 1e-6), 1.0, propagate_nan=tl.PropagateNan.ALL)
+        if tl.program_id(0) == 0:
+            tl.store(clipped + tl.program_id(1), factor < 1.0)
+    return factor
+
+
+@triton.jit
+def _adamw(
+    weights, gradients, means, mean_squares, weight_of, start_of, sizes, lr, decay, eps, corrections, step, lr_scale,
+    alive, norms, most, clipped, beta2, rest1, rest2,
+    CLIP: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    replica = tl.program_id(1).to(tl.int64)
+    index = tl.load(weight_of + tl.program_id(0))
+    start, size = tl.load(start_of + tl.program_id(0)), tl.load(sizes + index)
+    clip = _clip_factor(tl.load(norms + replica), most, clipped, CLIP)
+    # one number each, in float64 as the host works them out
+    of = index * tl.num_programs(1) + replica
+    now = tl.load(step)
+    rate = tl.load(lr + of) * tl.load(lr_scale + replica)
+    rate = tl.where(tl.load(alive + replica) != 0, rate, 0.0)
+    keep = (1 - rate * tl.load(decay + of)).to(tl.float32)
+    floor = (tl.load(eps + of) * tl.load(corrections + 2 * now)).to(tl.float32)
+    size_of_step = (rate * tl.load(corrections + 2 * now + 1)).to(tl.float32)
+    size_left = tl.where(size_of_step != 0.0, size, 0)  # nothing of a dead replica is touched
+
+    weight = _values(weights, index, replica, size)
+    gradient = _values(gradients, index, replica, size)
+    mean = _values(means, index, replica, size)
+    mean_square = _values(mean_squares, index, replica, size)
+    for part in tl.static_range(CHUNK // BLOCK):
+        column = start + part * BLOCK + tl.arange(0, BLOCK)
+        inside = column < size_left
+        g = tl.load(gradient + column, mask=inside, other=0.0) * clip
+        w = tl.load(weight + column, mask=inside, other=0.0)
+        m = tl.load(mean + column, mask=inside, other=0.0)
+        v = tl.load(mean_square + column, mask=inside, other=0.0)
+        m += (g - m) * rest1
+        v = v * beta2 + g * g * rest2
+        w = w * keep - size_of_step * (m / (tl.sqrt_rn(v) + floor))
+        tl.store(mean + column, m, mask=inside)
+        tl.store(mean_square + column, v, mask=inside)
+        tl.store(weight + column, w, mask=inside)
+
+
+@triton.jit
+def _sgd(
+    weights, gradients, velocities, weight_of, start_of, sizes, lr, decay, lr_scale,
+    alive, norms, most, clipped, momentum,
+    CLIP: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    replica = tl.program_id(1).to(tl.int64)
+    index = tl.load(weight_of + tl.program_id(0))
+    start, size = tl.load(start_of + tl.program_id(0)), tl.load(sizes + index)
+    clip = _clip_factor(tl.load(norms + replica), most, clipped, CLIP)
+    of = index * tl.num_programs(1) + replica
+    rate = tl.load(lr + of) * tl.load(lr_scale + replica)
+    rate = tl.where(tl.load(alive + replica) != 0, rate, 0.0).to(tl.float32)
+    pull = tl.load(decay + of).to(tl.float32)
+    size_left = tl.where(rate != 0.0, size, 0)
+
+    weight = _values(weights, index, replica, size)
+    gradient = _values(gradients, index, replica, size)
+    velocity = _values(velocities, index, replica, size)
+    for part in tl.static_range(CHUNK // BLOCK):
+        column = start + part * BLOCK + tl.arange(0, BLOCK)
+        inside = column < size_left
+        w = tl.load(weight + column, mask=inside, other=0.0)
+        g = tl.load(gradient + column, mask=inside, other=0.0) * clip + w * pull
+        v = tl.load(velocity + column, mask=inside, other=0.0) * momentum + g
+        tl.store(velocity + column, v, mask=inside)
+        tl.store(weight + column, w - rate * (g + momentum * v), mask=inside)
+
+
+def gradient_norms(gradients: Tensor, layout: Layout, n_replicas: int) -> Tensor:
+    """Return the norm over all gradients of each replica, float32 [R], always summed in the same order.
+
+    Args:
+        gradients: their addresses, int64 [weights]; each is contiguous float32 [R, ...].
+    """
+    programs = len(layout.weight_of)
+    sums = torch.empty(n_replicas, programs, dtype=torch.float32, device=gradients.device)
+    norms = torch.empty(n_replicas, dtype=torch.float32, device=gradients.device)
+    _square_sums[programs, n_replicas](gradients, *layout, sums, CHUNK=CHUNK, BLOCK=BLOCK, num_warps=4)
+    _norms[(n_replicas,)](sums, norms, programs, BLOCK=NORM_BLOCK, num_warps=4)
+    return norms
+
+
+def adamw_step(
+    addresses: Sequence[Tensor],
+    layout: Layout,
+    *,
+    lr: Tensor,
+    decay: Tensor,
+    eps: Tensor,
+    corrections: Tensor,
+    step: Tensor,
+    lr_scale: Tensor,
+    alive: Tensor,
+    norms: Tensor,
+    clip: float,
+    betas: tuple[float, float],
+) -> Tensor:
+    """Update all weights and moments in place, as `mupcheck.training.updates.adamw_update` does one.
+
+    Args:
+        addresses: of weights, gradients, means and mean squares, int64 [weights] each; float32 [R, ...], contiguous.
+        lr, decay, eps: float64 [weights, R].
+        corrections: float64 [n_steps, 2], from `mupcheck.training.optim.corrections`.
+        step: how many updates came before, int64 [1].
+        lr_scale: float64 [R].
+        alive: bool [R]; the others stay as they are, bit for bit, whatever their gradients.
+        norms: from `gradient_norms`, [R].
+        clip: largest norm; 0 for no clipping.
+    Returns:
+        bool [R], true where the gradient was clipped.
+    """
+    programs, n_replicas = len(layout.weight_of), len(norms)
+    clipped = torch.zeros(n_replicas, dtype=torch.bool, device=norms.device)
+    beta1, beta2 = betas
+    _adamw[programs, n_replicas](
+        *addresses, *layout, lr, decay, eps, corrections, step, lr_scale, alive, norms, clip, clipped,
+        beta2, 1 - beta1, 1 - beta2, CLIP=clip > 0, CHUNK=CHUNK, BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    return clipped
+
+
+def sgd_step(
+    addresses: Sequence[Tensor],
+    layout: Layout,
+    *,
+    lr: Tensor,
+    decay: Tensor,
+    lr_scale: Tensor,
+    alive: Tensor,
+    norms: Tensor,
+    clip: float,
+    momentum: float,
+) -> Tensor:
+    """Update all weights and velocities in place, as `mupcheck.training.updates.sgd_update` does one.
+
+    Args and returns are those of `adamw_step`, with the addresses of velocities in place of the moments'.
+    """
+    programs, n_replicas = len(layout.weight_of), len(norms)
+    clipped = torch.zeros(n_replicas, dtype=torch.bool, device=norms.device)
+    _sgd[programs, n_replicas](
+        *addresses, *layout, lr, decay, lr_scale, alive, norms, clip, clipped, momentum,
+        CLIP=clip > 0, CHUNK=CHUNK, BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    return clipped

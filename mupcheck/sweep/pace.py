@@ -1,0 +1,105 @@
+"""How far a sweep is, and how long it still takes by the pace of what has been done."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mupcheck.sweep.cost import n_steps
+from mupcheck.sweep.groups import Group, group_cost
+from mupcheck.sweep.plan import Plan
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is: `done` of `total` in units of work, runs finished, and what went wrong with a group.
+
+    `note` says what else is to be known now, such as that the backend is not what the reference computes, or that a GPU
+    was lost. `seconds_left` is judged by what has been done so far, None before anything is.
+    """
+
+    done: float
+    total: float
+    runs_finished: int
+    runs_total: int
+    error: str | None = None
+    retried: bool = False
+    note: str = ""
+    seconds_left: float | None = None
+
+
+class Pace:
+    """Work that is done and left, and the seconds it took, by width.
+
+    How the work of one width compares with that of another is known roughly beforehand; how long a width takes shows
+    once some of it is done. Until then it goes by the nearest width that is known.
+
+    Args:
+        plan: what is trained.
+        places: how many groups train at a time.
+        clock: seconds that pass.
+    """
+
+    def __init__(self, plan: Plan, *, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.device, self.places, self.clock = plan.device, places, clock
+        self.n_runs, self.finished, self.done = len(plan.runs), len(plan.runs) - plan.missing, 0.0
+        self.left: defaultdict[int, float] = defaultdict(float)
+        for group in plan.groups:
+            self.left[group[0].width] += group_cost(group, self.device)
+        self.total = sum(self.left.values())
+        self.spent: defaultdict[int, float] = defaultdict(float)  # seconds, of all places together
+        self.gained: defaultdict[int, float] = defaultdict(float)
+        self.underway: dict[str, float] = {}  # work, by the first run of a group
+        self.heard: dict[str, float] = {}  # when, by the first run of a group
+        self.idle_since = [clock()] * places  # of places without a group that was heard of
+
+    def advance(self, group: Group, steps: int) -> None:
+        """Take in that a group did so many steps more."""
+        cost, before = group_cost(group, self.device), self.underway.get(group[0].run_id, 0.0)
+        self._gain(group, min(cost * steps / n_steps(group[0]), cost - before))
+
+    def finish(self, group: Group) -> None:
+        """Take in that a group ended well."""
+        self._gain(group, group_cost(group, self.device) - self.underway.get(group[0].run_id, 0.0))
+        self._leave(group)
+        self.finished += len(group)
+
+    def fail(self, group: Group, *, again: bool) -> None:
+        """Take in that a group ended without its runs, which are tried again or not."""
+        tried = self.underway.get(group[0].run_id, 0.0)
+        self.done -= tried
+        self.left[group[0].width] += tried if again else tried - group_cost(group, self.device)
+        self._leave(group)
+
+    def _gain(self, group: Group, work: float) -> None:
+        key, width, now = group[0].run_id, group[0].width, self.clock()
+        if key not in self.heard:
+            self.heard[key] = self.idle_since.pop(0) if self.idle_since else now
+        self.spent[width] += now - self.heard[key]
+        self.gained[width] += work
+        self.heard[key] = now
+        self.underway[key] = self.underway.get(key, 0.0) + work
+        self.done += work
+        self.left[width] -= work
+
+    def _leave(self, group: Group) -> None:
+        self.underway.pop(group[0].run_id, None)
+        self.idle_since.append(self.heard.pop(group[0].run_id, self.clock()))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return how long the rest takes, None before anything is known."""
+        known = {width: self.spent[width] / work for width, work in self.gained.items() if work > 0}
+        if not known:
+            return None
+        busy = 0.0
+        for width, work in self.left.items():
+            nearest = min(known, key=lambda other: max(other / width, width / other))
+            busy += max(work, 0.0) * known[nearest]
+        return busy / max(self.places, 1)
+
+    def now(self, **more: Any) -> Progress:
+        """Return how far it is; `more` are fields of Progress."""
+        fields = {"seconds_left": self.seconds_left, **more}
+        return Progress(self.done, self.total, self.finished, self.n_runs, **fields)

@@ -1,0 +1,41 @@
+"""What the forward kernels save for the backward pass, in plain torch: the backward kernels' tests need no others."""
+
+import torch
+from torch import Tensor
+
+Inputs = dict[str, Tensor]
+
+
+def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """In float64: inverse [B, H, N, C, C], states [B, H, N, K, V] and writes [B, T, H, V].
+
+    The inverse's blocks of 16 x 16 above the diagonal are NaN: the kernels must not read them.
+    """
+    k, v, log_alpha, beta = (inputs[name].double() for name in ("k", "v", "log_alpha", "beta"))
+    beta = beta.clamp(min=1e-15)  # as the forward does: the gradient of beta is taken from the writes
+    batch, time, heads, key_dim = k.shape
+    n_chunks = -(-time // chunk)
+    state = inputs.get("initial_state")
+    state = k.new_zeros(batch, heads, key_dim, v.shape[-1]) if state is None else state.double()
+    inverse = k.new_full((batch, heads, n_chunks, chunk, chunk), torch.nan)
+    block = torch.arange(chunk, device=k.device) // 16
+    states, writes = [], []
+    for n in range(n_chunks):
+        span = slice(n * chunk, min(time, (n + 1) * chunk))
+        size = span.stop - span.start
+        k_c, v_c = (x[:, span].transpose(1, 2) for x in (k, v))  # [B, H, C, X]
+        b = beta[:, span].transpose(1, 2).unsqueeze(-1)
+        c = log_alpha[:, span].clamp(min=-60).transpose(1, 2).cumsum(-1)
+        decay = (c.unsqueeze(-1) - c.unsqueeze(-2)).clamp(max=0).exp()
+        a = (b * (k_c @ k_c.mT) * decay).tril(-1)
+        eye = torch.eye(chunk, dtype=k.dtype, device=k.device)
+        x = torch.linalg.solve_triangular(a + eye[:size, :size], eye[:size, :size], upper=False)
+        full = eye.expand(batch, heads, chunk, chunk).clone()
+        full[..., :size, :size] = x
+        inverse[:, :, n] = torch.where(block.unsqueeze(-1) >= block, full, torch.nan)
+        states.append(state)
+        u = x @ (b * v_c - c.exp().unsqueeze(-1) * b * (k_c @ state))
+        writes.append(u.transpose(1, 2))
+        out = (c[..., -1:] - c).exp().unsqueeze(-1) * k_c
+        state = c[..., -1, None, None].exp() * state + out.mT @ u
+    return inverse, torch.stack(states, 2), torch.cat(writes, 1)
