@@ -39,7 +39,10 @@ class PlainLoop:
         return loss.detach()
 
     def losses(self, batches: Sequence[np.ndarray]) -> list[float]:
-        """Train on batches [B, T + 1], one a step, and return the loss of each."""
+        """Train on batches [B, T + 1], one a step, and return the loss of each.
+
+        A batch of one sequence fills the step's with copies of it, which have the same loss and gradient.
+        """
         found = []
         for batch in batches:
             self.tokens.copy_(torch.from_numpy(batch))

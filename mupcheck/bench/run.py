@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from mupcheck.bench import coord, op, peers, step
-from mupcheck.bench.rows import Bench, Machine, Row
+from mupcheck.bench.rows import Bench, Machine, Row, short
 from mupcheck.bench.tables import as_markdown
 from mupcheck.bench.timing import ceilings
+from mupcheck.ops.choice import check_triton
 from mupcheck.sweep.provenance import provenance
 
 SUITES = ("op", "step", "coord")
@@ -49,7 +50,7 @@ def run_bench(
     quick: bool = False,
     with_peers: bool = True,
     scaling: bool = False,
-    follow: Callable[[Row], object] = bool,
+    follow: Callable[[Bench], object] = bool,
 ) -> Bench:
     """Run suites on a device from `pick_device` and return all rows.
 
@@ -62,24 +63,38 @@ def run_bench(
         quick: time each call for a tenth of a second, and fewer steps.
         with_peers: measure what other libraries there are.
         scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
-        follow: called with each row as it is found.
+        follow: called with what there is after each row.
+    Raises:
+        ValueError: if a width is no multiple of 8, or triton is asked for and cannot be.
     """
+    if wrong := [width for width in widths if width < 8 or width % 8]:
+        raise ValueError(f"width {wrong[0]} gives no whole heads K = d / 8; try {max(wrong[0] // 8 * 8, 8)}")
     kind = "cpu" if device == "cpu" else "cuda"
+    if "triton" in backends:
+        heads = [*shapes, *(step.head_of(width)[1:] for width in widths)]
+        check_triton(device, "bfloat16" if kind == "cuda" else "float32", heads or [(32, 64)])
     if kind == "cuda":
         torch.cuda.set_device(device)
     seconds = QUICK_SECONDS if quick else SECONDS
     backends = tuple(backends) or BACKENDS[kind]
-    machine = ceilings(kind, seconds=seconds)
-    rows: list[Row] = []
+    bench = Bench(_provenance(kind, quick=quick), ceilings(kind, seconds=seconds), [])
     for suite in suites:
         found = _SUITES[suite](
-            kind, backends, machine, shapes=shapes, widths=widths, quick=quick, peers=with_peers, scaling=scaling,
+            kind, backends, bench.machine, shapes=shapes, widths=widths, quick=quick, peers=with_peers, scaling=scaling,
             seconds=seconds,
         )  # fmt: skip
-        for row in found:
-            rows.append(row)
-            follow(row)
-    return Bench(_provenance(kind, quick=quick), machine, rows)
+        for row in _until_it_breaks(suite, found):
+            bench.rows.append(row)
+            follow(bench)
+    return bench
+
+
+def _until_it_breaks(suite: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows; what ends them, such as a device that fails, becomes the last one."""
+    try:
+        yield from rows
+    except RuntimeError as error:
+        yield Row(suite, "all that would follow", "stopped", True, refused=short(error))
 
 
 def write(bench: Bench, folder: Path) -> tuple[Path, Path]:
@@ -107,7 +122,7 @@ def _step(kind: str, backends: Sequence[str], machine: Machine, **given: Any) ->
     setting = step.GPU if kind == "cuda" else step.CPU
     widths = given["widths"] or (step.GPU_WIDTHS if kind == "cuda" else step.CPU_WIDTHS)
     if given["scaling"] and not given["widths"]:
-        widths = (*widths, *(2 * widths[-1] * 2**i // 3 for i in (1, 2))) if kind == "cuda" else (*widths, 128, 256)
+        widths = (*widths, *((2048, 4096) if kind == "cuda" else (128, 256)))
     if given["quick"]:
         setting = step.quick(setting)
     return step.measure_steps(

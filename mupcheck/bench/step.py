@@ -14,7 +14,7 @@ from mupcheck.bench import floors
 from mupcheck.bench.fla_model import copy_weights, fla_model
 from mupcheck.bench.peers import fla_version
 from mupcheck.bench.plain_loop import PlainLoop, plain_loop
-from mupcheck.bench.rows import Machine, Row, Timing, disagreement, short
+from mupcheck.bench.rows import ALLOWED_NATS, Machine, Row, Timing, disagreement, short
 from mupcheck.bench.timing import summary, take_turns
 from mupcheck.model.build import build_model
 from mupcheck.spec.reading import make_sweep
@@ -28,9 +28,6 @@ GPU_WIDTHS, CPU_WIDTHS = (256, 512, 1024, 1536), (64,)
 # replicas that fit beside each other and pay; half as many where memory runs out
 REPLICAS = {256: 16, 512: 14, 1024: 8, 1536: 2}
 CHECKED_STEPS = 4
-# nats between a loss and the one in float64 with the same weights and batches, over the first steps: bfloat16 rounds
-# logits of size 1 by 2e-3 and AdamW's first steps take the sign of gradients near 0 either way
-ALLOWED = {"bfloat16": 0.02, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Setting:
     n_layers: int
     batch_size: int
     seq_len: int
-    # steps of which all numbers come to the host together, and how many such bursts are timed
+    # steps whose numbers come to the host together (on a GPU the ring of the training loop), and how many such bursts
+    # are timed
     burst: int
     bursts: int
 
@@ -57,16 +55,25 @@ CPU = Setting("cpu", "float32", 2, 4, 128, burst=1, bursts=5)
 
 
 def quick(setting: Setting) -> Setting:
-    """Return a setting that times two bursts of half as many steps."""
-    return replace(setting, burst=max(setting.burst // 2, 1), bursts=2)
+    """Return a setting that times one burst."""
+    return replace(setting, bursts=1)
+
+
+def head_of(width: int) -> tuple[int, int, int]:
+    """Return (H, K, V) of a width: 6 heads of K = d / 8 and V = d / 4, twice as many of half that beyond K = 256."""
+    heads, key_dim = 6, width // 8
+    while key_dim > 256 and key_dim % 2 == 0:
+        heads, key_dim = 2 * heads, key_dim // 2
+    return heads, key_dim, 2 * key_dim
 
 
 def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: Any) -> list[RunSpec]:
-    """Return n runs that differ in their seed: H = 6, K = d / 8, V = d / 4, clipped AdamW, every multiplier 1."""
+    """Return n runs that differ in their seed: heads of `head_of`, clipped AdamW, every multiplier 1."""
+    heads, key_dim, value_dim = head_of(width)
     given = {
         "kind": "lr", "parametrizations": ["sp-fanin"], "widths": [width], "base_width": width, "seeds": n,
-        "lrs": [2.0**-8], "n_layers": setting.n_layers, "n_heads": 6, "head_k_dim": width // 8,
-        "head_v_dim": width // 4, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
+        "lrs": [2.0**-8], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
+        "head_v_dim": value_dim, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
         "warmup_steps": 0, "schedule": "constant", "logit_scale": 1.0, "clip": 1.0, "readout_std": 0.125,
         "eval_tokens": 0, "data": "synthetic", "dtype": setting.dtype, "backend": backend,
     }  # fmt: skip
@@ -87,9 +94,21 @@ def measure_steps(
             continue
         n = REPLICAS.get(width, max(2, 2**17 // setting.tokens // max(width // 256, 1)))
         n = n if setting.device != "cpu" else 4
-        cases = [(backend, count) for backend in backends for count in (n, 1)]
-        for backend, count in cases:
-            yield _shared(_replicated(setting, width, backend, count, corpus, right), setting, width, machine)
+        for backend in backends:
+            checked = Row("step", f"d={width}", f"mupcheck {backend}", True)
+            try:
+                losses = _losses(
+                    runs_of(setting, width, backend, n=1, **_checked(setting.dtype)), corpus, setting.device
+                )
+                errors, refused = _agree(losses, right, setting.dtype)
+                checked = replace(checked, errors=errors, refused=refused)
+            except (ValueError, RuntimeError) as error:
+                checked = replace(checked, refused=short(error))
+            for count in (n, 1):
+                row = checked if checked.refused else _replicated(checked, setting, width, backend, count, corpus)
+                yield _shared(row, setting, width, machine)
+                if checked.refused:
+                    break
         loops: dict[str, Callable[[list[RunSpec]], PlainLoop]] = {
             f"mupcheck {backends[0]}, plain eager loop": partial(_own_loop, corpus=corpus, device=setting.device)
         }
@@ -114,18 +133,13 @@ def _losses(runs: list[RunSpec], corpus: Corpus, device: str) -> list[float]:
 def _agree(losses: Sequence[float], right: Sequence[float], dtype: str) -> tuple[dict[str, float], str | None]:
     """Return each step's difference in nats, and what to say where one is too large."""
     errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(losses, right, strict=True))}
-    return errors, disagreement(errors, ALLOWED[dtype])
+    return errors, disagreement(errors, ALLOWED_NATS[dtype])
 
 
-def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corpus, right: list[float]) -> Row:
+def _replicated(checked: Row, setting: Setting, width: int, backend: str, n: int, corpus: Corpus) -> Row:
     """Measure `train` with n replicas, fewer where memory runs out."""
-    row = Row("step", f"d={width}", f"mupcheck {backend}, R={n}", True, facts={"R": n})
+    row = replace(checked, backend=f"{checked.backend}, R={n}", facts={"R": n})
     try:
-        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
-        errors, refused = _agree(_losses(checked, corpus, setting.device), right, setting.dtype)
-        row = replace(row, errors=errors, refused=refused)
-        if refused:
-            return row
         _start_counting(setting.device)
         steps = setting.burst * (1 + setting.bursts) + (setting.device == "cpu")
         runs = runs_of(setting, width, backend, n=n, steps=steps)
@@ -135,7 +149,7 @@ def _replicated(setting: Setting, width: int, backend: str, n: int, corpus: Corp
         if n == 1:
             return replace(row, refused="out of memory")
         _clean(setting.device)
-        return _replicated(setting, width, backend, n // 2, corpus, right)
+        return _replicated(checked, setting, width, backend, n // 2, corpus)
     except (ValueError, RuntimeError) as error:
         return replace(row, refused=short(error))
     finally:
@@ -172,13 +186,13 @@ def _looped(
         names["graph"] = f"{name.removesuffix(', plain eager loop')}, CUDA graph"
     rows = {key: Row("step", f"d={width}", each, False, facts={"R": 1}) for key, each in names.items()}
     try:
-        checked = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
-        batches = [_batch(checked[0], corpus, step) for step in range(CHECKED_STEPS)]
-        errors, refused = _agree(make(checked).losses(batches), right, setting.dtype)
+        (one,) = runs_of(setting, width, backend, n=1, **_checked(setting.dtype))
+        batches = [_batch(one, corpus, step) for step in range(CHECKED_STEPS)]
+        _start_counting(setting.device)
+        loop = make(runs_of(setting, width, backend, n=1))
+        errors, refused = _agree(loop.losses(batches), right, setting.dtype)
         rows = {key: replace(row, errors=errors, refused=refused) for key, row in rows.items()}
         if refused is None:
-            _start_counting(setting.device)
-            loop = make(runs_of(setting, width, backend, n=1))
             found = take_turns({"eager": loop.step}, setting.device, seconds=seconds)["eager"]
             rows["eager"] = replace(
                 rows["eager"], times={"step": found, "a run": found}, peak_bytes=_counted(setting.device)
@@ -211,8 +225,9 @@ def _batch(run: RunSpec, corpus: Corpus, step: int) -> Any:
 
 def _shared(row: Row, setting: Setting, width: int, machine: Machine) -> Row:
     """Say of a row which share of the machine's products its step's own are."""
+    heads, key_dim, value_dim = head_of(width)
     flops = setting.tokens * floors.step_flops(
-        width, n_layers=setting.n_layers, n_heads=6, key_dim=width // 8, value_dim=width // 4, vocab=256, mlp=4
+        width, n_layers=setting.n_layers, n_heads=heads, key_dim=key_dim, value_dim=value_dim, vocab=256, mlp=4
     )
     facts = {**row.facts, "tokens": setting.tokens, "flops": flops, "layers": setting.n_layers, "dtype": setting.dtype}
     shares = {"a run": flops / machine.flops_per_second / row.times["a run"].median} if row.times else {}

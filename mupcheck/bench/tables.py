@@ -11,12 +11,14 @@ COLUMNS = {
     "op": {
         "forward": "forward",
         "both": "both",
-        "forward in a graph": "forward, graph",
-        "both in a graph": "both, graph",
+        "forward in a graph": "forward in graph",
+        "both in a graph": "both in graph",
     },
     "step": {"step": "step", "a run": "a run"},
     "coord": {"check": "check", "number": "a number"},
 }
+# what a terminal has no room for
+ONLY_WHOLE = ("forward in a graph",)
 # what rows are compared by
 COMPARED = {"op": ("both", "both in a graph"), "step": ("a run",), "coord": ("check", "number")}
 
@@ -30,15 +32,15 @@ class Grid:
     lines: tuple[tuple[str, ...], ...]
 
 
-def grids(rows: Sequence[Row], *, spread: bool) -> list[Grid]:
-    """Return a table for each case; with `spread` the quartiles stand behind each median."""
-    return [_grid(list(of_case), spread=spread) for _, of_case in groupby(rows, key=lambda row: (row.suite, row.case))]
+def grids(rows: Sequence[Row], *, whole: bool) -> list[Grid]:
+    """Return a table for each case; a whole one has every time, with its quartiles behind the median."""
+    return [_grid(list(of_case), whole=whole) for _, of_case in groupby(rows, key=lambda row: (row.suite, row.case))]
 
 
 def as_markdown(bench: Bench) -> str:
     """Return all of a run as Markdown: what the machine does at best, then a table a case."""
     parts = [f"{line}  " for line in said(bench)]
-    for grid in grids(bench.rows, spread=True):
+    for grid in grids(bench.rows, whole=True):
         parts += ["", f"**{grid.title}**", "", _line(grid.columns), _line("---" for _ in grid.columns)]
         parts += [_line(cells) for cells in grid.lines]
     return "\n".join(parts) + "\n"
@@ -72,15 +74,15 @@ def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _grid(rows: list[Row], *, spread: bool) -> Grid:
+def _grid(rows: list[Row], *, whole: bool) -> Grid:
     suite = rows[0].suite
-    timed = [what for what in COLUMNS[suite] if any(what in row.times for row in rows)]
+    names = COLUMNS[suite]
+    timed = [what for what in names if (whole or what not in ONLY_WHOLE) and any(what in row.times for row in rows)]
     compared = [what for what in COMPARED[suite] if what in timed]
     with_memory = any(row.peak_bytes is not None for row in rows)
     with_share = any(row.shares for row in rows)
     ours = next((row for row in rows if row.own and row.times), None)
-    columns = ["", "off by", *(f"{COLUMNS[suite][what]}, ms" for what in timed)]
-    columns += [f"x ours, {COLUMNS[suite][what]}" for what in compared]
+    columns = ["", "off by", *(names[what] for what in timed), *(f"x {names[what]}" for what in compared)]
     columns += ["of floor" if suite == "op" else "of products"] * with_share + ["GB"] * with_memory
     lines = []
     for row in rows:
@@ -88,7 +90,7 @@ def _grid(rows: list[Row], *, spread: bool) -> Grid:
         if row.refused:
             lines.append((*cells, row.refused, *[""] * (len(columns) - len(cells) - 1)))
             continue
-        cells += [milliseconds(row.times.get(what), spread=spread) for what in timed]
+        cells += [milliseconds(row.times.get(what), spread=whole) for what in timed]
         cells += [_ratio(row, ours, what) for what in compared]
         if with_share:
             best = [row.shares[what] for what in compared if what in row.shares]
@@ -109,10 +111,10 @@ def _ratio(row: Row, ours: Row | None, what: str) -> str:
 def _title(row: Row) -> str:
     facts = row.facts
     if row.suite == "op" and facts:
-        return f"op, {row.case} x {facts['H']} heads, {facts['dtype']}"
+        return f"op, {row.case} x {facts['H']} heads, {facts['dtype']}, in ms"
     if row.suite == "step" and facts.get("tokens"):
-        return f"step, {row.case}, {facts['layers']} layers, {facts['tokens']:,} tokens a run, {facts['dtype']}"
-    return f"{row.suite}, {row.case}"
+        return f"step, {row.case}, {facts['layers']} layers, {facts['tokens']:,} tokens a run, {facts['dtype']}, in ms"
+    return f"{row.suite}, {row.case}, in ms"
 
 
 def _line(cells: Iterable[str]) -> str:

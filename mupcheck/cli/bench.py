@@ -35,21 +35,26 @@ def bench(
     pairs = [_shape(text) for text in list_of(called("--shapes"), shapes, str)] if shapes is not None else []
     sizes = list_of(called("--widths"), widths, int) if widths is not None else []
 
+    from mupcheck.bench.rows import Bench
     from mupcheck.bench.run import SUITES, pick_device, run_bench, write
-    from mupcheck.ops import BACKENDS, pick_backend
+    from mupcheck.ops import BACKENDS
     from mupcheck.terminal.bench_page import print_bench, say_row
 
     for name in backends:
         one_of(called("--backend"), name, BACKENDS)
-        pick_backend(name)
+
+    def follow(bench: Bench) -> None:
+        say_row(bench.rows[-1])
+        if out is not None:  # what was found so far, should the rest not come
+            write(bench, out)
+
     found = run_bench(
         SUITES if what == "all" else [what], pick_device(device), backends=backends, shapes=pairs, widths=sizes,
-        quick=quick, with_peers=peers, scaling=scaling, follow=say_row,
+        quick=quick, with_peers=peers, scaling=scaling, follow=follow,
     )  # fmt: skip
     print_bench(found, as_json=json)
     if out is not None:
-        document, page = write(found, out)
-        say(f"written to {document} and {page}")
+        say("written to {} and {}".format(*write(found, out)))
     if found.wrong:
         raise typer.Exit(FAILED)
 

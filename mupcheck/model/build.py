@@ -207,14 +207,17 @@ def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
     modules.sort(key=lambda item: -item[1].weight.numel())  # the largest first, so that all end together
     draws = [(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
     device = model.embedding.weight.device
-    tasks = [partial(_base_values, name, module, run) for name, module, run, _ in draws]
+    tasks = [partial(_drawn, name, module, run) for name, module, run, _ in draws]
     for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
-        drawn = torch.from_numpy(values)
-        if device.type == "cuda":  # from pinned memory, so that the next ones are awaited meanwhile
-            drawn = drawn.pin_memory()
-        drawn = drawn.to(module.weight, non_blocking=True)
+        drawn = values.to(module.weight, non_blocking=True)
         for replica in alike:
             torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
+
+
+def _drawn(name: str, module: Weight, run: RunSpec) -> Tensor:
+    """Return what `_base_values` does, where a GPU can fetch it while the next ones are drawn."""
+    values = torch.from_numpy(_base_values(name, module, run))
+    return values.pin_memory() if module.weight.device.type == "cuda" else values
 
 
 def _drawing_threads(device: torch.device) -> int:
@@ -225,12 +228,12 @@ def _drawing_threads(device: torch.device) -> int:
     return max(1, min(MOST_DRAWING_THREADS, cores // torch.cuda.device_count()))
 
 
-def _done(tasks: Sequence[Callable[[], np.ndarray]], threads: int) -> Iterator[np.ndarray]:
+def _done(tasks: Sequence[Callable[[], Tensor]], threads: int) -> Iterator[Tensor]:
     """Yield what each task returns, in order; some of the next are underway, as NumPy draws without Python's lock."""
     if threads == 1:
         yield from (task() for task in tasks)
         return
-    underway: deque[Future[np.ndarray]] = deque()
+    underway: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for task in tasks:
             underway.append(pool.submit(task))

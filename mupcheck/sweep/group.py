@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.cost import count_parameters
+from mupcheck.sweep.machine import memory_kept
 from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
@@ -34,7 +35,10 @@ def run_group(
         torch.cuda.set_device(device)  # where kernels of our own start
         torch.cuda.reset_peak_memory_stats(device)
     rows = []
-    with one_thread() if device == "cpu" else nullcontext():
+    with ExitStack() as stack:
+        if device == "cpu":
+            stack.enter_context(one_thread())
+            stack.enter_context(memory_kept())
         for row in train(group, corpus, device=device):
             rows.append(row)
             yield 1

@@ -15,7 +15,7 @@ def print_bench(bench: "Bench", *, as_json: bool) -> None:
         print_json(bench.as_json())
         return
     out = console()
-    for grid in grids(bench.rows, spread=False):
+    for grid in grids(bench.rows, whole=False):
         table = table_of(*grid.columns)
         for column in table.columns[1:]:
             column.justify = "right"

@@ -1,14 +1,23 @@
 """A step of the optimizer over all weights at once, in Triton: what `tables` does weight by weight."""
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mupcheck.training.optim import SGD, AdamW, gradient_of
+from mupcheck.model.build import ParameterGroup
+from mupcheck.spec.run import RunSpec
+from mupcheck.theory.parametrization import Role
+from mupcheck.theory.rules_file import find_table
+from mupcheck.training.optim import SGD, AdamW, gradient_of, make_optimizer
 from mupcheck.training.tables import TabledSteps
+
+# Rounding alone gives 1e-7 of the weights' norm.
+SELF_TEST_TOLERANCE = 1e-5
 
 
 class JointSteps(TabledSteps):
@@ -68,11 +77,51 @@ class JointSteps(TabledSteps):
         return torch.tensor(addresses, dtype=torch.int64, device=self.device)
 
 
-def make_steps(optimizer: AdamW | SGD, n_steps: int, *, slots: int) -> TabledSteps:
-    """Return the steps of an optimizer: joint ones on a GPU where triton is there and weights are float32."""
+def make_steps(optimizer: AdamW | SGD, n_steps: int, *, slots: int, compiled: bool) -> TabledSteps:
+    """Return the steps of an optimizer: joint ones on a GPU, where triton is there, weights are float32, and they work.
+
+    Args:
+        compiled: False for a few steps, which take less time than the kernels take to compile.
+    """
     weight = optimizer.groups[0].weight
-    joint = weight.is_cuda and weight.dtype == torch.float32 and find_spec("triton") is not None
-    return JointSteps(optimizer, n_steps, slots) if joint else TabledSteps(optimizer, n_steps)
+    fits = compiled and weight.is_cuda and weight.dtype == torch.float32 and find_spec("triton") is not None
+    if fits and not (fault := _fault(optimizer.spec.optimizer, weight.device)):
+        return JointSteps(optimizer, n_steps, slots)
+    if fits:
+        warnings.warn(f"Triton's steps of an optimizer are not used: {fault}", stacklevel=2)
+    return TabledSteps(optimizer, n_steps)
+
+
+@cache
+def _fault(kind: str, device: torch.device) -> str:
+    """Compare joint steps with torch's on a device, once: what is wrong, or ""."""
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(2, *shape, generator=generator) for shape in ((7,), (33, 5), (3, 5000))]
+    made = []
+    for joint in (True, False):
+        optimizer = make_optimizer(*_example(kind, noise, device))
+        step = JointSteps(optimizer, 2, slots=1) if joint else TabledSteps(optimizer, 2)
+        for group, value in zip(optimizer.groups, noise, strict=True):
+            group.weight.grad = value.flip(0).to(device)
+        one = torch.ones(2, dtype=torch.float64, device=device)
+        try:
+            step(torch.ones(1, dtype=torch.int64, device=device), one, step.gradient_norm(), one > 0)
+            made.append(torch.cat([group.weight.detach().flatten() for group in optimizer.groups]).cpu())
+        except Exception as error:  # a compiler has many ways to fail, and none of them may end a run
+            return f"they do not run: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    off = float((made[0] - made[1]).norm() / made[1].norm())
+    return "" if off < SELF_TEST_TOLERANCE else f"they are off by {off:.1e}"
+
+
+def _example(kind: str, weights: Sequence[Tensor], device: torch.device) -> tuple[list[ParameterGroup], list[RunSpec]]:
+    """Return weights as an optimizer takes them, and two runs of a setting in which every part of a step has a say."""
+    table = find_table("sp")
+    fields: dict[str, Any] = {"width": 64, "base_width": 64, "n_heads": 2, "vocab_size": 32, "lr": 0.1, "eps": 0.1}
+    fields |= {"optimizer": kind, "weight_decay": 0.1, "clip": 1.0, "steps": 2}
+    runs = [RunSpec(parametrization=table.name, table=table, seed=seed, **fields) for seed in range(2)]
+    one = torch.ones(2, dtype=torch.float64, device=device)
+    parameters = [torch.nn.Parameter(weight.clone().to(device)) for weight in weights]
+    return [ParameterGroup("", 0, Role.HIDDEN, weight, one, one, one) for weight in parameters], runs
 
 
 def _addresses(tensors: Sequence[Tensor]) -> list[int]:

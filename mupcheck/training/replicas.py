@@ -1,6 +1,7 @@
 """One group on its device: a model with all that its steps read and write there, at addresses that stay."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from mupcheck.measuring.probes import CoordRow, Probe
 from mupcheck.model.build import build_model, parameter_groups
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
+from mupcheck.ops import fused
 from mupcheck.spec.run import RunSpec
 from mupcheck.training.capture import Captured
 from mupcheck.training.data.corpus import Corpus
@@ -45,6 +47,10 @@ class Replicas:
         self.runs, self.spec, self.n_steps, self.device = list(runs), spec, n_steps, device
         self.recorded = frozenset(spec.record)
         self.full = spec.probes == "full"
+        # A full probe hooks weights, and what is hooked modules compute. All steps of a check shall be computed alike,
+        # and kernels for the few that are not recorded take seconds to compile.
+        self.check = self.full or spec.kind == "coord"
+        self.modules = fused.switched_off if self.check else nullcontext
         # what a full probe measures makes the host wait
         self.capture = capture and device.type == "cuda" and not self.full
         self.model: LanguageModel = build_model(runs, device)
@@ -62,7 +68,7 @@ class Replicas:
         """Make what depends on how many replicas there are, and the graphs of the steps from `first` on."""
         spec, n = self.spec, len(self.runs)
         self.probe = None if spec.probes == "none" else Probe(self.model, full=self.full, runs=self.runs)
-        self.update = make_steps(self.optimizer, spec.steps, slots=2)
+        self.update = make_steps(self.optimizer, spec.steps, slots=2, compiled=not self.check)
         self.ring = torch.zeros(RING, 4, n, dtype=torch.float64, device=self.device)
         self.sizes: Tensor | None = None
         self.size_keys: list[tuple[int, str, str, str]] = []
@@ -106,7 +112,7 @@ class Replicas:
         self.model.zero_grad(set_to_none=True)
         loss = torch.zeros_like(self.total)
         for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
-            with autocast(spec, self.device):
+            with autocast(spec, self.device), self.modules():
                 part_loss = self.model.loss(part) / spec.accumulation
             part_loss.sum().backward()
             loss += part_loss.detach()
@@ -156,7 +162,7 @@ class Replicas:
     def _evaluate(self) -> None:
         assert self.held_out is not None
         batch = self.held_out.batch(self.index).expand(len(self.runs), -1, -1)
-        with autocast(self.spec, self.device):
+        with autocast(self.spec, self.device), self.modules():
             self.total += self.model.loss(batch)
         self.index += 1
 

@@ -12,6 +12,7 @@ def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
     The inverse's blocks of 16 x 16 above the diagonal are NaN: the kernels must not read them.
     """
     k, v, log_alpha, beta = (inputs[name].double() for name in ("k", "v", "log_alpha", "beta"))
+    beta = beta.clamp(min=1e-15)  # as the forward does: the gradient of beta is taken from the writes
     batch, time, heads, key_dim = k.shape
     n_chunks = -(-time // chunk)
     state = inputs.get("initial_state")

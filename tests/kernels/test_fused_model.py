@@ -67,7 +67,8 @@ def test_loss_and_every_gradient(make_run, where, changes):
         beside = loss_and_gradients(model, tokens, dtype)
     right = in_float64(model, tokens)
     for name, expected in right.items():
-        assert off(got[name], expected) < TOLERANCES[dtype], name
+        # where torch's own operations are further off, as behind unit norms of what is nearly zero, so may these be
+        assert off(got[name], expected) < max(TOLERANCES[dtype], 2 * off(beside[name], expected)), name
     assert not all(torch.equal(got[name], beside[name]) for name in got), "the fused path did not run"
 
 

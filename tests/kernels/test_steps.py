@@ -7,7 +7,7 @@ pytest.importorskip("triton")
 
 from mupcheck.ops.kernels import steps
 from mupcheck.theory.parametrization import OPTIMIZERS
-from mupcheck.training import replicas, updates
+from mupcheck.training import joint, replicas, updates
 from mupcheck.training.device_loop import train_on_device
 from mupcheck.training.joint import JointSteps
 
@@ -145,14 +145,27 @@ def test_a_group_trains_by_joint_steps_as_weight_by_weight(corpus, make_run, opt
     expected = list(train_on_device(runs, corpus, device=DEVICE, n_steps=5, capture=False))
     made = []
 
-    def joint(*given, slots):
+    def by_addresses(*given, slots, compiled):
         made.append(JointSteps(*given, slots))
         return made[-1]
 
-    monkeypatch.setattr(replicas, "make_steps", joint)
+    monkeypatch.setattr(replicas, "make_steps", by_addresses)
     rows = list(train_on_device(runs, corpus, device=DEVICE, n_steps=5, capture=False))
     assert made
     for row, other in zip(rows, expected, strict=True):
         assert row.clipped == other.clipped
         assert row.loss == pytest.approx(other.loss, rel=1e-5)  # five updates, rounded otherwise
         assert row.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_kernels_that_are_wrong_or_do_not_run_are_not_used(kind, monkeypatch):
+    device = torch.device(DEVICE)
+    check = joint._fault.__wrapped__
+    assert check(kind, device) == ""
+    name = f"{kind}_step"
+    step = getattr(steps, name)
+    monkeypatch.setattr(steps, name, lambda *given, **named: step(*given, **(named | {"clip": 2.0})))
+    assert "off by" in check(kind, device)
+    monkeypatch.setattr(steps, name, lambda *given, **named: 1 / 0)
+    assert check(kind, device) == "they do not run: division by zero"

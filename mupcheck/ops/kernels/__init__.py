@@ -9,5 +9,8 @@ uses atomics or tunes itself: two calls give equal bits. The rule's algebra is t
     scan.py      from chunk to chunk: the state, what is written, o         [B, T, H, V]
     backward.py  the way back, in two kernels of the same kind
 
-    norms.py, conv.py, gates.py, swiglu.py, cross_entropy.py, update.py: a torch form stands beside each
+    mixer.py     what a mixer gives the rule: one product (products.py), conv.py, gates.py
+    norms.py, swiglu.py, cross_entropy.py, update.py; sums.py adds up what programs leave
+
+A torch form of each stands in `mupcheck.model` and `mupcheck.training.updates`.
 """

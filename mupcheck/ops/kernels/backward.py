@@ -1,7 +1,7 @@
-"""Gradients of the gated delta rule from what its forward kernels saved: two kernels, no atomics.
+"""Gradients of the gated delta rule from what its forward kernels saved: three kernels, no atomics.
 
-`scan_backward` carries the gradient of the state back over the chunks, `local_backward` computes from it, chunk by
-chunk and all at once, the gradients of the inputs. Sums have a fixed order: two calls give equal bits.
+`scan_backward` carries the gradient of the state back over the chunks; from it `pairs_backward` and `local_backward`
+compute the gradients of the inputs, all chunks at once. Sums have a fixed order: two calls give equal bits.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config, k_parts
 from mupcheck.ops.kernels.local_backward import local_backward
+from mupcheck.ops.kernels.pairs_backward import pairs_backward
 from mupcheck.ops.kernels.scan_backward import scan_backward
 
 
@@ -49,14 +50,15 @@ def gradients(
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o.to(v.dtype).contiguous()
     if grad_final_state is not None:
         grad_final_state = grad_final_state.float().contiguous()
-    d_states, d_rhs, d_initial_state = launch_scan(
-        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state),
-        chunk=chunk,
-        need_initial=need_initial,
-        config=config,
+    inputs = (q, k, log_alpha, beta)
+    d_states, dv, d_initial_state = launch_scan(
+        *inputs, inverse, grad_o, grad_final_state, chunk=chunk, need_initial=need_initial, config=config
     )
-    local = launch_local(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, chunk=chunk, config=config)
-    return *local, d_initial_state
+    pairs, d_log_alpha, d_beta = launch_pairs(*inputs, writes, grad_o, dv, chunk=chunk, config=config)
+    dq, dk, d_log_alpha = launch_local(
+        *(q, k, log_alpha, states, writes, grad_o, d_states, dv, pairs, d_log_alpha), chunk=chunk, config=config
+    )
+    return dq, dk, dv, d_log_alpha, d_beta, d_initial_state
 
 
 def launch_scan(
@@ -72,15 +74,15 @@ def launch_scan(
     need_initial: bool,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Launch the scan: d_states [B, H, N, K, V], d_rhs [B, T, H, V], d_initial_state [B, H, K, V] or None."""
+    """Launch the scan: d_states [B, H, N, K, V], dv [B, T, H, V], d_initial_state [B, H, K, V] or None."""
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
     first, second = k_parts(key_dim)
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
-    d_rhs = torch.empty_like(grad_o)
+    dv = torch.empty_like(grad_o)
     d_initial_state = log_alpha.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
     scan_backward[(batch * heads * -(-value_dim // config.scan_block),)](
-        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state, d_states, d_rhs, d_initial_state),
+        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state, d_states, dv, d_initial_state),
         *(time, heads, key_dim, value_dim, first, second),
         C=chunk,
         BV=config.scan_block,
@@ -90,43 +92,70 @@ def launch_scan(
         num_warps=config.scan_warps,
         num_stages=config.scan_stages,
     )
-    return d_states, d_rhs, d_initial_state
+    return d_states, dv, d_initial_state
+
+
+def launch_pairs(
+    q: Tensor,
+    k: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    writes: Tensor,
+    grad_o: Tensor,
+    dv: Tensor,
+    *,
+    chunk: int,
+    config: BackwardConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the pairs: E and G [B, H, N, 2, C, C], layers of d_log_alpha (only the first written), d_beta."""
+    batch, time, heads, key_dim = q.shape
+    pairs = q.new_empty(batch, heads, -(-time // chunk), 2, chunk, chunk)
+    parts = -(-key_dim // config.local_k_block)
+    d_log_alpha = log_alpha.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
+    d_beta = torch.empty_like(beta)
+    pairs_backward[(batch * -(-time // chunk) * heads,)](
+        *(q, k, log_alpha, beta, writes, grad_o, dv, pairs, d_log_alpha, d_beta),
+        *(time, heads, key_dim, dv.shape[-1]),
+        C=chunk,
+        BK=16 if key_dim <= 16 else 32 if key_dim % 64 else 64,
+        BV=config.pairs_block,
+        PRECISION=precision(q),
+        num_warps=config.pairs_warps,
+        num_stages=config.pairs_stages,
+    )
+    return pairs, d_log_alpha, d_beta
 
 
 def launch_local(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
     log_alpha: Tensor,
-    beta: Tensor,
     states: Tensor,
     writes: Tensor,
     grad_o: Tensor,
     d_states: Tensor,
-    d_rhs: Tensor,
+    dv: Tensor,
+    pairs: Tensor,
+    d_log_alpha: Tensor,
     *,
     chunk: int,
     config: BackwardConfig,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Launch the local kernel: dq, dk, dv, d_log_alpha, d_beta."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the local kernel: dq, dk and the whole of d_log_alpha, from its layers."""
     batch, time, heads, key_dim = q.shape
-    first, second = k_parts(key_dim, split=config.split)
-    answer = (
-        *(torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)),
-        *(torch.empty_like(log_alpha), torch.empty_like(beta)),
-    )
-    between = q.new_empty(batch * heads * -(-time // chunk), 2, chunk, chunk)
-    local_backward[(batch * -(-time // chunk) * heads,)](
-        *(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, between, *answer),
-        *(time, heads, key_dim, v.shape[-1], first, second),
+    dq, dk = torch.empty_like(q), torch.empty_like(k)
+    parts = -(-key_dim // config.local_k_block)
+    local_backward[(batch * -(-time // chunk) * heads * parts,)](
+        *(q, k, log_alpha, states, writes, grad_o, d_states, dv, pairs, dq, dk, d_log_alpha),
+        *(time, heads, batch, key_dim, dv.shape[-1]),
         C=chunk,
+        BK=config.local_k_block,
         BV=config.local_block,
-        SPLIT=config.split,
         PRECISION=precision(q),
         num_warps=config.local_warps,
         num_stages=config.local_stages,
     )
-    return answer
+    return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
 
 
 def precision(x: Tensor) -> str:

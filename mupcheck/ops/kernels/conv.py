@@ -11,11 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sums import sum_of_programs
+
 UNIT_EPS = 1e-6  # as `model.layers.unit_norm` has it
 SEGMENT = 32  # tokens that a row of the backward pass walks along, and 3 more at each end
 MOST_TAPS = 4  # that it can hold
 SPAN = 128  # tokens of one program where there are more taps
-FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 2048, 1024  # of a tile of 128 threads; more spills registers
+FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 2048, 512  # of a tile of 128 threads; more spills registers
 LARGEST_BLOCK = 128  # channels of a program where no norm asks for a whole head
 
 
@@ -222,4 +224,4 @@ def conv_backward(
         dx_replica=dx.stride(0), dx_token=dx.stride(1), eps=UNIT_EPS, TAPS=taps, UNIT=head is not None,
         **extra, **shape,
     )  # fmt: skip
-    return partial.sum(1)
+    return sum_of_programs(partial)

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sums import sum_of_programs
+
 SPAN = 128  # tokens of a program
 
 
@@ -95,7 +97,7 @@ def gates_backward(
         d_log_alpha, d_beta, z, a_log, dt_bias, dz, partial, tokens, heads, n_columns, z.stride(0), z.stride(1),
         dz.stride(0), dz.stride(1), **_tile(heads, n_columns - 2 * heads),
     )  # fmt: skip
-    d_a_log, d_dt_bias = partial.sum(1).unbind(1)
+    d_a_log, d_dt_bias = sum_of_programs(partial).unbind(1)
     return d_a_log, d_dt_bias
 
 

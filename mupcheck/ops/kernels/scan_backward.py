@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""B2: the gradient of the state, carried back over the chunks; and with it that of each chunk's right-hand side.
+"""The gradient of the state, carried back over the chunks; and with it that of v.
 
 Everything is held transposed, states as [V block, K] and writes as [V block, C]: each product's left operand is then
 the result of an earlier one and stays in registers, its right operand is q, k or the inverse as loaded, and the rows
@@ -11,8 +11,11 @@ import triton.language as tl
 
 from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
+# beta_i scales what step i writes, so the gradient of beta_i is taken from that write, divided by beta_i.
+LOWEST_BETA = tl.constexpr(1e-15)
 
-@triton.jit
+
+@triton.jit(do_not_specialize=["T"])
 def scan_backward(
     q,
     k,
@@ -22,7 +25,7 @@ def scan_backward(
     grad_o,
     grad_final_state,
     d_states,
-    d_rhs,
+    dv,
     d_initial_state,
     T,
     H,
@@ -38,7 +41,7 @@ def scan_backward(
 ):
     """One program: one block of V of one head of one sequence; grid (B * H * blocks of V,).
 
-    Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and d_rhs [B, T, H, V].
+    Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and dv [B, T, H, V].
     """
     N = tl.cdiv(T, C)
     BLOCKS: tl.constexpr = (V + BV - 1) // BV
@@ -61,7 +64,7 @@ def scan_backward(
     log_alpha += first
     beta += first
     grad_o += first * V
-    d_rhs += first * V
+    dv += first * V
     inverse += chunk * C * C
     d_states += chunk * K * V
     rows = steps * H
@@ -96,6 +99,7 @@ def scan_backward(
         x = tl.load(inverse + square, written, 0.0)
         a = tl.load(log_alpha + rows, inside, 0.0)
         b = tl.load(beta + rows, inside, 0.0)
+        b = tl.where(tl.abs(b) < LOWEST_BETA, LOWEST_BETA, b)
         p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
         if K2 > 0:
             q2 = tl.load(q + at_k2, inside[:, None] & in_k2[None, :], 0.0)
@@ -109,7 +113,10 @@ def scan_backward(
         decay_out = decay_of(last_whole - whole, last_rest - rest)
         # The zero makes the compiler compute exp where p is held, not elsewhere with a trip through shared memory.
         p *= decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
-        p = p.to(dtype)
+        # Sums over correlated keys cancel: in bfloat16 the operands that are computed here are taken in two parts.
+        p_high = p.to(dtype)
+        if dtype != tl.float32:
+            p_low = (p - p_high.to(tl.float32)).to(dtype)
 
         d_low1 = d_state1.to(dtype)
         d_write = tl.dot(d_low1, tl.trans(k1), input_precision=PRECISION)  # [BV, C]
@@ -119,13 +126,19 @@ def scan_backward(
             d_write = tl.dot(d_low2, tl.trans(k2), d_write, input_precision=PRECISION)
             tl.store(d_states + at_state2, d_low2, in_state2)
         g = tl.trans(g)  # [BV, C]
-        d_write = tl.dot(g, p, d_write * decay_out[None, :], input_precision=PRECISION)
-
-        d_right = tl.dot(d_write.to(dtype), x, input_precision=PRECISION)
-        tl.store(d_rhs + at_v_t, d_right.to(dtype), inside[None, :] & in_v[:, None])
+        d_write = tl.dot(g, p_high, d_write * decay_out[None, :], input_precision=PRECISION)
+        if dtype != tl.float32:
+            d_write = tl.dot(g, p_low, d_write, input_precision=PRECISION)
+        d_high = d_write.to(dtype)
+        d_right = tl.dot(d_high, x, input_precision=PRECISION)
+        if dtype != tl.float32:
+            d_rest = (d_write - d_high.to(tl.float32)).to(dtype)
+            d_right = tl.dot(d_rest, x, d_right, input_precision=PRECISION)
+        d_right *= b[None, :]
+        tl.store(dv + at_v_t, d_right.to(dtype), inside[None, :] & in_v[:, None])
 
         g_in = (g.to(tl.float32) * decay_in[None, :]).to(dtype)
-        right_in = (d_right * (-decay_in * b)[None, :]).to(dtype)
+        right_in = (d_right * -decay_in[None, :]).to(dtype)
         through = decay_of(last_whole, last_rest)
         d_state1 = tl.dot(g_in, q1, d_state1 * through, input_precision=PRECISION)
         d_state1 = tl.dot(right_in, k1, d_state1, input_precision=PRECISION)
@@ -138,7 +151,7 @@ def scan_backward(
         log_alpha -= C * H
         beta -= C * H
         grad_o -= C * H * V
-        d_rhs -= C * H * V
+        dv -= C * H * V
         inverse -= C * C
         d_states -= K * V
 
