@@ -28,6 +28,7 @@ from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
+from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.theory.parametrization import table_to_json
 
 # what a worker imports; `run_group` itself is one of them
@@ -179,9 +180,16 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     work = partial(
         _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
+    warming = partial(warm_up, corpus=where["corpus"])
+    with local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
+        yield from _follow(plan, work, jobs or plan.jobs)
+
+
+def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
+    """Work through the groups of a plan as `execute` says."""
     compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
-    at_a_time = max(min(jobs or plan.jobs, len(waiting)), 1)
+    at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
     ahead = _DrawnAhead(plan.gpus[0]) if plan.gpus and at_a_time == 1 else None
     if ahead is not None:
