@@ -184,9 +184,9 @@ def _ways(forward: Forward, inputs: Inputs, right: Sequence[Tensor], case: Case)
         return ways
     for name, call in (("forward", output), ("both", partial(both_ways, forward, inputs))):
         try:
-            replay, results = in_graph(call)
+            replay, results = in_graph(partial(_detached, call))
             for each in results:
-                each.detach().zero_()
+                each.zero_()
             replay()
             errors = _errors([x[[0, -1]].double() for x in results], right[: len(results)])
         except Exception:  # what a peer does on the host cannot always be captured
@@ -195,6 +195,10 @@ def _ways(forward: Forward, inputs: Inputs, right: Sequence[Tensor], case: Case)
         if disagreement(errors, ALLOWED_ERROR[_name(case.dtype)]) is None:
             ways[f"{name} in a graph"] = replay
     return ways
+
+
+def _detached(call: Callable[[], list[Tensor]]) -> list[Tensor]:
+    return [x.detach() for x in call()]
 
 
 def _name(dtype: torch.dtype) -> str:
