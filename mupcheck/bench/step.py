@@ -120,7 +120,7 @@ def measure_steps(
 
 
 def _right(setting: Setting, width: int, corpus: Corpus) -> tuple[list[float], str]:
-    """Return the losses of the first steps in float64, and that; in float32 where a width leaves no room for float64."""
+    """Return the losses of the first steps in float64, and that; in float32 where there is no room for float64."""
     try:
         return _losses(runs_of(setting, width, "chunk", n=1, **_checked("float64")), corpus, setting.device), "float64"
     except torch.OutOfMemoryError:
