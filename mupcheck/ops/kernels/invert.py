@@ -14,6 +14,7 @@ import triton.language as tl
 from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
 SIDE = tl.constexpr(16)
+LOWEST_BETA = tl.constexpr(1e-15)
 
 
 @triton.jit
@@ -44,6 +45,8 @@ def _steps(log_alpha, beta, gates, T, AT: tl.constexpr, C: tl.constexpr, H: tl.c
     inside = step < T
     la = tl.load(log_alpha + step * H, mask=inside, other=0.0)
     write = tl.load(beta + step * H, mask=inside, other=0.0)
+    # the way back divides what a step writes by beta
+    write = tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write)
     whole, rest = running_sums(la)
     last = tl.arange(0, SIDE) == SIDE - 1
     whole += whole_before
@@ -90,7 +93,7 @@ def invert(
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
     It is zero above the diagonal. `gates` [B, H, N, 5, C] gets what the other kernels read of log_alpha and beta: the
-    running sums c of log_alpha, whole parts and what is left; beta; exp(c); exp(c_C - c).
+    running sums c of log_alpha, whole parts and what is left; beta, at least 1e-15; exp(c); exp(c_C - c).
     """
     n = tl.program_id(0)
     b = (tl.program_id(1) // H).to(tl.int64)
