@@ -156,8 +156,6 @@ def test_every_way_to_cut_the_work():
             "local_k_block": 32,
             "pairs_tiled": True,
             "local_tiled": True,
-            "pairs_tiled": True,
-            "local_tiled": True,
         },
         {"scan_block": 64, "pairs_block": 128, "local_block": 64, "local_k_block": 64, "scan_tiled": True},
     ]
