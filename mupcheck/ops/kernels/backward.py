@@ -134,10 +134,11 @@ def launch_pairs(
     *,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the pairs: E and G [B, H, N, 2, C, C], layers of d_log_alpha (only the first written), d_beta."""
+    """Launch the pairs: E and G [B, H, N, 2 or 3, C, C], layers of d_log_alpha (only the first written), d_beta."""
     batch, time, heads, key_dim = q.shape
     chunk = gates.shape[-1]
-    pairs = q.new_empty(batch, heads, -(-time // chunk), 2, chunk, chunk)
+    layers = 2 if q.dtype == torch.float32 else 3
+    pairs = q.new_empty(batch, heads, -(-time // chunk), layers, chunk, chunk)
     parts = -(-key_dim // config.local_k_block)
     d_log_alpha = gates.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
     d_beta = gates.new_empty(batch, time, heads)

@@ -71,6 +71,7 @@ def local_backward(
     start = n * C
     chunk = (batch * H + h) * N + n
     at_k = part * BK
+    LAYERS: tl.constexpr = 2 if dq.dtype.element_ty == tl.float32 else 3
     # Offsets within the chunk are small: only where it begins needs 64 bits.
     first = (batch.to(tl.int64) * T + start) * H + h
     dq += first * K
@@ -86,8 +87,8 @@ def local_backward(
     if EARLY:
         queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
         keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
-        e_t = load_square(pairs, chunk * 2, C, TILED)
-        g_t = load_square(pairs, chunk * 2 + 1, C, TILED)
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
 
     d_q = tl.zeros([C, BK], tl.float32)
     d_k = tl.zeros([C, BK], tl.float32)
@@ -107,8 +108,8 @@ def local_backward(
     if not EARLY:
         queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
         keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
-        e_t = load_square(pairs, chunk * 2, C, TILED)
-        g_t = load_square(pairs, chunk * 2 + 1, C, TILED)
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
 
     d_q *= decay_in[:, None]
     d_k *= decay_in[:, None]
@@ -121,6 +122,9 @@ def local_backward(
     at = rows[:, None] * K + k_cols[None, :]
     in_rows = (steps < T - start)[:, None] & (k_cols < K)[None, :]
     d_q = tl.dot(tl.trans(e_t), keys, d_q, input_precision=PRECISION)
+    if LAYERS == 3:  # the sum over correlated keys cancels
+        e_rest = tl.trans(load_square(pairs, chunk * LAYERS + 2, C, TILED))
+        d_q = tl.dot(e_rest, keys, d_q, input_precision=PRECISION)
     tl.store(dq + at, d_q.to(dq.dtype.element_ty), in_rows)
     d_k = tl.dot(e_t, queries, d_out - d_k, input_precision=PRECISION)
     d_k -= tl.dot(g_t, keys, tl.dot(tl.trans(g_t), keys, input_precision=PRECISION), input_precision=PRECISION)

@@ -42,7 +42,8 @@ def pairs_backward(
     """One program: one chunk of one head; grid (B * N * H,), heads innermost: they share cache lines.
 
     q, k, writes, grad_o and dv are descriptors where TILED, else pointers.
-    Writes pairs [B, H, N, 2, C, C]: E and G; d_beta; and the pairs' share of d_log_alpha.
+    Writes pairs [B, H, N, 3, C, C], E rounded, G and what is left of E (which float32 has not: [B, H, N, 2, C, C]);
+    d_beta; and the pairs' share of d_log_alpha.
     """
     N = tl.cdiv(T, C)
     h = tl.program_id(0) % H
@@ -54,7 +55,8 @@ def pairs_backward(
     first = (batch.to(tl.int64) * T + start) * H + h
     d_log_alpha += first
     d_beta += first
-    pairs += chunk.to(tl.int64) * 2 * C * C
+    LAYERS: tl.constexpr = 2 if dtype == tl.float32 else 3
+    pairs += chunk.to(tl.int64) * LAYERS * C * C
 
     steps = tl.arange(0, C)
     rows = steps * H
@@ -86,8 +88,11 @@ def pairs_backward(
     e *= decay
     g = tl.where(below, g * decay, 0.0)
     square = steps[:, None] * C + steps[None, :]
-    tl.store(pairs + square, e.to(dtype))
+    e_high = e.to(dtype)
+    tl.store(pairs + square, e_high)
     tl.store(pairs + C * C + square, g.to(dtype))
+    if LAYERS == 3:
+        tl.store(pairs + 2 * C * C + square, (e - e_high.to(tl.float32)).to(dtype))
 
     if K <= BK:
         qk = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
