@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
@@ -28,6 +28,7 @@ from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
+from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.theory.parametrization import table_to_json
 
 # what a worker imports; `run_group` itself is one of them
@@ -179,10 +180,20 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     work = partial(
         _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
+    warming = partial(warm_up, corpus=where["corpus"])
+    with local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
+        yield from _follow(plan, work, jobs or plan.jobs)
+
+
+def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
+    """Work through the groups of a plan as `execute` says."""
     compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
-    at_a_time = max(min(jobs or plan.jobs, len(waiting)), 1)
+    at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
+    ahead = _DrawnAhead(plan.gpus[0]) if plan.gpus and at_a_time == 1 else None
+    if ahead is not None:
+        ahead.for_next(waiting)
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
     for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
@@ -202,6 +213,8 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
             continue
         group: Group = message.group
         error, again = None, []
+        if ahead is not None:
+            ahead.for_next(waiting)
         if message.steps is not None:
             pace.advance(group, message.steps)
         elif message.error is None:
@@ -224,6 +237,24 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
     if failed:
         write_sweep(plan.folder, describe(plan) | {"failed": failed})
+
+
+class _DrawnAhead:
+    """Lets the initial values of the next group be drawn while this process waits for a GPU, once for each group."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.asked: tuple[Any, ...] | None = None
+
+    def for_next(self, waiting: Iterable[tuple[Any, ...]]) -> None:
+        """Take the first group that waits, if it is a new one."""
+        following = next((group for group in waiting if not isinstance(group[0], PathTask)), None)
+        if following is None or following is self.asked:
+            return
+        from mupcheck.model.build import draw_ahead
+
+        self.asked = following
+        draw_ahead(following, self.device)
 
 
 def _first(group: tuple[Any, ...], device: str) -> float:

@@ -29,7 +29,7 @@ ABSURD = [
 
 
 @pytest.fixture(autouse=True)
-def _a_machine_of_23_gib(tmp_path, monkeypatch):
+def _a_machine_of_23_gib(tmp_path, monkeypatch, nothing_timed):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan_file, "available_memory", lambda device: min(available_memory(device), 23 * 2**30))
 
