@@ -55,7 +55,7 @@ class PlainLoop:
         Raises:
             RuntimeError: if the model cannot be captured.
         """
-        return in_graph(self.step)
+        return in_graph(self.step)[0]
 
 
 def plain_loop(module: nn.Module, logits: Logits, spec: RunSpec, batch: np.ndarray, device: str) -> PlainLoop:

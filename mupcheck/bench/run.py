@@ -62,7 +62,7 @@ def run_bench(
         widths: of the step and of the coordinate check; left out, those that suit the device.
         quick: time each call for a tenth of a second, and fewer steps.
         with_peers: measure what other libraries there are.
-        scaling: the op over lengths of 256 to 8,192 instead of one, the step up to width 4,096.
+        scaling: as many sequences of 256 to 8,192 tokens for the op, widths up to 4,096 for the step.
         follow: called with what there is after each row.
     Raises:
         ValueError: if a width is no multiple of 8, or triton is asked for and cannot be.
@@ -108,12 +108,14 @@ def write(bench: Bench, folder: Path) -> tuple[Path, Path]:
 
 def _op(kind: str, backends: Sequence[str], machine: Machine, **given: Any) -> Iterator[Row]:
     shapes = given["shapes"] or (op.GPU_SHAPES if kind == "cuda" else op.CPU_SHAPES)
+    if given["scaling"]:  # the recurrence takes its time at each step, and shapes are compared without it
+        shapes, backends = given["shapes"] or op.SCALED_SHAPES, [each for each in backends if each != "reference"]
     batch, time = op.GPU_BATCH if kind == "cuda" else op.CPU_BATCH
     if given["quick"] and kind == "cpu":
         batch, time = 1, 256
     lengths = op.LENGTHS if given["scaling"] else (time,)
     dtype = torch.bfloat16 if kind == "cuda" else torch.float32
-    cases = [op.Case(max(batch * time // t, 1), t, k, v, kind, dtype) for k, v in shapes for t in lengths]
+    cases = [op.Case(batch, t, k, v, kind, dtype) for k, v in shapes for t in lengths]
     others = peers.op_peers(kind) if given["peers"] else []
     return op.measure_ops(cases, backends, others, machine, seconds=given["seconds"])
 

@@ -88,7 +88,7 @@ def measure_steps(
     corpus = open_corpus("synthetic", vocab_size=256)
     for width in widths:
         try:
-            right = _losses(runs_of(setting, width, "chunk", n=1, **_checked("float64")), corpus, setting.device)
+            right, dtype = _right(setting, width, corpus)
         except (ValueError, RuntimeError) as error:
             yield Row("step", f"d={width}", "float64", True, refused=short(error))
             continue
@@ -106,7 +106,7 @@ def measure_steps(
                 checked = replace(checked, refused=short(error))
             for count in (n, 1):
                 row = checked if checked.refused else _replicated(checked, setting, width, backend, count, corpus)
-                yield _shared(row, setting, width, machine)
+                yield _shared(row, setting, width, machine, dtype)
                 if checked.refused:
                     break
         loops: dict[str, Callable[[list[RunSpec]], PlainLoop]] = {
@@ -116,7 +116,16 @@ def measure_steps(
             loops[f"FLA {version}"] = partial(_fla_loop, corpus=corpus, device=setting.device)
         for name, make in loops.items():
             for row in _looped(setting, width, backends[0], name, make, corpus, right, seconds):
-                yield _shared(row, setting, width, machine)
+                yield _shared(row, setting, width, machine, dtype)
+
+
+def _right(setting: Setting, width: int, corpus: Corpus) -> tuple[list[float], str]:
+    """Return the losses of the first steps in float64, and that; in float32 where there is no room for float64."""
+    try:
+        return _losses(runs_of(setting, width, "chunk", n=1, **_checked("float64")), corpus, setting.device), "float64"
+    except torch.OutOfMemoryError:
+        _clean(setting.device)
+    return _losses(runs_of(setting, width, "chunk", n=1, **_checked("float32")), corpus, setting.device), "float32"
 
 
 def _checked(dtype: str) -> dict[str, Any]:
@@ -223,13 +232,14 @@ def _batch(run: RunSpec, corpus: Corpus, step: int) -> Any:
     return train_batch(corpus, seed=run.seed, step=step, batch_size=run.batch_size, seq_len=run.seq_len)
 
 
-def _shared(row: Row, setting: Setting, width: int, machine: Machine) -> Row:
+def _shared(row: Row, setting: Setting, width: int, machine: Machine, compared_with: str) -> Row:
     """Say of a row which share of the machine's products its step's own are."""
     heads, key_dim, value_dim = head_of(width)
     flops = setting.tokens * floors.step_flops(
         width, n_layers=setting.n_layers, n_heads=heads, key_dim=key_dim, value_dim=value_dim, vocab=256, mlp=4
     )
     facts = {**row.facts, "tokens": setting.tokens, "flops": flops, "layers": setting.n_layers, "dtype": setting.dtype}
+    facts["compared with"] = compared_with
     shares = {"a run": flops / machine.flops_per_second / row.times["a run"].median} if row.times else {}
     return replace(row, facts=facts, shares=shares)
 

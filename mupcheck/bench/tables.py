@@ -81,9 +81,11 @@ def _grid(rows: list[Row], *, whole: bool) -> Grid:
     compared = [what for what in COMPARED[suite] if what in timed]
     with_memory = any(row.peak_bytes is not None for row in rows)
     with_share = any(row.shares for row in rows)
+    per_token = whole and suite == "op"
     ours = next((row for row in rows if row.own and row.times), None)
     columns = ["", "off by", *(names[what] for what in timed), *(f"x {names[what]}" for what in compared)]
     columns += ["of floor" if suite == "op" else "of products"] * with_share + ["GB"] * with_memory
+    columns += ["ns a token"] * per_token
     lines = []
     for row in rows:
         cells = [row.backend, "" if row.error is None else f"{row.error:.1e}"]
@@ -97,6 +99,8 @@ def _grid(rows: list[Row], *, whole: bool) -> Grid:
             cells.append(f"{100 * max(best):.0f}%" if best else "")
         if with_memory:
             cells.append("" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.2f}")
+        if per_token:
+            cells.append(f"{1e9 * row.times['both'].median / row.facts['tokens']:.2f}" if "both" in row.times else "")
         lines.append(tuple(cells))
     return Grid(_title(rows[0]), tuple(columns), tuple(lines))
 

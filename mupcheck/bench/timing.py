@@ -4,11 +4,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 
 from mupcheck.bench.rows import Machine, Timing
 
+T = TypeVar("T")
 Call = Callable[[], object]
 
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**25}
@@ -40,8 +42,8 @@ def summary(seconds: list[float]) -> Timing:
     return Timing(median, low, high, len(seconds))
 
 
-def in_graph(call: Call) -> Call:
-    """Return the replay of a call captured in a CUDA graph: what the device alone takes, without its host.
+def in_graph(call: Callable[[], T]) -> tuple[Call, T]:
+    """Capture a call in a CUDA graph: its replay, which takes what the device alone takes, and where its results come.
 
     Raises:
         RuntimeError: if the call cannot be captured.
@@ -55,8 +57,8 @@ def in_graph(call: Call) -> Call:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+        results = call()
+    return graph.replay, results
 
 
 def peak_bytes(call: Call, device: str) -> int | None:

@@ -21,7 +21,7 @@ def bench(
     widths: Annotated[str | None, option("--widths", "Widths of the step and of the coordinate check. (default: what suits the device)", metavar="LIST")] = None,
     quick: Annotated[bool, option("--quick", "Time each call for a tenth of a second. (default: no)")] = False,
     peers: Annotated[bool, option("--peers/--no-peers", "Measure other libraries where they are installed. (default: peers)")] = True,
-    scaling: Annotated[bool, option("--scaling", "The op over lengths from 256 to 8192, the step up to width 4096. (default: no)")] = False,
+    scaling: Annotated[bool, option("--scaling", "The op at two shapes over lengths from 256 to 8192, the step up to width 4096. (default: no)")] = False,
     out: Annotated[Path | None, option("--out", "Folder for bench.json and bench.md. (default: none, only print)", metavar="FOLDER")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip

@@ -87,9 +87,6 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         say(f"{n_before} runs were trained beside others before; --fresh trains them again, alone")
     code = OK
     errors: list[str] = []
-    if plan.missing:
-        # what judges is a second to import: meanwhile workers import torch, or initial values are drawn
-        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         for plan in runner.rounds(grid, fresh=options["fresh"]):
             errors = follow(runner.execute(plan, jobs=options["jobs"]), plan)
@@ -195,6 +192,9 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
     _check_asked(sweep, options, names)
+    if not options["dry_run"]:
+        # what judges is a second to import: meanwhile a GPU is asked, workers import torch, initial values are drawn
+        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         given = {name: options[name] for name in ("out", "fresh", "jobs", "exact")}
         return sweep, plan_sweep(sweep, device=devices, **given), expected

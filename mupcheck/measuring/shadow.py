@@ -33,7 +33,7 @@ FAR = 1e6  # stands for what is off by more, or by no number
 # Values of a weight that are gone through at once on a CPU: what is made of them on the way stays in its cache.
 CPU_BLOCK = 2**19
 # Values of weights of one shape that go through together on a GPU: there calls cost, and small weights nothing.
-STACKED = 2**26
+STACKED = 2**25
 EVERYWHERE = ("applied", "applied_misfit", "applied_rounding")
 # Where and how a weight departs, 0 where it does not; rows and columns are those of the stored matrix.
 WHERE = (

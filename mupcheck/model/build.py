@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, 
 from mupcheck.theory.rules_file import find_table
 
 MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
+AHEAD_BYTES = 2**30
+_ahead: dict[tuple, Future[Tensor]] = {}  # what threads draw for the next model
 
 
 @dataclass(frozen=True)
@@ -200,24 +202,66 @@ def _generator(*key: object) -> np.random.Generator:
 
 @torch.no_grad()
 def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
-    replicas: dict[int, list[int]] = {}
-    for replica, run in enumerate(runs):
-        replicas.setdefault(run.seed, []).append(replica)
-    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, Weight)]
-    modules.sort(key=lambda item: -item[1].weight.numel())  # the largest first, so that all end together
-    draws = [(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
-    device = model.embedding.weight.device
-    tasks = [partial(_drawn, name, module, run) for name, module, run, _ in draws]
+    draws, device = _draws(model, runs), model.embedding.weight.device
+    tasks = [_taken(_key(draw)) or partial(_drawn, draw, device) for draw in draws]
     for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
         drawn = values.to(module.weight, non_blocking=True)
         for replica in alike:
             torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
 
 
-def _drawn(name: str, module: Weight, run: RunSpec) -> Tensor:
+class Draw(NamedTuple):
+    """What is drawn for one weight and seed, and the replicas that start from it."""
+
+    name: str
+    module: Weight
+    run: RunSpec
+    replicas: list[int]
+
+
+def _draws(model: LanguageModel, runs: Sequence[RunSpec]) -> list[Draw]:
+    """Return what a model starts from, the largest first, so that threads end together."""
+    replicas: dict[int, list[int]] = {}
+    for replica, run in enumerate(runs):
+        replicas.setdefault(run.seed, []).append(replica)
+    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, Weight)]
+    modules.sort(key=lambda item: -item[1].weight.numel())
+    return [Draw(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
+
+
+def draw_ahead(runs: Sequence[RunSpec], device: str) -> None:
+    """Begin to draw what `build_model(runs, device)` starts from, in threads beside what a GPU does now.
+
+    Up to AHEAD_BYTES; what an earlier call began and nobody took is forgotten.
+    """
+    for future in _ahead.values():
+        future.cancel()
+    _ahead.clear()
+    place, left = torch.device(device), AHEAD_BYTES
+    pool = ThreadPoolExecutor(_drawing_threads(place))
+    for draw in _draws(build_model(runs, "meta"), runs):
+        left -= 4 * draw.module.weight[0].numel()
+        if left < 0:
+            break
+        _ahead[_key(draw)] = pool.submit(_drawn, draw, place)
+    pool.shutdown(wait=False)
+
+
+def _key(draw: Draw) -> tuple:
+    """Return all that `_base_values` depends on."""
+    module, run = draw.module, draw.run
+    shape = tuple(module.weight.shape[1:])
+    return draw.name, run.seed, run.width, run.base_heads, shape, module.std, module.value
+
+
+def _taken(key: tuple) -> Callable[[], Tensor] | None:
+    return _ahead.pop(key).result if key in _ahead else None
+
+
+def _drawn(draw: Draw, device: torch.device) -> Tensor:
     """Return what `_base_values` does, where a GPU can fetch it while the next ones are drawn."""
-    values = torch.from_numpy(_base_values(name, module, run))
-    return values.pin_memory() if module.weight.device.type == "cuda" else values
+    values = torch.from_numpy(_base_values(draw.name, draw.module, draw.run))
+    return values.pin_memory() if device.type == "cuda" else values
 
 
 def _drawing_threads(device: torch.device) -> int:

@@ -101,6 +101,7 @@ def _fault(device: torch.device, key_dim: int, value_dim: int, dtypes: Iterable[
 
 def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> list[float]:
     """Return the relative error of o and of each gradient; inf for one that is not finite."""
+    from mupcheck.ops.kernels.ahead import compiled_ahead
     from mupcheck.ops.kernels.rule import gated_delta_rule_triton
 
     generator = torch.Generator().manual_seed(0)
@@ -117,6 +118,8 @@ def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtyp
         gates = (x.to(device) for x in (-0.1 * normal(*steps).square(), torch.sigmoid(normal(*steps))))
         leaves = [x.requires_grad_() for x in (*(x.to(dtype) for x in (q, k, v)), *gates)]
         d_o = d_o.to(dtype)
+        with compiled_ahead():
+            _values_and_gradients(gated_delta_rule_triton, leaves, d_o, final_state=False)
         got = _values_and_gradients(gated_delta_rule_triton, leaves, d_o, final_state=False)
         wide = [x.detach().double().requires_grad_() for x in leaves]
         expected = _values_and_gradients(gated_delta_rule_chunk, wide, d_o.double())

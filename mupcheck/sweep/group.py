@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from mupcheck.sweep.machine import memory_kept
 from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
+
+WRITERS = 8
 
 
 def run_group(
@@ -52,10 +55,16 @@ def run_group(
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     n_params = count_parameters(group[0])
-    for replica, run in enumerate(group):
-        record, steps, coords = tables_of(run, replica, rows)
+
+    def write(replica: int) -> None:
+        record, steps, coords = tables_of(group[replica], replica, rows)
         record |= common | {"n_params": n_params, "tokens_per_second": record["tokens"] / seconds}
         write_run(folder, record, steps, coords)
+
+    # a run's files wait for the disk several times, some milliseconds each, which many runs may do at once
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(write, range(len(group))):
+            pass
 
 
 def tables_of(

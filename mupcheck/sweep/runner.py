@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
@@ -191,6 +191,9 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
     at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
+    ahead = _DrawnAhead(plan.gpus[0]) if plan.gpus and at_a_time == 1 else None
+    if ahead is not None:
+        ahead.for_next(waiting)
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
     for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
@@ -210,6 +213,8 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
             continue
         group: Group = message.group
         error, again = None, []
+        if ahead is not None:
+            ahead.for_next(waiting)
         if message.steps is not None:
             pace.advance(group, message.steps)
         elif message.error is None:
@@ -232,6 +237,24 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
         yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
     if failed:
         write_sweep(plan.folder, describe(plan) | {"failed": failed})
+
+
+class _DrawnAhead:
+    """Lets the initial values of the next group be drawn while this process waits for a GPU, once for each group."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.asked: tuple[Any, ...] | None = None
+
+    def for_next(self, waiting: Iterable[tuple[Any, ...]]) -> None:
+        """Take the first group that waits, if it is a new one."""
+        following = next((group for group in waiting if not isinstance(group[0], PathTask)), None)
+        if following is None or following is self.asked:
+            return
+        from mupcheck.model.build import draw_ahead
+
+        self.asked = following
+        draw_ahead(following, self.device)
 
 
 def _first(group: tuple[Any, ...], device: str) -> float:

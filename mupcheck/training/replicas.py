@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mupcheck.measuring.probes import CoordRow, Probe
 from mupcheck.model.build import build_model, parameter_groups
+from mupcheck.model.gdn import DeltaRule
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
 from mupcheck.ops import fused
@@ -27,6 +28,8 @@ from mupcheck.training.rows import evaluates
 RING = 64
 # A capture takes as long as a few calls that are not captured: so many have to be left.
 LEAST_STEPS, LEAST_RECORDS, LEAST_EVALUATIONS = 8, 3, 6
+
+_compiled: set[tuple] = set()
 
 
 class Replicas:
@@ -102,20 +105,46 @@ class Replicas:
         else:
             self.steps[record]()
 
-    def _train(self, *, record: bool, update: bool = True) -> None:
-        """Take one step; nothing here depends on its number but through what the device holds."""
-        spec, probe = self.spec, self.probe
-        tokens = self.feed.batch(self.step)
-        scale = self.scales.index_select(0, self.step)[0]
-        if record and probe is not None:
-            probe.start()
+    def compile(self) -> None:
+        """Compile the kernels of a step side by side, before the first one waits for each of them in turn."""
+        shape = (self.device, len(self.runs), *self.spec.group)
+        if shape in _compiled or self.check or not fused.enabled(self.model.embedding.weight):
+            return
+        _compiled.add(shape)
+        from mupcheck.ops.kernels.ahead import compiled_ahead
+
+        # the first call of a shape tests the delta rule's kernels by what they give, which has to be real
+        heads, k_dim, v_dim = self.spec.heads
+        dtype = torch.bfloat16 if self.spec.dtype == "bfloat16" else torch.float32
+        q, v = (torch.zeros(1, 1, heads, size, dtype=dtype, device=self.device) for size in (k_dim, v_dim))
+        gate = torch.zeros(1, 1, heads, device=self.device)
+        next(module for module in self.model.modules() if isinstance(module, DeltaRule))(q, q, v, gate, gate)
+        with compiled_ahead():
+            tokens = self.feed.batch(self.step)
+            self._gradients(tokens)
+            if self.held_out is not None:
+                self._evaluate()
         self.model.zero_grad(set_to_none=True)
-        loss = torch.zeros_like(self.total)
+
+    def _gradients(self, tokens: Tensor) -> Tensor:
+        """Go through the model and back, and return the loss, float64 [R]; tokens [R, B, T + 1]."""
+        loss, spec = torch.zeros_like(self.total), self.spec
         for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
             with autocast(spec, self.device), self.modules():
                 part_loss = self.model.loss(part) / spec.accumulation
             part_loss.sum().backward()
             loss += part_loss.detach()
+        return loss
+
+    def _train(self, *, record: bool, update: bool = True) -> None:
+        """Take one step; nothing here depends on its number but through what the device holds."""
+        probe = self.probe
+        tokens = self.feed.batch(self.step)
+        scale = self.scales.index_select(0, self.step)[0]
+        if record and probe is not None:
+            probe.start()
+        self.model.zero_grad(set_to_none=True)
+        loss = self._gradients(tokens)
         alive = self.watch.why == ALIVE
         if self.full and update and probe is not None:
             probe.before_update(alive)

@@ -125,3 +125,12 @@ def test_a_device_that_fails_ends_a_suite_and_keeps_what_there_was(monkeypatch):
     assert [row.backend for row in bench.rows] == ["chunk", "stopped"] and seen == [1, 2]
     assert "illegal memory access" in bench.rows[1].refused
     assert bench.wrong == bench.rows[1:]
+
+
+@pytest.mark.gpu
+def test_a_graph_counts_where_its_results_are_right(monkeypatch):
+    case = op.Case(2, 130, 32, 64, "cuda", torch.bfloat16)
+    assert {"forward in a graph", "both in a graph"} < set(measured(case=case)["chunk"].times)
+    # as where a library launches on a stream of its own, which the graph does not have
+    monkeypatch.setattr(op, "in_graph", lambda call: (lambda: None, call()))
+    assert set(measured(case=case)["chunk"].times) == {"forward", "both"}

@@ -143,3 +143,18 @@ def test_the_plain_loop_takes_logits_of_either_shape():
     lr_of_zero = flat.optimizer.param_groups[0]
     lr_of_zero["lr"] = 0.0
     assert float(flat.step()) == float(deep.step())
+
+
+def test_float32_is_right_where_float64_has_no_room(monkeypatch):
+    right = step.train
+
+    def small(runs, corpus, *, device):
+        if runs[0].dtype == "float64":
+            raise torch.OutOfMemoryError("no room")
+        yield from right(runs, corpus, device=device)
+
+    assert step._right(TINY, 16, open_corpus("synthetic", vocab_size=256))[1] == "float64"
+    monkeypatch.setattr(step, "train", small)
+    rows = measured()
+    assert {row.facts["compared with"] for row in rows.values()} == {"float32"}
+    assert all(row.times for row in rows.values())

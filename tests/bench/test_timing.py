@@ -48,7 +48,8 @@ def test_no_memory_is_told_of_a_cpu():
 def test_memory_and_graphs_on_a_gpu():
     x = torch.zeros(2**20, device="cuda")
     assert timing.peak_bytes(lambda: x + 1, "cuda") == 2**22
-    replay = timing.in_graph(lambda: x.add_(1))
+    replay, result = timing.in_graph(lambda: x.add_(1))
+    assert result is x
     before = float(x[0])
     replay()
     assert float(x[0]) == before + 1

@@ -39,3 +39,18 @@ def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         out = (c[..., -1:] - c).exp().unsqueeze(-1) * k_c
         state = c[..., -1, None, None].exp() * state + out.mT @ u
     return inverse, torch.stack(states, 2), torch.cat(writes, 1)
+
+
+def reads_of(inputs: Inputs, chunk: int, parts: int) -> Tensor:
+    """P = (Q K^T) * decay in the inputs' dtype: [B, H, N, C, C], or as a sum of two parts, [B, H, N, 2, C, C]."""
+    q, k, log_alpha = (inputs[name] for name in ("q", "k", "log_alpha"))
+    n_chunks = -(-q.shape[1] // chunk)
+
+    def split(x: Tensor) -> Tensor:
+        padded = torch.nn.functional.pad(x.double(), (0, 0, 0, 0, 0, n_chunks * chunk - x.shape[1]))
+        return padded.unflatten(1, (n_chunks, chunk)).permute(0, 3, 1, 2, 4)  # [B, H, N, C, X]
+
+    c = split(log_alpha.clamp(min=-60).unsqueeze(-1)).cumsum(3)
+    p = ((split(q) @ split(k).mT) * (c - c.mT).clamp(max=0).exp()).tril()
+    high = p.to(q.dtype)
+    return high if parts == 1 else torch.stack([high, (p - high.double()).to(q.dtype)], 3)

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 pytest.importorskip("triton")
 
-from kernels.saved_by_forward import saved
+from kernels.saved_by_forward import reads_of, saved
 
 from mupcheck.ops.kernels import backward
 from mupcheck.ops.kernels.backward_configs import backward_config, k_parts
@@ -61,7 +61,7 @@ def make_inputs(time: int, key_dim: int, value_dim: int, *, batch: int = 1, head
 
 
 def expected_and_got(
-    inputs: Inputs, *, chunk: int = 64, dtype: torch.dtype = torch.float32, loss: str = "o, state", config=None
+    inputs: Inputs, *, chunk: int = 64, dtype=torch.float32, loss: str = "o, state", config=None, reads: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gradients of a random projection of what `loss` names: from the recurrence, and from the kernels."""
     low = {name: x.to(dtype if name in ("q", "k", "v") else torch.float32) for name, x in inputs.items()}
@@ -82,6 +82,7 @@ def expected_and_got(
         grad_final if "state" in loss else None,
         chunk=chunk,
         need_initial=True,
+        reads=reads_of(low, chunk, reads) if reads else None,
         config=config,
     )
     return {name: leaves[name].grad for name in NAMES}, dict(zip(NAMES, got, strict=True))
@@ -126,10 +127,21 @@ def test_one_of_the_outputs_is_not_used(loss):
     assert_agree(*expected_and_got(make_inputs(70, 32, 16), loss=loss))
 
 
+@pytest.mark.parametrize("reads", [1, 2])
+def test_what_the_forward_pass_read_is_used(reads, monkeypatch):
+    inputs = make_inputs(70, 24, 32)
+    assert_agree(*expected_and_got(inputs, reads=reads))
+    given = backward.gradients
+    monkeypatch.setattr(backward, "gradients", lambda *a, **b: given(*a, **{**b, "reads": 1.1 * b["reads"]}))
+    expected, got = expected_and_got(inputs, reads=reads)
+    with pytest.raises(AssertionError, match="v: "):
+        assert_agree({"v": expected["v"]}, got)
+
+
 def test_every_way_to_cut_the_work():
     inputs = make_inputs(70, 48, 72, heads=1)
     cuts = [
-        {"scan_block": 16, "pairs_block": 64, "local_block": 16, "local_k_block": 16},
+        {"scan_block": 16, "pairs_block": 64, "local_block": 16, "local_k_block": 16, "local_early": True},
         {"scan_block": 128, "pairs_block": 16, "local_block": 128, "local_k_block": 32},
         {"scan_block": 64, "pairs_block": 128, "local_block": 64, "local_k_block": 64},
     ]

@@ -66,7 +66,30 @@ def test_other_chunks_and_p_made_in_either_place(chunk, read):
     for setting in ("plain", "alike, some decay"):
         inputs = rule_inputs(1, 100, 2, 48, 40, **SETTINGS[setting])
         assert_right(inputs, torch.float32, chunk=chunk, read=read)
-        assert_right(inputs, torch.float16, chunk=chunk, read=read)
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (24, 100)])
+def test_tiles_through_descriptors_and_through_pointers(shape):
+    inputs = rounded(rule_inputs(1, 100, 2, *shape, **SETTINGS["alike, some decay"]), torch.float32)
+    scan = config_of(*shape, torch.float32).scan
+    assert scan.tiled
+    tiled, pointers = (run(inputs, scan=scan._replace(tiled=each)) for each in (True, False))
+    for got, expected, answer in zip(pointers, tiled, right(inputs), strict=True):
+        assert error(got, answer) <= TOLERANCES[torch.float32]
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(28, 40), (32, 36)])
+def test_rows_that_the_copy_engine_does_not_take(shape):
+    assert_right(rule_inputs(1, 70, 1, *shape, **SETTINGS["plain"]), torch.float16)
+
+
+def test_inputs_that_begin_anywhere():
+    inputs = rounded(rule_inputs(1, 40, 1, 16, 16, **SETTINGS["plain"]), torch.float32)
+    shifted = [torch.cat([torch.zeros(1), x.flatten()])[1:].view_as(x) for x in inputs]
+    assert any(x.data_ptr() % 16 for x in shifted)
+    for got, expected in zip(run(shifted), run(inputs), strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_the_comparison_sees_a_small_fault():

@@ -66,3 +66,25 @@ def test_an_error_in_a_thread_that_draws_is_raised(make_run, monkeypatch):
     monkeypatch.setattr(build, "_base_values", fails)
     with pytest.raises(MemoryError, match="proj"):
         build.build_model([make_run()])
+
+
+def test_what_is_drawn_ahead_is_what_the_next_model_starts_from(make_run, monkeypatch):
+    runs = [make_run("sp", seed=seed, width=32) for seed in (3, 4)]
+    plain = dict(build.build_model(runs).named_parameters())
+    drawn = []
+    draw = build._base_values
+    monkeypatch.setattr(
+        build, "_base_values", lambda name, module, run: drawn.append((run.seed, name)) or draw(name, module, run)
+    )
+    build.draw_ahead([make_run("sp", seed=9, width=32)], "cpu")  # nobody takes these
+    build.draw_ahead(runs, "cpu")
+    model = dict(build.build_model([make_run("gdn-mup", seed=3, width=32), *runs]).named_parameters())
+    assert all(torch.equal(model[name][1:], value) for name, value in plain.items())
+    assert len(drawn) == len(set(drawn)), "each once"
+    assert build._ahead == {}
+    monkeypatch.setattr(build, "AHEAD_BYTES", 20_000)
+    build.draw_ahead(runs, "cpu")
+    assert 0 < len(build._ahead) < 2 * len(plain)
+    other = dict(build.build_model([make_run("sp", seed=3, width=16)]).named_parameters())
+    assert other["embedding.weight"].shape[2] == 16, "another width takes none of them"
+    build._ahead.clear()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config, k_parts
+from mupcheck.ops.kernels.chunk_gates import write_gates
 from mupcheck.ops.kernels.local_backward import local_backward
 from mupcheck.ops.kernels.pairs_backward import pairs_backward
 from mupcheck.ops.kernels.scan_backward import scan_backward
@@ -27,6 +28,8 @@ def gradients(
     *,
     chunk: int,
     need_initial: bool,
+    gates: Tensor | None = None,
+    reads: Tensor | None = None,
     config: BackwardConfig | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Compute the gradients of q, k, v, log_alpha, beta and, when asked for, of the initial state.
@@ -41,6 +44,9 @@ def gradients(
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
         chunk: C: 16, 32 or 64.
         need_initial: whether the gradient of the initial state is wanted.
+        gates: [B, H, N, 5, C], float32, as `write_gates` makes them; None makes them again.
+        reads: P = (Q K^T) * decay in the inputs' dtype, [B, H, N, C, C], or as the sum of two parts [B, H, N, 2, C, C];
+            None makes it again, in two parts.
         config: how to cut the work; None takes the pinned one.
 
     Returns:
@@ -50,27 +56,35 @@ def gradients(
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o.to(v.dtype).contiguous()
     if grad_final_state is not None:
         grad_final_state = grad_final_state.float().contiguous()
-    inputs = (q, k, log_alpha, beta)
+    gates = launch_gates(log_alpha, beta, chunk) if gates is None else gates
     d_states, dv, d_initial_state = launch_scan(
-        *inputs, inverse, grad_o, grad_final_state, chunk=chunk, need_initial=need_initial, config=config
+        q, k, gates, inverse, reads, grad_o, grad_final_state, need_initial=need_initial, config=config
     )
-    pairs, d_log_alpha, d_beta = launch_pairs(*inputs, writes, grad_o, dv, chunk=chunk, config=config)
+    pairs, d_log_alpha, d_beta = launch_pairs(q, k, gates, writes, grad_o, dv, config=config)
     dq, dk, d_log_alpha = launch_local(
-        *(q, k, log_alpha, states, writes, grad_o, d_states, dv, pairs, d_log_alpha), chunk=chunk, config=config
+        q, k, gates, states, writes, grad_o, d_states, dv, pairs, d_log_alpha, config=config
     )
     return dq, dk, dv, d_log_alpha, d_beta, d_initial_state
+
+
+def launch_gates(log_alpha: Tensor, beta: Tensor, chunk: int) -> Tensor:
+    """What the kernels read of log_alpha and beta, [B, H, N, 5, C]."""
+    batch, time, heads = log_alpha.shape
+    n_chunks = -(-time // chunk)
+    gates = log_alpha.new_empty(batch, heads, n_chunks, 5, chunk)
+    write_gates[(batch * n_chunks * heads,)](log_alpha, beta, gates, time, heads, C=chunk, num_warps=1)
+    return gates
 
 
 def launch_scan(
     q: Tensor,
     k: Tensor,
-    log_alpha: Tensor,
-    beta: Tensor,
+    gates: Tensor,
     inverse: Tensor,
+    reads: Tensor | None,
     grad_o: Tensor,
     grad_final_state: Tensor | None,
     *,
-    chunk: int,
     need_initial: bool,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -78,16 +92,18 @@ def launch_scan(
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
     first, second = k_parts(key_dim)
+    chunk = gates.shape[-1]
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
     dv = torch.empty_like(grad_o)
-    d_initial_state = log_alpha.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
+    d_initial_state = gates.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
     scan_backward[(batch * heads * -(-value_dim // config.scan_block),)](
-        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state, d_states, dv, d_initial_state),
+        *(q, k, gates, inverse, q if reads is None else reads, grad_o, grad_final_state, d_states, dv, d_initial_state),
         *(time, heads, key_dim, value_dim, first, second),
         C=chunk,
         BV=config.scan_block,
         HAS_FINAL=grad_final_state is not None,
         NEED_INITIAL=need_initial,
+        READS=0 if reads is None else reads.ndim - 4,
         PRECISION=precision(q),
         num_warps=config.scan_warps,
         num_stages=config.scan_stages,
@@ -98,30 +114,30 @@ def launch_scan(
 def launch_pairs(
     q: Tensor,
     k: Tensor,
-    log_alpha: Tensor,
-    beta: Tensor,
+    gates: Tensor,
     writes: Tensor,
     grad_o: Tensor,
     dv: Tensor,
     *,
-    chunk: int,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch the pairs: E and G [B, H, N, 2, C, C], layers of d_log_alpha (only the first written), d_beta."""
     batch, time, heads, key_dim = q.shape
+    chunk = gates.shape[-1]
     pairs = q.new_empty(batch, heads, -(-time // chunk), 2, chunk, chunk)
     parts = -(-key_dim // config.local_k_block)
-    d_log_alpha = log_alpha.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
-    d_beta = torch.empty_like(beta)
+    d_log_alpha = gates.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
+    d_beta = gates.new_empty(batch, time, heads)
     pairs_backward[(batch * -(-time // chunk) * heads,)](
-        *(q, k, log_alpha, beta, writes, grad_o, dv, pairs, d_log_alpha, d_beta),
+        *(q, k, gates, writes, grad_o, dv, pairs, d_log_alpha, d_beta),
         *(time, heads, key_dim, dv.shape[-1]),
         C=chunk,
-        BK=16 if key_dim <= 16 else 32 if key_dim % 64 else 64,
+        BK=16 if key_dim <= 16 else 32 if key_dim <= 32 else 64,
         BV=config.pairs_block,
         PRECISION=precision(q),
         num_warps=config.pairs_warps,
         num_stages=config.pairs_stages,
+        maxnreg=config.pairs_registers,
     )
     return pairs, d_log_alpha, d_beta
 
@@ -129,7 +145,7 @@ def launch_pairs(
 def launch_local(
     q: Tensor,
     k: Tensor,
-    log_alpha: Tensor,
+    gates: Tensor,
     states: Tensor,
     writes: Tensor,
     grad_o: Tensor,
@@ -138,22 +154,24 @@ def launch_local(
     pairs: Tensor,
     d_log_alpha: Tensor,
     *,
-    chunk: int,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch the local kernel: dq, dk and the whole of d_log_alpha, from its layers."""
     batch, time, heads, key_dim = q.shape
     dq, dk = torch.empty_like(q), torch.empty_like(k)
+    chunk = gates.shape[-1]
     parts = -(-key_dim // config.local_k_block)
     local_backward[(batch * -(-time // chunk) * heads * parts,)](
-        *(q, k, log_alpha, states, writes, grad_o, d_states, dv, pairs, dq, dk, d_log_alpha),
+        *(q, k, gates, states, writes, grad_o, d_states, dv, pairs, dq, dk, d_log_alpha),
         *(time, heads, batch, key_dim, dv.shape[-1]),
         C=chunk,
         BK=config.local_k_block,
         BV=config.local_block,
+        EARLY=config.local_early,
         PRECISION=precision(q),
         num_warps=config.local_warps,
         num_stages=config.local_stages,
+        maxnreg=config.local_registers,
     )
     return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
 

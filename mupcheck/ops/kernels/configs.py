@@ -17,11 +17,12 @@ class ByChunk(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Launch of `scan`: rows of V a program, warps and stages."""
+    """Launch of `scan`: rows of V a program, warps and stages; and whether tiles come through descriptors."""
 
     block_v: int
     num_warps: int
     num_stages: int
+    tiled: bool = True
 
 
 class Config(NamedTuple):

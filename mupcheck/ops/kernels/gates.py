@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
 from mupcheck.ops.kernels.sums import sum_of_programs
 
 SPAN = 128  # tokens of a program
@@ -35,7 +36,7 @@ def _gates_forward(
     z_beta = tl.load(z + at + heads, mask=inside, other=0.0).to(tl.float32)
     to = (replica * tokens + rows)[:, None] * heads + columns[None, :]
     tl.store(log_alpha + to, -rate[None, :] * _softplus(z_alpha), mask=inside)
-    tl.store(beta + to, tl.sigmoid(z_beta), mask=inside)
+    tl.store(beta + to, sigmoid(z_beta), mask=inside)
 
 
 @triton.jit
@@ -56,8 +57,8 @@ def _gates_backward(
     z_beta = tl.load(z + at + heads, mask=inside, other=0.0).to(tl.float32)
     of = (replica * tokens + rows)[:, None] * heads + columns[None, :]
     d_alpha = tl.load(d_log_alpha + of, mask=inside, other=0.0).to(tl.float32) * -rate[None, :]
-    d_bias = d_alpha * tl.sigmoid(z_alpha)
-    written = tl.sigmoid(z_beta)
+    d_bias = d_alpha * sigmoid(z_alpha)
+    written = sigmoid(z_beta)
     d_z_beta = tl.load(d_beta + of, mask=inside, other=0.0).to(tl.float32) * written * (1.0 - written)
     to = replica * dz_replica + rows[:, None].to(tl.int64) * dz_token + columns[None, :]
     tl.store(dz + to, d_bias.to(dz.dtype.element_ty), mask=inside)

@@ -89,8 +89,8 @@ def invert(
 ):
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
-    The blocks of 16 x 16 above the diagonal are not written. `gates` [B, H, N, 5, C] gets what the other kernels read
-    of log_alpha and beta: the running sums c of log_alpha, whole parts and what is left; beta; exp(c); exp(c_C - c).
+    It is zero above the diagonal. `gates` [B, H, N, 5, C] gets what the other kernels read of log_alpha and beta: the
+    running sums c of log_alpha, whole parts and what is left; beta; exp(c); exp(c_C - c).
     """
     n = tl.program_id(0)
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -179,6 +179,16 @@ def invert(
         right = tl.dot(a32, x20, right, input_precision=PRECISION)
         x30 = -tl.dot(x33, right, input_precision=PRECISION)
         _write(inverse, x30, 3, 0, C)
+
+    zero = tl.zeros((SIDE, SIDE), tl.float32)
+    if C > 16:
+        _write(inverse, zero, 0, 1, C)
+    if C > 32:
+        _write(inverse, zero, 0, 2, C)
+        _write(inverse, zero, 0, 3, C)
+        _write(inverse, zero, 1, 2, C)
+        _write(inverse, zero, 1, 3, C)
+        _write(inverse, zero, 2, 3, C)
 
     _decays_out(gates, w0, r0, w, r, 0, C)
     if C > 16:

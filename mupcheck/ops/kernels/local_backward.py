@@ -11,14 +11,12 @@ gradient of v, and E and G from pairs_backward:
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_of, running_sums
-
 
 @triton.jit(do_not_specialize=["T", "batches"])
 def local_backward(
     q,
     k,
-    log_alpha,
+    gates,
     states,
     writes,
     grad_o,
@@ -36,12 +34,13 @@ def local_backward(
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: a part of K of one chunk of one head; grid (B * N * H * parts,): neighbours share cache lines.
 
     With one part, adds to d_log_alpha [1, B, T, H] what it owes; with more, each writes its share to a layer of its own
-    of [1 + parts, B, T, H].
+    of [1 + parts, B, T, H]. EARLY: asks for all it reads at once, and holds it.
     """
     PARTS: tl.constexpr = (K + BK - 1) // BK
     N = tl.cdiv(T, C)
@@ -62,18 +61,29 @@ def local_backward(
     writes += first * V
     grad_o += first * V
     dv += first * V
-    log_alpha += first
     d_log_alpha += first
     states += chunk * K * V
     d_states += chunk * K * V
     pairs += chunk * 2 * C * C
+    gates += chunk * 5 * C
 
     steps = tl.arange(0, C)
     rows = steps * H
     inside = steps < T - n * C
     k_cols = part * BK + tl.arange(0, BK)
     in_k = k_cols < K
-    a = tl.load(log_alpha + rows, inside, 0.0)
+    decay_in = tl.load(gates + 3 * C + steps)
+    decay_out = tl.load(gates + 4 * C + steps)
+    through = tl.load(gates + 4 * C - 1)
+
+    at_k = rows[:, None] * K + k_cols[None, :]
+    in_rows_k = inside[:, None] & in_k[None, :]
+    square = steps[:, None] * C + steps[None, :]
+    if EARLY:
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
+        e = tl.load(pairs + square)
+        g = tl.load(pairs + C * C + square)
 
     d_q = tl.zeros([C, BK], tl.float32)
     d_k = tl.zeros([C, BK], tl.float32)
@@ -96,30 +106,25 @@ def local_backward(
         d_out = tl.dot(u, tl.trans(d_s), d_out, input_precision=PRECISION)
         carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
 
-    at = rows[:, None] * K + k_cols[None, :]
-    in_rows = inside[:, None] & in_k[None, :]
-    square = steps[:, None] * C + steps[None, :]
-    q_part = tl.load(q + at, in_rows, 0.0)
-    k_part = tl.load(k + at, in_rows, 0.0)
-    e = tl.load(pairs + square)
-    g = tl.load(pairs + C * C + square)
+    if not EARLY:
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
+        e = tl.load(pairs + square)
+        g = tl.load(pairs + C * C + square)
 
-    whole, rest = running_sums(a)
-    last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-    last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-    d_q *= decay_of(whole, rest)[:, None]
-    d_k *= decay_of(whole, rest)[:, None]
-    d_out *= decay_of(last_whole - whole, last_rest - rest)[:, None]
+    d_q *= decay_in[:, None]
+    d_k *= decay_in[:, None]
+    d_out *= decay_out[:, None]
     from_entering = tl.sum(d_q * q_part.to(tl.float32) - d_k * k_part.to(tl.float32), 1)
     to_leaving = tl.sum(d_out * k_part.to(tl.float32), 1)
-    everywhere = tl.sum(carried, 0) * decay_of(last_whole, last_rest)
+    everywhere = tl.sum(carried, 0) * through
 
     d_q = tl.dot(e, k_part, d_q, input_precision=PRECISION)
-    tl.store(dq + at, d_q.to(dtype), in_rows)
+    tl.store(dq + at_k, d_q.to(dtype), in_rows_k)
     d_k = d_out - d_k
     d_k = tl.dot(tl.trans(e), q_part, d_k, input_precision=PRECISION)
     d_k -= tl.dot(tl.trans(g), k_part, tl.dot(g, k_part, input_precision=PRECISION), input_precision=PRECISION)
-    tl.store(dk + at, d_k.to(dtype), in_rows)
+    tl.store(dk + at_k, d_k.to(dtype), in_rows_k)
 
     # The step after s takes what decays across it from the entering state and to the leaving one.
     below = steps[:, None] > steps[None, :]

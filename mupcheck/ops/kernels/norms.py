@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
 from mupcheck.ops.kernels.sums import sum_of_programs
 
 SPAN = 32  # rows that one program of a backward pass sums for a gain's gradient
@@ -82,7 +83,7 @@ def _gated_forward(
     gate = tl.load(g + g_row[:, None] + columns[None, :], mask=inside, other=0.0).to(tl.float32)
     gains = tl.load(gain + replica * width + columns, mask=columns < width, other=0.0)
     root = tl.rsqrt(tl.sum(value * value, axis=1) / width + eps)
-    result = value * root[:, None] * gains[None, :] * gate * tl.sigmoid(gate)
+    result = value * root[:, None] * gains[None, :] * gate * sigmoid(gate)
     tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
     tl.store(inverse + replica * n_rows + rows, root, mask=rows < n_rows)
 
@@ -112,12 +113,13 @@ def _gated_backward(
             g + (replica * g_replica + token * g_token + head * width)[:, None] + columns[None, :],
             mask=inside, other=0.0,
         ).to(tl.float32)  # fmt: skip
-        opened = tl.sigmoid(gate)
-        through = upstream * gate * opened
+        opened = sigmoid(gate)
+        opening = upstream * opened
+        through = opening * gate
         scaled = through * gains[None, :]
         change = (scaled - normed * (tl.sum(scaled * normed, axis=1) / width)[:, None]) * root
         tl.store(d_o + at, change.to(d_o.dtype.element_ty), mask=inside)
-        of_gate = upstream * normed * gains[None, :] * opened * (1.0 + gate * (1.0 - opened))
+        of_gate = (opening * gains[None, :]) * normed * (1.0 + gate - gate * opened)
         tl.store(
             d_g + (replica * dg_replica + token * dg_token + head * width)[:, None] + columns[None, :],
             of_gate.to(d_g.dtype.element_ty), mask=inside,

@@ -14,16 +14,14 @@ to another product, which triton 3.4 to 3.7.0 miscompile on Hopper.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, running_sums
-from mupcheck.ops.kernels.scan_backward import LOWEST_BETA
+from mupcheck.ops.kernels.decay import decay_between
 
 
 @triton.jit(do_not_specialize=["T"])
 def pairs_backward(
     q,
     k,
-    log_alpha,
-    beta,
+    gates,
     writes,
     grad_o,
     dv,
@@ -56,18 +54,24 @@ def pairs_backward(
     writes += first * V
     grad_o += first * V
     dv += first * V
-    log_alpha += first
-    beta += first
     d_log_alpha += first
     d_beta += first
-    pairs += ((batch * H + head) * N + n) * 2 * C * C
+    chunk = (batch * H + head) * N + n
+    gates += chunk * 5 * C
+    pairs += chunk * 2 * C * C
 
     steps = tl.arange(0, C)
     rows = steps * H
     inside = steps < T - n * C
-    a = tl.load(log_alpha + rows, inside, 0.0)
-    b = tl.load(beta + rows, inside, 0.0)
+    whole = tl.load(gates + steps)
+    rest = tl.load(gates + C + steps)
+    b = tl.load(gates + 2 * C + steps, inside, 1.0)
 
+    if K <= BK:  # all that is read is asked for at once
+        at_k = rows[:, None] * K + tl.arange(0, BK)[None, :]
+        in_rows_k = inside[:, None] & (tl.arange(0, BK) < K)[None, :]
+        q_part = tl.load(q + at_k, in_rows_k, 0.0)
+        k_part = tl.load(k + at_k, in_rows_k, 0.0)
     e = tl.zeros([C, C], tl.float32)
     g = tl.zeros([C, C], tl.float32)
     for block in range(0, V, BV):
@@ -80,11 +84,9 @@ def pairs_backward(
         e = tl.dot(go, tl.trans(u), e, input_precision=PRECISION)
         g = tl.dot(dvs, tl.trans(u), g, input_precision=PRECISION)
 
-    b = tl.where(tl.abs(b) < LOWEST_BETA, LOWEST_BETA, b)
     at_itself = tl.sum(tl.where(steps[:, None] == steps[None, :], g, 0.0), 1)
     tl.store(d_beta + rows, at_itself / b / b, inside)
 
-    whole, rest = running_sums(a)
     causal = steps[:, None] >= steps[None, :]
     below = steps[:, None] > steps[None, :]
     # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
@@ -95,16 +97,20 @@ def pairs_backward(
     tl.store(pairs + square, e.to(dtype))
     tl.store(pairs + C * C + square, g.to(dtype))
 
-    qk = tl.zeros([C, C], tl.float32)
-    kk = tl.zeros([C, C], tl.float32)
-    for block in range(0, K, BK):
-        cols = block + tl.arange(0, BK)
-        at = rows[:, None] * K + cols[None, :]
-        in_rows = inside[:, None] & (cols < K)[None, :]
-        q_part = tl.load(q + at, in_rows, 0.0)
-        k_part = tl.load(k + at, in_rows, 0.0)
-        qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
-        kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
+    if K <= BK:
+        qk = tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
+        kk = tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
+    else:
+        qk = tl.zeros([C, C], tl.float32)
+        kk = tl.zeros([C, C], tl.float32)
+        for block in range(0, K, BK):
+            cols = block + tl.arange(0, BK)
+            at_k = rows[:, None] * K + cols[None, :]
+            in_rows_k = inside[:, None] & (cols < K)[None, :]
+            q_part = tl.load(q + at_k, in_rows_k, 0.0)
+            k_part = tl.load(k + at_k, in_rows_k, 0.0)
+            qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
+            kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
     # At [i, s] the sum over j <= s: with i > s what decays across the step after s.
     sums = tl.cumsum(tl.where(below, e * qk - g * kk, 0.0), 1)
     across = tl.sum(tl.where(below, sums, 0.0), 0)

@@ -24,10 +24,7 @@ def read(
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write reads [B, H, N, C, C] of q, k [B, T, H, K] and the gates that `invert` left.
-
-    The blocks of 16 x 16 above the diagonal are not written.
-    """
+    """Write reads [B, H, N, C, C] of q, k [B, T, H, K] and the gates that `invert` left; zero above the diagonal."""
     n = tl.program_id(0)
     sequence = tl.program_id(1).to(tl.int64)
     first = (sequence // H * T + n * C) * H + sequence % H
@@ -51,5 +48,4 @@ def read(
     rest = tl.load(gates + C + step)
     earlier = step[:, None] >= step[None, :]
     p *= decay_between(whole[:, None], rest[:, None], whole[None, :], rest[None, :], earlier)
-    there = step[:, None] // 16 >= step[None, :] // 16
-    tl.store(reads + step[:, None] * C + step[None, :], p.to(reads.dtype.element_ty), mask=there)
+    tl.store(reads + step[:, None] * C + step[None, :], p.to(reads.dtype.element_ty))

@@ -7,6 +7,7 @@ import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
@@ -95,22 +96,65 @@ def forward(
             num_warps=config.read.num_warps,
             num_stages=config.read.num_stages,
         )
+    launch_scan(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, config)
+    return o, final, inverse, states, writes
+
+
+def launch_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    inverse: Tensor,
+    reads: Tensor | None,
+    initial_state: Tensor | None,
+    o: Tensor,
+    states: Tensor | None,
+    writes: Tensor | None,
+    final_state: Tensor | None,
+    config: Config,
+) -> None:
+    """Launch `scan`, which writes what comes after `initial_state` here, where it is not None."""
+    batch, time, heads, key_dim = q.shape
+    value_dim, chunk = v.shape[-1], config.chunk
+    block_v = config.scan.block_v
     k1, k2 = parts_of_keys(key_dim)
-    blocks = triton.cdiv(value_dim, config.scan.block_v)
-    scan[blocks, batch * heads](
-        *(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, time),
+    tiled = config.scan.tiled and all(_fits_copy_engine(x) for x in (q, k, v))
+
+    def tiles(x: Tensor | None, *shape: int) -> Any:
+        if x is None or not tiled or 0 in shape:
+            return x
+        return TensorDescriptor.from_tensor(x, list(shape))
+
+    squares = (1, chunk, chunk)
+    stacked = None if states is None else states.flatten(0, 2)
+    arguments = (
+        *(tiles(q, 1, chunk, 1, k1), tiles(q, 1, chunk, 1, k2), tiles(k, 1, chunk, 1, k1), tiles(k, 1, chunk, 1, k2)),
+        *(tiles(v, 1, chunk, 1, block_v), gates, tiles(inverse.flatten(0, 2), *squares)),
+        *(tiles(None if reads is None else reads.flatten(0, 2), *squares), initial_state),
+        *(tiles(o, 1, chunk, 1, block_v), tiles(stacked, 1, k1, block_v), tiles(stacked, 1, k2, block_v)),
+        *(tiles(writes, 1, chunk, 1, block_v), final_state, time),
+    )
+    scan[triton.cdiv(value_dim, block_v), batch * heads](
+        *arguments,
         H=heads,
         K=key_dim,
         V=value_dim,
         K1=k1,
         K2=k2,
-        BV=config.scan.block_v,
-        C=config.chunk,
-        PRECISION=precision,
+        BV=block_v,
+        C=chunk,
+        PRECISION=config.precision if q.dtype == torch.float32 else "tf32",
+        SAVE=states is not None,
+        TILED=tiled,
         num_warps=config.scan.num_warps,
         num_stages=config.scan.num_stages,
     )
-    return o, final, inverse, states, writes
+
+
+def _fits_copy_engine(x: Tensor) -> bool:
+    """Say whether x begins and its rows lie at multiples of 16 bytes."""
+    return x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0
 
 
 class _Rule(torch.autograd.Function):

@@ -9,19 +9,16 @@ of every product are the V block, 64 or more where V allows, whatever K is.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
-
-# beta_i scales what step i writes, so the gradient of beta_i is taken from that write, divided by beta_i.
-LOWEST_BETA = tl.constexpr(1e-15)
+from mupcheck.ops.kernels.decay import decay_between
 
 
 @triton.jit(do_not_specialize=["T"])
 def scan_backward(
     q,
     k,
-    log_alpha,
-    beta,
+    gates,
     inverse,
+    reads,
     grad_o,
     grad_final_state,
     d_states,
@@ -37,10 +34,13 @@ def scan_backward(
     BV: tl.constexpr,
     HAS_FINAL: tl.constexpr,
     NEED_INITIAL: tl.constexpr,
+    READS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: one block of V of one head of one sequence; grid (B * H * blocks of V,).
 
+    Reads gates [B, H, N, 5, C]: running sums of log_alpha in two parts, beta, and decays from the chunk's start and to
+    its end; and READS parts of P = (Q K^T) * decay, reads [B, H, N, READS, C, C] (0: computes them).
     Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and dv [B, T, H, V].
     """
     N = tl.cdiv(T, C)
@@ -61,11 +61,11 @@ def scan_backward(
     chunk = sequence * N + N - 1
     q += first * K
     k += first * K
-    log_alpha += first
-    beta += first
     grad_o += first * V
     dv += first * V
+    gates += chunk * 5 * C
     inverse += chunk * C * C
+    reads += chunk * READS * C * C
     d_states += chunk * K * V
     rows = steps * H
     at_k1 = rows[:, None] * K + k1_cols[None, :]
@@ -95,28 +95,25 @@ def scan_backward(
         inside = steps < T - (N - 1 - back) * C
         q1 = tl.load(q + at_k1, inside[:, None] & in_k1[None, :], 0.0)
         k1 = tl.load(k + at_k1, inside[:, None] & in_k1[None, :], 0.0)
-        g = tl.load(grad_o + at_v, inside[:, None] & in_v[None, :], 0.0)
-        x = tl.load(inverse + square, written, 0.0)
-        a = tl.load(log_alpha + rows, inside, 0.0)
-        b = tl.load(beta + rows, inside, 0.0)
-        b = tl.where(tl.abs(b) < LOWEST_BETA, LOWEST_BETA, b)
-        p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+        if READS == 0:
+            p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
         if K2 > 0:
             q2 = tl.load(q + at_k2, inside[:, None] & in_k2[None, :], 0.0)
             k2 = tl.load(k + at_k2, inside[:, None] & in_k2[None, :], 0.0)
-            p = tl.dot(q2, tl.trans(k2), p, input_precision=PRECISION)
-
-        whole, rest = running_sums(a)
-        last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-        last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-        decay_in = decay_of(whole, rest)
-        decay_out = decay_of(last_whole - whole, last_rest - rest)
-        # The zero makes the compiler compute exp where p is held, not elsewhere with a trip through shared memory.
-        p *= decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
-        # Sums over correlated keys cancel: in bfloat16 the operands that are computed here are taken in two parts.
-        p_high = p.to(dtype)
-        if dtype != tl.float32:
-            p_low = (p - p_high.to(tl.float32)).to(dtype)
+            if READS == 0:
+                p = tl.dot(q2, tl.trans(k2), p, input_precision=PRECISION)
+        if READS == 0:
+            whole = tl.load(gates + steps)
+            rest = tl.load(gates + C + steps)
+            # The zero makes the compiler compute exp where p is held, not elsewhere with a trip through shared memory.
+            p *= decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
+            p_high = p.to(dtype)
+            if dtype != tl.float32:
+                p_low = (p - p_high.to(tl.float32)).to(dtype)
+        b = tl.load(gates + 2 * C + steps)
+        decay_in = tl.load(gates + 3 * C + steps)
+        decay_out = tl.load(gates + 4 * C + steps)
+        through = tl.load(gates + 4 * C - 1)
 
         d_low1 = d_state1.to(dtype)
         d_write = tl.dot(d_low1, tl.trans(k1), input_precision=PRECISION)  # [BV, C]
@@ -125,10 +122,16 @@ def scan_backward(
             d_low2 = d_state2.to(dtype)
             d_write = tl.dot(d_low2, tl.trans(k2), d_write, input_precision=PRECISION)
             tl.store(d_states + at_state2, d_low2, in_state2)
-        g = tl.trans(g)  # [BV, C]
+        g = tl.trans(tl.load(grad_o + at_v, inside[:, None] & in_v[None, :], 0.0))  # [BV, C]
+        # Sums over correlated keys cancel: in bfloat16 the operands that were computed are taken in two parts.
+        if READS > 0:
+            p_high = tl.load(reads + square)
         d_write = tl.dot(g, p_high, d_write * decay_out[None, :], input_precision=PRECISION)
-        if dtype != tl.float32:
+        if READS == 2:
+            p_low = tl.load(reads + C * C + square)
+        if READS != 1 and dtype != tl.float32:
             d_write = tl.dot(g, p_low, d_write, input_precision=PRECISION)
+        x = tl.load(inverse + square, written, 0.0)
         d_high = d_write.to(dtype)
         d_right = tl.dot(d_high, x, input_precision=PRECISION)
         if dtype != tl.float32:
@@ -139,7 +142,6 @@ def scan_backward(
 
         g_in = (g.to(tl.float32) * decay_in[None, :]).to(dtype)
         right_in = (d_right * -decay_in[None, :]).to(dtype)
-        through = decay_of(last_whole, last_rest)
         d_state1 = tl.dot(g_in, q1, d_state1 * through, input_precision=PRECISION)
         d_state1 = tl.dot(right_in, k1, d_state1, input_precision=PRECISION)
         if K2 > 0:
@@ -148,11 +150,11 @@ def scan_backward(
 
         q -= C * H * K
         k -= C * H * K
-        log_alpha -= C * H
-        beta -= C * H
         grad_o -= C * H * V
         dv -= C * H * V
+        gates -= 5 * C
         inverse -= C * C
+        reads -= READS * C * C
         d_states -= K * V
 
     if NEED_INITIAL:
