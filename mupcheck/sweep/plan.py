@@ -59,6 +59,11 @@ class Plan:
         return f"{len(self.gpus)} GPUs" if len(self.gpus) > 1 else self.device
 
     @property
+    def computes(self) -> str:
+        """Return the backend that the runs name."""
+        return self.backend if self.sweep.backend == "auto" else self.sweep.backend
+
+    @property
     def source(self) -> dict[str, Any]:
         """Return what the sweep's runs are made with beside its grid, as `SweepSpec.runs` takes it."""
         return {"vocab_size": self.corpus.vocab_size, "data_hash": self.corpus.hash, "backend": self.backend}

@@ -91,6 +91,15 @@ def test_a_cut_has_to_pay():
     assert makespan([4, 3, 2, 1], 2) == 5
 
 
+def test_replicas_fill_a_gpu_with_the_tokens_of_one_step_through_the_model():
+    runs = default_runs(batch_size=480, seq_len=1024, widths=[256], lrs=[2.0**-8], seeds=12, parametrizations=["sp"])
+    assert {len(group) for group in group_runs(runs, "cuda:0")} == {1}
+    in_parts = default_runs(
+        batch_size=480, seq_len=1024, accumulation=16, widths=[256], lrs=[2.0**-8], seeds=12, parametrizations=["sp"]
+    )
+    assert {len(group) for group in group_runs(in_parts, "cuda:0")} == {4}
+
+
 def test_an_exact_sweep_trains_each_run_alone():
     groups = group_runs(default_runs(), "cuda:0", places=4, exact=True)
     assert {len(group) for group in groups} == {1}
