@@ -23,6 +23,7 @@ from mupcheck.sweep.engines import local
 from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
+from mupcheck.sweep.kernels import PRELOAD
 from mupcheck.sweep.machine import size_text
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
@@ -30,9 +31,6 @@ from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_swe
 from mupcheck.sweep.provenance import provenance
 from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.theory.parametrization import table_to_json
-
-# what a worker imports; `run_group` itself is one of them
-PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
 
 
 def run_sweep(
