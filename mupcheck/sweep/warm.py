@@ -5,6 +5,7 @@ host, while the GPU waits. A process beside the first groups does a step or two 
 compiled in Triton's cache on disk.
 """
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -24,6 +25,8 @@ def shapes_to_come(plan: Plan) -> list[Group]:
 
     None where the sweep is short, has no kernels to compile, or leaves no room for a group beside its largest.
     """
+    if multiprocessing.current_process().daemon:  # which may start no process
+        return []
     if not plan.gpus or any(group[0].backend != "triton" for group in plan.groups):
         return []
     if sum(cuda_seconds(group[0], len(group)) for group in plan.groups) / plan.n_processes < LONG_SECONDS:

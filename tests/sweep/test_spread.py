@@ -2,13 +2,12 @@
 
 import multiprocessing
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import mupcheck
-from fake_gpus import default_runs, on_gpus
+from fake_gpus import TWO, default_runs, on_gpus
 from tiny_sweeps import tiny, tiny_coord
 
 from mupcheck.cli import exits
@@ -17,6 +16,7 @@ from mupcheck.sweep import runner
 from mupcheck.sweep.cost import cuda_seconds
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.groups import group_runs, makespan, spread
+from mupcheck.sweep.kernels import faults_of
 from mupcheck.sweep.plan import backend_of, find_devices, plan_sweep
 from mupcheck.sweep.warm import shapes_to_come, warm_up
 
@@ -91,6 +91,15 @@ def test_a_cut_has_to_pay():
     assert makespan([4, 3, 2, 1], 2) == 5
 
 
+def test_replicas_fill_a_gpu_with_the_tokens_of_one_step_through_the_model():
+    runs = default_runs(batch_size=480, seq_len=1024, widths=[256], lrs=[2.0**-8], seeds=12, parametrizations=["sp"])
+    assert {len(group) for group in group_runs(runs, "cuda:0")} == {1}
+    in_parts = default_runs(
+        batch_size=480, seq_len=1024, accumulation=16, widths=[256], lrs=[2.0**-8], seeds=12, parametrizations=["sp"]
+    )
+    assert {len(group) for group in group_runs(in_parts, "cuda:0")} == {4}
+
+
 def test_an_exact_sweep_trains_each_run_alone():
     groups = group_runs(default_runs(), "cuda:0", places=4, exact=True)
     assert {len(group) for group in groups} == {1}
@@ -107,8 +116,7 @@ def kernels(monkeypatch):
 
     def take(says):
         monkeypatch.setattr("mupcheck.ops.choice.check_triton", lambda *of: asked.append(of))
-        monkeypatch.setattr("mupcheck.ops.choice.self_test", lambda *_: says)
-        monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
+        monkeypatch.setattr(plan_file, "faults_of", lambda *_: says)
         return asked
 
     return take
@@ -119,23 +127,30 @@ def lr(**changes):
 
 
 def test_auto_is_triton_on_a_gpu_where_it_passes_its_test(kernels):
-    asked = kernels("")
-    assert backend_of(lr(), "cuda:0") == "triton"
+    asked = kernels([])
+    assert backend_of(lr(), ("cuda:0",)) == "triton"
     assert asked[0][:2] == ("cuda:0", "float32")
-    assert backend_of(lr(), "cpu") == "chunk"
-    assert backend_of(lr(backend="reference"), "cuda:0") == "reference"
-    assert backend_of(lr(backend="triton"), "cuda:0") == "triton"
+    assert backend_of(lr(), ("cpu",)) == "chunk"
+    assert backend_of(lr(backend="reference"), ("cuda:0",)) == "reference"
+    assert backend_of(lr(backend="triton"), ("cuda:0",)) == "triton"
     # a few steps of a few tokens are over before kernels are compiled
-    assert backend_of(tiny_coord(), "cuda:0") == "chunk"
-    assert backend_of(tiny_coord(backend="triton"), "cuda:0") == "triton"
+    assert backend_of(tiny_coord(), ("cuda:0",)) == "chunk"
+    assert backend_of(tiny_coord(backend="triton"), ("cuda:0",)) == "triton"
 
 
 def test_kernels_that_are_wrong_are_not_taken_and_that_is_said(kernels):
-    kernels("Triton's kernels at K = 6 are wrong: o is off by 3.0e-01")
+    kernels(["Triton's kernels at K = 6 are wrong: o is off by 3.0e-01"])
     with pytest.warns(UserWarning, match=r"off by 3\.0e-01; backend 'auto' takes 'chunk' instead"):
-        assert backend_of(lr(), "cuda:0") == "chunk"
-    with pytest.raises(ValueError, match=r"off by 3\.0e-01; try --backend chunk"):
-        backend_of(lr(backend="triton"), "cuda:0")
+        assert backend_of(lr(), ("cuda:0",)) == "chunk"
+    with pytest.raises(ValueError, match=r"off by 3\.0e-01; try backend='chunk'"):
+        backend_of(lr(backend="triton"), ("cuda:0",))
+
+
+def test_kernels_are_tested_in_processes_of_their_own():
+    # where there is no such device each shape says so, and this process knows nothing of it
+    faults = faults_of([(2, 8, 16), (2, 12, 24)], "float32", TWO)
+    assert len(faults) == 2
+    assert all("do not run" in fault or "cannot be tested on cuda:" in fault for fault in faults)
 
 
 def test_the_backend_that_computes_is_part_of_every_run(tmp_path):
