@@ -81,6 +81,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
+    runner.draw_next(plan, plan.groups, jobs=options["jobs"])
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
     if n_before := runner.not_alone(plan):

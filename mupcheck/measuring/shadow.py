@@ -131,7 +131,7 @@ class Shadow:
             n_rows, n_columns = now.shape[1:]
             lines = now.new_empty(3, len(now), n_rows + n_columns)
             rows, columns = lines[:, :, :n_rows], lines[:, :, n_rows:]
-            pull = torch.zeros_like(now[:, 0, 0])
+            pull = now.new_zeros(len(now))
             lr = stack.lr * self.scale.repeat(count)
             for replicas, some in stack.blocks:
                 block = replicas, some
@@ -141,9 +141,9 @@ class Shadow:
                 pull[replicas] += torch.mul(wrong, old[block], out=product).sum((1, 2))
                 for k, (one, other) in enumerate(((wrong, wrong), (step, step), (wrong, step))):
                     torch.mul(one, other, out=product)
-                    rows[k, replicas, some] = product.sum(2)
+                    torch.sum(product, 2, out=rows[k, replicas, some])
                     if some.start == 0:
-                        columns[k, replicas] = product.sum(1)
+                        torch.sum(product, 1, out=columns[k, replicas])
                     else:
                         columns[k, replicas] += product.sum(1)
             whole.append(torch.stack([pull, torch.linalg.vector_norm(old, dim=(1, 2)).square(), *rows.sum(2)]))

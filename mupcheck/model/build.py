@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, 
 from mupcheck.theory.rules_file import find_table
 
 MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
-AHEAD_BYTES = 2**30
+AHEAD_BYTES = 2**31
 _ahead: dict[tuple, Future[Tensor]] = {}  # what threads draw for the next model
 
 
@@ -232,18 +233,18 @@ def _draws(model: LanguageModel, runs: Sequence[RunSpec]) -> list[Draw]:
 def draw_ahead(runs: Sequence[RunSpec], device: str) -> None:
     """Begin to draw what `build_model(runs, device)` starts from, in threads beside what a GPU does now.
 
-    Up to AHEAD_BYTES; what an earlier call began and nobody took is forgotten.
+    Up to AHEAD_BYTES; what an earlier call began for others and nobody took is forgotten.
     """
+    place, draws = torch.device(device), _draws(build_model(runs, "meta"), runs)
+    so_far = accumulate(4 * draw.module.weight[0].numel() for draw in draws)
+    draws = [draw for draw, n_bytes in zip(draws, so_far, strict=True) if n_bytes <= AHEAD_BYTES]
+    if _ahead.keys() == {_key(draw) for draw in draws}:
+        return
     for future in _ahead.values():
         future.cancel()
     _ahead.clear()
-    place, left = torch.device(device), AHEAD_BYTES
     pool = ThreadPoolExecutor(_drawing_threads(place))
-    for draw in _draws(build_model(runs, "meta"), runs):
-        left -= 4 * draw.module.weight[0].numel()
-        if left < 0:
-            break
-        _ahead[_key(draw)] = pool.submit(_drawn, draw, place)
+    _ahead.update((_key(draw), pool.submit(_drawn, draw, place)) for draw in draws)
     pool.shutdown(wait=False)
 
 

@@ -25,7 +25,7 @@ from mupcheck.spec.run import RunSpec
 from mupcheck.sweep import cuda_cost
 
 # What torch, the allocator and the kernels' own memory add to a process, and to what is counted.
-PROCESS_BYTES, SPILL_PERCENT = 14 * 2**20, 105
+PROCESS_BYTES, SPILL_PERCENT = 32 * 2**20, 105
 # Python objects of a step's row and schedule, and of a recorded quantity; each has a list over replicas.
 STEP_BYTES, CELL_BYTES, REPLICA_STEP_BYTES, REPLICA_CELL_BYTES = 700, 160, 220, 40
 # Floating-point operations of a large matrix product that take as long as: an activation, made and differentiated; a

@@ -189,9 +189,8 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
     at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
-    ahead = _DrawnAhead(plan.gpus[0]) if plan.gpus and at_a_time == 1 else None
-    if ahead is not None:
-        ahead.for_next(waiting)
+    draw_next(plan, waiting, jobs=at_a_time)
+    begun: Group | None = None
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
     for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
@@ -211,9 +210,10 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
             continue
         group: Group = message.group
         error, again = None, []
-        if ahead is not None:
-            ahead.for_next(waiting)
         if message.steps is not None:
+            if group is not begun:
+                begun = group
+                draw_next(plan, waiting, jobs=at_a_time)
             pace.advance(group, message.steps)
         elif message.error is None:
             pace.finish(group)
@@ -237,22 +237,14 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
         write_sweep(plan.folder, describe(plan) | {"failed": failed})
 
 
-class _DrawnAhead:
-    """Lets the initial values of the next group be drawn while this process waits for a GPU, once for each group."""
+def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | None = None) -> None:
+    """Let the initial values of the group that is next be drawn, while this process waits for its one GPU or prints."""
+    group = next((group for group in waiting if not isinstance(group[0], PathTask)), None)
+    if group is None or len(plan.gpus) == 0 or (jobs or plan.jobs) > 1:
+        return
+    from mupcheck.model.build import draw_ahead
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.asked: tuple[Any, ...] | None = None
-
-    def for_next(self, waiting: Iterable[tuple[Any, ...]]) -> None:
-        """Take the first group that waits, if it is a new one."""
-        following = next((group for group in waiting if not isinstance(group[0], PathTask)), None)
-        if following is None or following is self.asked:
-            return
-        from mupcheck.model.build import draw_ahead
-
-        self.asked = following
-        draw_ahead(following, self.device)
+    draw_ahead(group, plan.gpus[0])
 
 
 def _first(group: tuple[Any, ...], device: str) -> float:

@@ -1,5 +1,6 @@
 """A step of the optimizer over all weights at once, in Triton: what `tables` does weight by weight."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from mupcheck.model.build import ParameterGroup
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import Role
 from mupcheck.theory.rules_file import find_table
+from mupcheck.training.divergence import DEAD, HIGH, HIGH_LOSS_STEPS, NOT_FINITE, DeviceWatch
 from mupcheck.training.optim import SGD, AdamW, gradient_of, make_optimizer
 from mupcheck.training.tables import TabledSteps
 
@@ -44,6 +46,7 @@ class JointSteps(TabledSteps):
         self.found: list[list[int]] = [[] for _ in range(slots)]
         self.gradients = [self._table([0] * len(weights)) for _ in range(slots)]
         self.slot = 0
+        self.limits: Tensor | None = None
 
     def gradient_norm(self, slot: int = 0) -> Tensor:
         """Return the global gradient norm of each replica, [R], for a step of kind `slot`."""
@@ -61,6 +64,16 @@ class JointSteps(TabledSteps):
     def point(self, slot: int) -> None:
         """Tell the device where the gradients of a kind of step are; once it is captured, they stay."""
         self.gradients[slot].copy_(torch.tensor(self.found[slot]))
+
+    def note(
+        self, watch: DeviceWatch, ring: Tensor, step: Tensor, loss: Tensor, grad_norm: Tensor, clipped: Tensor
+    ) -> None:
+        """End a step, as `divergence.note` does."""
+        if self.limits is None:
+            self.limits = watch.limits()
+        options: dict[str, Any] = {"ring": ring, "step": step, "limits": self.limits, "high_after": HIGH_LOSS_STEPS}
+        options |= {"watched": (watch.ceiling, watch.high_steps, watch.why), "codes": (NOT_FINITE, HIGH, DEAD)}
+        self.kernels.note(loss, grad_norm, clipped, **options)
 
     @torch.no_grad()
     def __call__(self, step: Tensor, lr_scale: Tensor, gradient_norm: Tensor, alive: Tensor) -> Tensor:
@@ -104,9 +117,16 @@ def _fault(kind: str, device: torch.device) -> str:
         for group, value in zip(optimizer.groups, noise, strict=True):
             group.weight.grad = value.flip(0).to(device)
         one = torch.ones(2, dtype=torch.float64, device=device)
+        count, ring = (
+            torch.ones(1, dtype=torch.int64, device=device),
+            torch.zeros(4, 4, 2, dtype=one.dtype, device=device),
+        )
         try:
-            step(torch.ones(1, dtype=torch.int64, device=device), one, step.gradient_norm(), one > 0)
-            made.append(torch.cat([group.weight.detach().flatten() for group in optimizer.groups]).cpu())
+            norms = step.gradient_norm()
+            clipped = step(count, one, norms, one > 0)
+            step.note(DeviceWatch(2, 32, device), ring, count, math.inf * one, norms, clipped)
+            changed = [*(group.weight.detach() for group in optimizer.groups), ring.nan_to_num(posinf=1.0), count]
+            made.append(torch.cat([values.flatten().double() for values in changed]).cpu())
         except Exception as error:  # a compiler has many ways to fail, and none of them may end a run
             return f"they do not run: {' '.join(str(error).split())[:200] or type(error).__name__}"
     off = float((made[0] - made[1]).norm() / made[1].norm())

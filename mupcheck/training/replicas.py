@@ -128,13 +128,14 @@ class Replicas:
 
     def _gradients(self, tokens: Tensor) -> Tensor:
         """Go through the model and back, and return the loss, float64 [R]; tokens [R, B, T + 1]."""
-        loss, spec = torch.zeros_like(self.total), self.spec
+        spec, losses = self.spec, []
         for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
             with autocast(spec, self.device), self.modules():
-                part_loss = self.model.loss(part) / spec.accumulation
-            part_loss.sum().backward()
-            loss += part_loss.detach()
-        return loss
+                loss = self.model.loss(part)
+            loss = loss / spec.accumulation if spec.accumulation > 1 else loss
+            loss.backward(torch.ones_like(loss))  # of the sum over replicas
+            losses.append(loss.detach().double())
+        return sum(losses[1:], losses[0])
 
     def _train(self, *, record: bool, update: bool = True) -> None:
         """Take one step; nothing here depends on its number but through what the device holds."""
@@ -157,11 +158,7 @@ class Replicas:
             clipped = self.update(self.step, scale, grad_norm, alive)
             if self.full and probe is not None:
                 probe.after_update()
-        numbers = [loss, grad_norm.double(), clipped.double()]
-        self.watch.update(*numbers[:2])
-        row = torch.stack([*numbers, self.watch.why.double()])
-        self.ring.index_copy_(0, self.step % RING, row[None])
-        self.step += 1
+        self.update.note(self.watch, self.ring, self.step, loss, grad_norm, clipped)
 
     def _keep(self, probe: Probe) -> None:
         """Put what a probe measured into the ring of sizes, where the host need not wait for it; a full one waits."""

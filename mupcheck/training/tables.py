@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mupcheck.training.divergence import DeviceWatch, note
 from mupcheck.training.optim import SGD, AdamW, corrections, gradient_of
 from mupcheck.training.updates import adamw_update, gradient_norm, sgd_update
 
@@ -31,6 +32,12 @@ class TabledSteps:
 
     def point(self, slot: int) -> None:
         """Do what is to be done once a kind of step was captured: nothing."""
+
+    def note(
+        self, watch: DeviceWatch, ring: Tensor, step: Tensor, loss: Tensor, grad_norm: Tensor, clipped: Tensor
+    ) -> None:
+        """End a step, as `divergence.note` does."""
+        note(watch, ring, step, loss, grad_norm, clipped)
 
     @torch.no_grad()
     def __call__(self, step: Tensor, lr_scale: Tensor, gradient_norm: Tensor, alive: Tensor) -> Tensor:

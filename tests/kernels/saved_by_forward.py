@@ -7,18 +7,14 @@ Inputs = dict[str, Tensor]
 
 
 def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """In float64: inverse [B, H, N, C, C], states [B, H, N, K, V] and writes [B, T, H, V].
-
-    The inverse's blocks of 16 x 16 above the diagonal are NaN: the kernels must not read them.
-    """
+    """In float64: inverse [B, H, N, C, C], zero above the diagonal, states [B, H, N, K, V] and writes [B, T, H, V]."""
     k, v, log_alpha, beta = (inputs[name].double() for name in ("k", "v", "log_alpha", "beta"))
     beta = beta.clamp(min=1e-15)  # as the forward does: the gradient of beta is taken from the writes
     batch, time, heads, key_dim = k.shape
     n_chunks = -(-time // chunk)
     state = inputs.get("initial_state")
     state = k.new_zeros(batch, heads, key_dim, v.shape[-1]) if state is None else state.double()
-    inverse = k.new_full((batch, heads, n_chunks, chunk, chunk), torch.nan)
-    block = torch.arange(chunk, device=k.device) // 16
+    inverse = k.new_empty(batch, heads, n_chunks, chunk, chunk)
     states, writes = [], []
     for n in range(n_chunks):
         span = slice(n * chunk, min(time, (n + 1) * chunk))
@@ -32,7 +28,7 @@ def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.linalg.solve_triangular(a + eye[:size, :size], eye[:size, :size], upper=False)
         full = eye.expand(batch, heads, chunk, chunk).clone()
         full[..., :size, :size] = x
-        inverse[:, :, n] = torch.where(block.unsqueeze(-1) >= block, full, torch.nan)
+        inverse[:, :, n] = full
         states.append(state)
         u = x @ (b * v_c - c.exp().unsqueeze(-1) * b * (k_c @ state))
         writes.append(u.transpose(1, 2))

@@ -135,9 +135,8 @@ def test_what_is_kept_for_the_way_back():
     inputs = rounded(rule_inputs(1, 100, 1, 16, 24, **SETTINGS["alike, some decay"]), torch.float32)
     q, k, v, log_alpha, beta, start = inputs
     config = config_of(16, 24, torch.float32)
-    _, _, inverse, states, writes = forward(
-        q, k, v, log_alpha, beta, start, final_state=False, save=True, config=config
-    )
+    made = forward(q, k, v, log_alpha, beta, start, final_state=False, save=True, config=config)
+    inverse, states, writes = made.inverse, made.states, made.writes
     assert states is not None and writes is not None
     for n, first in enumerate(range(0, 100, config.chunk)):
         before = [x[:, :first] for x in inputs[:5]]
@@ -171,6 +170,8 @@ def test_nothing_is_kept_where_nothing_goes_back(monkeypatch):
     o[..., 0].sum().backward()
     (saved, options), *more = kept
     assert not more
+    gates, reads = options.pop("gates"), options.pop("reads")
+    assert gates.shape == (1, 1, 2, 5, 32) and reads is None
     assert options == {"chunk": config_of(16, 24, torch.float32).chunk, "need_initial": True}
     assert all(x is None or x.is_contiguous() for x in saved)
     assert torch.equal(saved[8], torch.eye(24)[0].expand_as(o)) and saved[9] is None

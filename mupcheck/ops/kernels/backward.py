@@ -4,8 +4,12 @@
 compute the gradients of the inputs, all chunks at once. Sums have a fixed order: two calls give equal bits.
 """
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config, k_parts
 from mupcheck.ops.kernels.chunk_gates import write_gates
@@ -96,15 +100,24 @@ def launch_scan(
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
     dv = torch.empty_like(grad_o)
     d_initial_state = gates.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
-    scan_backward[(batch * heads * -(-value_dim // config.scan_block),)](
-        *(q, k, gates, inverse, q if reads is None else reads, grad_o, grad_final_state, d_states, dv, d_initial_state),
+    block = config.scan_block
+    tiled = config.scan_tiled and fit_copy_engine(q, k, inverse, grad_o, dv, d_states)
+    tiles = partial(tile, tiled=tiled)
+    squares = (1, chunk, chunk)
+    scan_backward[-(-value_dim // block), batch * heads](
+        *(tiles(q, 1, chunk, 1, first), tiles(q, 1, chunk, 1, second)),
+        *(tiles(k, 1, chunk, 1, first), tiles(k, 1, chunk, 1, second)),
+        *(gates, tiles(inverse.flatten(0, 2), *squares)),
+        None if reads is None else tiles(reads.flatten(0, -3), *squares),
+        *(tiles(grad_o, 1, chunk, 1, block), grad_final_state),
+        *(tiles(d_states.flatten(0, 2), 1, first, block), tiles(d_states.flatten(0, 2), 1, second, block)),
+        *(tiles(dv, 1, chunk, 1, block), d_initial_state),
         *(time, heads, key_dim, value_dim, first, second),
+        BV=block,
         C=chunk,
-        BV=config.scan_block,
-        HAS_FINAL=grad_final_state is not None,
-        NEED_INITIAL=need_initial,
         READS=0 if reads is None else reads.ndim - 4,
         PRECISION=precision(q),
+        TILED=tiled,
         num_warps=config.scan_warps,
         num_stages=config.scan_stages,
     )
@@ -121,20 +134,27 @@ def launch_pairs(
     *,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the pairs: E and G [B, H, N, 2, C, C], layers of d_log_alpha (only the first written), d_beta."""
+    """Launch the pairs: E and G [B, H, N, 2 or 3, C, C], layers of d_log_alpha (only the first written), d_beta."""
     batch, time, heads, key_dim = q.shape
     chunk = gates.shape[-1]
-    pairs = q.new_empty(batch, heads, -(-time // chunk), 2, chunk, chunk)
+    layers = 2 if q.dtype == torch.float32 else 3
+    pairs = q.new_empty(batch, heads, -(-time // chunk), layers, chunk, chunk)
     parts = -(-key_dim // config.local_k_block)
     d_log_alpha = gates.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
     d_beta = gates.new_empty(batch, time, heads)
+    block_k = 16 if key_dim <= 16 else 32 if key_dim <= 32 else 64
+    block = config.pairs_block
+    tiled = config.pairs_tiled and fit_copy_engine(q, k, writes, grad_o, dv)
+    tiles = partial(tile, tiled=tiled)
     pairs_backward[(batch * -(-time // chunk) * heads,)](
-        *(q, k, gates, writes, grad_o, dv, pairs, d_log_alpha, d_beta),
-        *(time, heads, key_dim, dv.shape[-1]),
+        *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
+        *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o, dv)),
+        *(pairs, d_log_alpha, d_beta, time, heads, key_dim, dv.shape[-1]),
         C=chunk,
-        BK=16 if key_dim <= 16 else 32 if key_dim <= 32 else 64,
-        BV=config.pairs_block,
+        BK=block_k,
+        BV=block,
         PRECISION=precision(q),
+        TILED=tiled,
         num_warps=config.pairs_warps,
         num_stages=config.pairs_stages,
         maxnreg=config.pairs_registers,
@@ -161,19 +181,37 @@ def launch_local(
     dq, dk = torch.empty_like(q), torch.empty_like(k)
     chunk = gates.shape[-1]
     parts = -(-key_dim // config.local_k_block)
+    block_k, block = config.local_k_block, config.local_block
+    tiled = config.local_tiled and fit_copy_engine(q, k, states, writes, grad_o, d_states, dv, pairs)
+    tiles = partial(tile, tiled=tiled)
     local_backward[(batch * -(-time // chunk) * heads * parts,)](
-        *(q, k, gates, states, writes, grad_o, d_states, dv, pairs, dq, dk, d_log_alpha),
-        *(time, heads, batch, key_dim, dv.shape[-1]),
+        *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
+        tiles(states.flatten(0, 2), 1, block_k, block),
+        *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o)),
+        *(tiles(d_states.flatten(0, 2), 1, block_k, block), tiles(dv, 1, chunk, 1, block)),
+        tiles(pairs.flatten(0, 3), 1, chunk, chunk),
+        *(dq, dk, d_log_alpha, time, batch, heads, key_dim, dv.shape[-1]),
         C=chunk,
-        BK=config.local_k_block,
-        BV=config.local_block,
+        BK=block_k,
+        BV=block,
         EARLY=config.local_early,
         PRECISION=precision(q),
+        TILED=tiled,
         num_warps=config.local_warps,
         num_stages=config.local_stages,
         maxnreg=config.local_registers,
     )
     return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
+
+
+def fit_copy_engine(*tensors: Tensor) -> bool:
+    """Say whether the tensors begin, and their rows lie, at multiples of 16 bytes."""
+    return all(x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0 for x in tensors)
+
+
+def tile(x: Tensor, *shape: int, tiled: bool) -> Any:
+    """A descriptor of tiles of x where `tiled`, else x, as for a part of size 0."""
+    return TensorDescriptor.from_tensor(x, list(shape)) if tiled and 0 not in shape else x
 
 
 def precision(x: Tensor) -> str:

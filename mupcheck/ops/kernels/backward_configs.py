@@ -8,7 +8,8 @@ import torch
 class BackwardConfig(NamedTuple):
     """Blocks of K and V, warps and stages of the three kernels.
 
-    `early`: what is read late is asked for early. `registers`: at most so many a thread, for more programs at a time.
+    `registers`: at most so many a thread, for more programs at a time. `early`: what is read late is asked for early.
+    `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
     scan_block: int
@@ -24,17 +25,20 @@ class BackwardConfig(NamedTuple):
     local_stages: int
     local_early: bool
     local_registers: int | None
+    scan_tiled: bool = True
+    pairs_tiled: bool = False
+    local_tiled: bool = False
 
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(*(64, 4, 3), *(64, 4, 1, 168), *(32, 64, 4, 1, True, None)),
-    (48, 96): BackwardConfig(*(64, 4, 3), *(32, 4, 2, 168), *(64, 32, 4, 2, False, None)),
-    (64, 128): BackwardConfig(*(64, 4, 2), *(64, 4, 2, 168), *(64, 64, 4, 2, False, None)),
-    (96, 192): BackwardConfig(*(64, 4, 2), *(64, 4, 2, 168), *(32, 64, 4, 2, False, 168)),
-    (128, 128): BackwardConfig(*(64, 4, 2), *(64, 4, 2, 168), *(64, 64, 4, 2, False, None)),
-    (128, 256): BackwardConfig(*(64, 4, 2), *(64, 4, 2, 168), *(64, 64, 4, 2, False, None)),
-    (192, 384): BackwardConfig(*(128, 8, 2), *(64, 4, 2, 168), *(64, 64, 4, 2, False, None)),
+    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 1, 168, 32, 64, 4, 1, True, 128),
+    (48, 96): BackwardConfig(64, 4, 3, 32, 4, 2, 168, 64, 32, 4, 2, False, None),
+    (64, 128): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (96, 192): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 32, 64, 4, 2, False, 168),
+    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (192, 384): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
 }
 
 
@@ -53,8 +57,7 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
         return BACKWARD_CONFIGS[key_dim, value_dim]
     k_block = 64 if key_dim > 32 else 32 if key_dim > 16 else 16
     if dtype == torch.float32:
-        return BackwardConfig(
-            *(32 if key_dim <= 128 else 16, 8, 1), *(32, 4, 1, None), *(min(k_block, 32), 32, 4, 1, False, None)
-        )
+        scan_block = 32 if key_dim <= 128 else 16
+        return BackwardConfig(scan_block, 8, 1, 32, 4, 1, None, min(k_block, 32), 32, 4, 1, False, None, False)
     scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
-    return BackwardConfig(*(scan_block, 4, 2), *(32, 4, 2, None), *(k_block, 32, 4, 2, False, None))
+    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, k_block, 32, 4, 2, False, None)

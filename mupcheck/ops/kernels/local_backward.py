@@ -11,6 +11,23 @@ gradient of v, and E and G from pairs_backward:
 import triton
 import triton.language as tl
 
+from mupcheck.ops.kernels.tiles import load_gate, load_square, load_values
+
+
+@triton.jit
+def _load_state(
+    x, index, at_k, at_v, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, TILED: tl.constexpr
+):
+    """Read [BV, BK], transposed, of a stack of states [K, V]."""
+    if TILED:
+        state = tl.trans(x.load([index, at_k, at_v]).reshape(BK, BV))
+    else:
+        rows = at_k + tl.arange(0, BK)[None, :]
+        cols = at_v + tl.arange(0, BV)[:, None]
+        x += index.to(tl.int64) * K * V
+        state = tl.load(x + rows * V + cols, (rows < K) & (cols < V), 0.0)
+    return state
+
 
 @triton.jit(do_not_specialize=["T", "batches"])
 def local_backward(
@@ -27,8 +44,8 @@ def local_backward(
     dk,
     d_log_alpha,
     T,
-    H,
     batches,
+    H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
     C: tl.constexpr,
@@ -36,101 +53,88 @@ def local_backward(
     BV: tl.constexpr,
     EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
+    TILED: tl.constexpr,
 ):
     """One program: a part of K of one chunk of one head; grid (B * N * H * parts,): neighbours share cache lines.
 
     With one part, adds to d_log_alpha [1, B, T, H] what it owes; with more, each writes its share to a layer of its own
-    of [1 + parts, B, T, H]. EARLY: asks for all it reads at once, and holds it.
+    of [1 + parts, B, T, H]. EARLY: asks for all it reads at once, and holds it. All but gates, dq, dk and
+    d_log_alpha are descriptors where TILED, else pointers.
     """
     PARTS: tl.constexpr = (K + BK - 1) // BK
     N = tl.cdiv(T, C)
     part = tl.program_id(0) % PARTS
     program = tl.program_id(0) // PARTS
-    head = (program % H).to(tl.int64)
+    h = program % H
     n = (program // H) % N
-    batch = (program // (H * N)).to(tl.int64)
-    dtype = q.dtype.element_ty
-
+    batch = program // (H * N)
+    start = n * C
+    chunk = (batch * H + h) * N + n
+    at_k = part * BK
+    LAYERS: tl.constexpr = 2 if dq.dtype.element_ty == tl.float32 else 3
     # Offsets within the chunk are small: only where it begins needs 64 bits.
-    first = (batch * T + n * C) * H + head
-    chunk = (batch * H + head) * N + n
-    q += first * K
-    k += first * K
+    first = (batch.to(tl.int64) * T + start) * H + h
     dq += first * K
     dk += first * K
-    writes += first * V
-    grad_o += first * V
-    dv += first * V
     d_log_alpha += first
-    states += chunk * K * V
-    d_states += chunk * K * V
-    pairs += chunk * 2 * C * C
-    gates += chunk * 5 * C
 
     steps = tl.arange(0, C)
     rows = steps * H
-    inside = steps < T - n * C
-    k_cols = part * BK + tl.arange(0, BK)
-    in_k = k_cols < K
-    decay_in = tl.load(gates + 3 * C + steps)
-    decay_out = tl.load(gates + 4 * C + steps)
-    through = tl.load(gates + 4 * C - 1)
+    decay_in = load_gate(gates, chunk, 3, C)
+    decay_out = load_gate(gates, chunk, 4, C)
+    through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
 
-    at_k = rows[:, None] * K + k_cols[None, :]
-    in_rows_k = inside[:, None] & in_k[None, :]
-    square = steps[:, None] * C + steps[None, :]
     if EARLY:
-        q_part = tl.load(q + at_k, in_rows_k, 0.0)
-        k_part = tl.load(k + at_k, in_rows_k, 0.0)
-        e = tl.load(pairs + square)
-        g = tl.load(pairs + C * C + square)
+        queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
 
     d_q = tl.zeros([C, BK], tl.float32)
     d_k = tl.zeros([C, BK], tl.float32)
     d_out = tl.zeros([C, BK], tl.float32)
     carried = tl.zeros([BK], tl.float32)
     for block in range(0, V, BV):
-        cols = block + tl.arange(0, BV)
-        in_v = cols < V
-        at = rows[:, None] * V + cols[None, :]
-        in_rows = inside[:, None] & in_v[None, :]
-        at_state = k_cols[:, None] * V + cols[None, :]
-        in_state = in_k[:, None] & in_v[None, :]
-        go = tl.load(grad_o + at, in_rows, 0.0)
-        dvs = tl.load(dv + at, in_rows, 0.0)
-        u = tl.load(writes + at, in_rows, 0.0)
-        s = tl.load(states + at_state, in_state, 0.0)
-        d_s = tl.load(d_states + at_state, in_state, 0.0)
-        d_q = tl.dot(go, tl.trans(s), d_q, input_precision=PRECISION)
-        d_k = tl.dot(dvs, tl.trans(s), d_k, input_precision=PRECISION)
-        d_out = tl.dot(u, tl.trans(d_s), d_out, input_precision=PRECISION)
-        carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
+        go = tl.trans(load_values(grad_o, batch, start, h, block, T, H, V, C, BV, TILED))
+        dvs = tl.trans(load_values(dv, batch, start, h, block, T, H, V, C, BV, TILED))
+        u = tl.trans(load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED))
+        s = _load_state(states, chunk, at_k, block, K, V, BK, BV, TILED)
+        d_s = _load_state(d_states, chunk, at_k, block, K, V, BK, BV, TILED)
+        d_q = tl.dot(go, s, d_q, input_precision=PRECISION)
+        d_k = tl.dot(dvs, s, d_k, input_precision=PRECISION)
+        d_out = tl.dot(u, d_s, d_out, input_precision=PRECISION)
+        carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 0)
 
     if not EARLY:
-        q_part = tl.load(q + at_k, in_rows_k, 0.0)
-        k_part = tl.load(k + at_k, in_rows_k, 0.0)
-        e = tl.load(pairs + square)
-        g = tl.load(pairs + C * C + square)
+        queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
 
     d_q *= decay_in[:, None]
     d_k *= decay_in[:, None]
     d_out *= decay_out[:, None]
-    from_entering = tl.sum(d_q * q_part.to(tl.float32) - d_k * k_part.to(tl.float32), 1)
-    to_leaving = tl.sum(d_out * k_part.to(tl.float32), 1)
+    from_entering = tl.sum(d_q * queries.to(tl.float32) - d_k * keys.to(tl.float32), 1)
+    to_leaving = tl.sum(d_out * keys.to(tl.float32), 1)
     everywhere = tl.sum(carried, 0) * through
 
-    d_q = tl.dot(e, k_part, d_q, input_precision=PRECISION)
-    tl.store(dq + at_k, d_q.to(dtype), in_rows_k)
-    d_k = d_out - d_k
-    d_k = tl.dot(tl.trans(e), q_part, d_k, input_precision=PRECISION)
-    d_k -= tl.dot(tl.trans(g), k_part, tl.dot(g, k_part, input_precision=PRECISION), input_precision=PRECISION)
-    tl.store(dk + at_k, d_k.to(dtype), in_rows_k)
+    k_cols = at_k + tl.arange(0, BK)
+    at = rows[:, None] * K + k_cols[None, :]
+    in_rows = (steps < T - start)[:, None] & (k_cols < K)[None, :]
+    d_q = tl.dot(tl.trans(e_t), keys, d_q, input_precision=PRECISION)
+    if LAYERS == 3:  # the sum over correlated keys cancels
+        e_rest = tl.trans(load_square(pairs, chunk * LAYERS + 2, C, TILED))
+        d_q = tl.dot(e_rest, keys, d_q, input_precision=PRECISION)
+    tl.store(dq + at, d_q.to(dq.dtype.element_ty), in_rows)
+    d_k = tl.dot(e_t, queries, d_out - d_k, input_precision=PRECISION)
+    d_k -= tl.dot(g_t, keys, tl.dot(tl.trans(g_t), keys, input_precision=PRECISION), input_precision=PRECISION)
+    tl.store(dk + at, d_k.to(dk.dtype.element_ty), in_rows)
 
     # The step after s takes what decays across it from the entering state and to the leaving one.
     below = steps[:, None] > steps[None, :]
     across = tl.sum(tl.where(below, from_entering[:, None], to_leaving[:, None]), 0) + everywhere
     at_first = tl.zeros([C], tl.float32) + (tl.sum(from_entering, 0) + everywhere)
-    in_next = (steps + 1 < T - n * C) & (steps + 1 < C)
+    in_next = (steps + 1 < T - start) & (steps + 1 < C)
     if PARTS == 1:
         across += tl.load(d_log_alpha + rows + H, in_next, 0.0)
     else:

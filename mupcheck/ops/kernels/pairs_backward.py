@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from mupcheck.ops.kernels.decay import decay_between
+from mupcheck.ops.kernels.tiles import load_gate, load_values
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -29,61 +30,54 @@ def pairs_backward(
     d_log_alpha,
     d_beta,
     T,
-    H,
+    H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
     PRECISION: tl.constexpr,
+    TILED: tl.constexpr,
 ):
     """One program: one chunk of one head; grid (B * N * H,), heads innermost: they share cache lines.
 
-    Writes pairs [B, H, N, 2, C, C]: E and G; d_beta; and the pairs' share of d_log_alpha.
+    q, k, writes, grad_o and dv are descriptors where TILED, else pointers.
+    Writes pairs [B, H, N, 3, C, C], E rounded, G and what is left of E (which float32 has not: [B, H, N, 2, C, C]);
+    d_beta; and the pairs' share of d_log_alpha.
     """
     N = tl.cdiv(T, C)
-    head = (tl.program_id(0) % H).to(tl.int64)
+    h = tl.program_id(0) % H
     n = (tl.program_id(0) // H) % N
-    batch = (tl.program_id(0) // (H * N)).to(tl.int64)
-    dtype = q.dtype.element_ty
-
-    # Offsets within the chunk are small: only where it begins needs 64 bits.
-    first = (batch * T + n * C) * H + head
-    q += first * K
-    k += first * K
-    writes += first * V
-    grad_o += first * V
-    dv += first * V
+    batch = tl.program_id(0) // (H * N)
+    dtype: tl.constexpr = dv.dtype if TILED else dv.dtype.element_ty
+    start = n * C
+    chunk = (batch * H + h) * N + n
+    first = (batch.to(tl.int64) * T + start) * H + h
     d_log_alpha += first
     d_beta += first
-    chunk = (batch * H + head) * N + n
-    gates += chunk * 5 * C
-    pairs += chunk * 2 * C * C
+    LAYERS: tl.constexpr = 2 if dtype == tl.float32 else 3
+    pairs += chunk.to(tl.int64) * LAYERS * C * C
 
     steps = tl.arange(0, C)
     rows = steps * H
-    inside = steps < T - n * C
-    whole = tl.load(gates + steps)
-    rest = tl.load(gates + C + steps)
-    b = tl.load(gates + 2 * C + steps, inside, 1.0)
+    inside = steps < T - start
+    whole = load_gate(gates, chunk, 0, C)
+    rest = load_gate(gates, chunk, 1, C)
+    b = load_gate(gates, chunk, 2, C)
 
     if K <= BK:  # all that is read is asked for at once
-        at_k = rows[:, None] * K + tl.arange(0, BK)[None, :]
-        in_rows_k = inside[:, None] & (tl.arange(0, BK) < K)[None, :]
-        q_part = tl.load(q + at_k, in_rows_k, 0.0)
-        k_part = tl.load(k + at_k, in_rows_k, 0.0)
+        queries = tl.trans(load_values(q, batch, start, h, 0, T, H, K, C, BK, TILED))
+        keys = tl.trans(load_values(k, batch, start, h, 0, T, H, K, C, BK, TILED))
     e = tl.zeros([C, C], tl.float32)
     g = tl.zeros([C, C], tl.float32)
     for block in range(0, V, BV):
-        cols = block + tl.arange(0, BV)
-        at = rows[:, None] * V + cols[None, :]
-        in_rows = inside[:, None] & (cols < V)[None, :]
-        go = tl.load(grad_o + at, in_rows, 0.0)
-        dvs = tl.load(dv + at, in_rows, 0.0)
-        u = tl.load(writes + at, in_rows, 0.0)
-        e = tl.dot(go, tl.trans(u), e, input_precision=PRECISION)
-        g = tl.dot(dvs, tl.trans(u), g, input_precision=PRECISION)
+        go = tl.trans(load_values(grad_o, batch, start, h, block, T, H, V, C, BV, TILED))
+        dvs = tl.trans(load_values(dv, batch, start, h, block, T, H, V, C, BV, TILED))
+        u = load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED)
+        e = tl.dot(go, u, e, input_precision=PRECISION)
+        g = tl.dot(dvs, u, g, input_precision=PRECISION)
 
+    b = tl.where(inside, b, 1.0)
     at_itself = tl.sum(tl.where(steps[:, None] == steps[None, :], g, 0.0), 1)
     tl.store(d_beta + rows, at_itself / b / b, inside)
 
@@ -94,25 +88,25 @@ def pairs_backward(
     e *= decay
     g = tl.where(below, g * decay, 0.0)
     square = steps[:, None] * C + steps[None, :]
-    tl.store(pairs + square, e.to(dtype))
+    e_high = e.to(dtype)
+    tl.store(pairs + square, e_high)
     tl.store(pairs + C * C + square, g.to(dtype))
+    if LAYERS == 3:
+        tl.store(pairs + 2 * C * C + square, (e - e_high.to(tl.float32)).to(dtype))
 
     if K <= BK:
-        qk = tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
-        kk = tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
+        qk = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+        kk = tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
     else:
         qk = tl.zeros([C, C], tl.float32)
         kk = tl.zeros([C, C], tl.float32)
         for block in range(0, K, BK):
-            cols = block + tl.arange(0, BK)
-            at_k = rows[:, None] * K + cols[None, :]
-            in_rows_k = inside[:, None] & (cols < K)[None, :]
-            q_part = tl.load(q + at_k, in_rows_k, 0.0)
-            k_part = tl.load(k + at_k, in_rows_k, 0.0)
-            qk = tl.dot(q_part, tl.trans(k_part), qk, input_precision=PRECISION)
-            kk = tl.dot(k_part, tl.trans(k_part), kk, input_precision=PRECISION)
+            queries = tl.trans(load_values(q, batch, start, h, block, T, H, K, C, BK, TILED))
+            keys = tl.trans(load_values(k, batch, start, h, block, T, H, K, C, BK, TILED))
+            qk = tl.dot(queries, tl.trans(keys), qk, input_precision=PRECISION)
+            kk = tl.dot(keys, tl.trans(keys), kk, input_precision=PRECISION)
     # At [i, s] the sum over j <= s: with i > s what decays across the step after s.
     sums = tl.cumsum(tl.where(below, e * qk - g * kk, 0.0), 1)
     across = tl.sum(tl.where(below, sums, 0.0), 0)
-    tl.store(d_log_alpha + rows + H, across, (steps + 1 < T - n * C) & (steps + 1 < C))
+    tl.store(d_log_alpha + rows + H, across, (steps + 1 < T - start) & (steps + 1 < C))
     tl.store(d_log_alpha + rows, across * 0.0, steps == 0)

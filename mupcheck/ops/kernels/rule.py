@@ -1,7 +1,7 @@
 """The gated delta rule in Triton, differentiable once: launches the kernels and keeps what the way back needs."""
 
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -13,6 +13,28 @@ from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
 from mupcheck.ops.kernels.reads import read
 from mupcheck.ops.kernels.scan import scan
+
+
+class Forward(NamedTuple):
+    """What the kernels write; None for what was not asked for.
+
+    Attributes:
+        o: [B, T, H, V].
+        final_state: [B, H, K, V], float32.
+        inverse: X of each chunk, [B, H, N, C, C], zero above the diagonal.
+        states: that enter each chunk, [B, H, N, K, V].
+        writes: U, [B, T, H, V].
+        gates: what the kernels read of log_alpha and beta, [B, H, N, 5, C], float32: see `invert`.
+        reads: P of each chunk, [B, H, N, C, C]; None where the scan made it itself.
+    """
+
+    o: Tensor
+    final_state: Tensor | None
+    inverse: Tensor
+    states: Tensor | None
+    writes: Tensor | None
+    gates: Tensor
+    reads: Tensor | None
 
 
 def gated_delta_rule_triton(
@@ -59,8 +81,8 @@ def forward(
     final_state: bool,
     save: bool,
     config: Config,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """Return o, final_state, inverse, states and writes, None where not asked for; all inputs contiguous."""
+) -> Forward:
+    """Launch the kernels; all inputs contiguous. With `save`, `states` and `writes` are kept for the way back."""
     batch, time, heads, key_dim = q.shape
     value_dim = v.shape[-1]
     n_chunks = triton.cdiv(time, config.chunk)
@@ -97,7 +119,7 @@ def forward(
             num_stages=config.read.num_stages,
         )
     launch_scan(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, config)
-    return o, final, inverse, states, writes
+    return Forward(o, final, inverse, states, writes, gates, reads)
 
 
 def launch_scan(
@@ -170,23 +192,26 @@ class _Rule(torch.autograd.Function):
         final_state: bool,
         config: Config,
     ) -> tuple[Tensor, Tensor | None]:
-        o, final, inverse, states, writes = forward(
-            q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config
-        )
-        ctx.save_for_backward(q, k, v, log_alpha, beta, inverse, states, writes)
+        made = forward(q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config)
+        ctx.save_for_backward(q, k, v, log_alpha, beta, made.inverse, made.states, made.writes, made.gates, made.reads)
         ctx.chunk = config.chunk
         ctx.set_materialize_grads(False)
-        return o, final
+        return made.o, made.final_state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
         backward = import_module("mupcheck.ops.kernels.backward")
-        v = ctx.saved_tensors[2]
+        *saved, gates, reads = ctx.saved_tensors
+        v = saved[2]
         grad_o = torch.zeros_like(v) if grad_o is None else grad_o.contiguous()
         if grad_final_state is not None:
             grad_final_state = grad_final_state.contiguous()
         gradients = backward.gradients(
-            *ctx.saved_tensors, grad_o, grad_final_state, chunk=ctx.chunk, need_initial=ctx.needs_input_grad[5]
+            *(*saved, grad_o, grad_final_state),
+            chunk=ctx.chunk,
+            need_initial=ctx.needs_input_grad[5],
+            gates=gates,
+            reads=reads,
         )
         return *gradients, None, None

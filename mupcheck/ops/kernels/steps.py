@@ -146,6 +146,72 @@ def _sgd(
         tl.store(weight + column, w - rate * (g + momentum * v), mask=inside)
 
 
+@triton.jit
+def _note(
+    loss, norms, clipped, ring, step, ceiling, high_steps, why, limits, n,
+    SLOTS: tl.constexpr, HIGH_STEPS: tl.constexpr, NOT_FINITE: tl.constexpr, HIGH: tl.constexpr, DEAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    replica = tl.arange(0, BLOCK)
+    inside = replica < n
+    now = tl.load(step)
+    guess, nats = tl.load(limits), tl.load(limits + 1)
+    x = tl.load(loss + replica, mask=inside, other=0.0)
+    norm = tl.load(norms + replica, mask=inside, other=0.0).to(tl.float64)
+    top = tl.load(ceiling + replica, mask=inside, other=0.0)
+    # the first step sets every ceiling: the number where the loss is none
+    first = tl.where(x > guess, x, guess) + nats
+    top = tl.where(top == top, top, first)
+    high = tl.where(x > top, tl.load(high_steps + replica, mask=inside, other=0) + 1, 0)
+    dead = (tl.abs(x - guess) < tl.load(limits + 2)) & (norm < tl.load(limits + 3))
+    code = tl.where(high >= HIGH_STEPS, HIGH, tl.where(dead, DEAD, 0))
+    infinity = float("inf")
+    code = tl.where((tl.abs(x) < infinity) & (norm < infinity), code, NOT_FINITE)
+    before = tl.load(why + replica, mask=inside, other=0)
+    code = tl.where(before == 0, code, before)
+    tl.store(ceiling + replica, top, mask=inside)
+    tl.store(high_steps + replica, high, mask=inside)
+    tl.store(why + replica, code, mask=inside)
+    row = ring + (now % SLOTS) * 4 * n + replica
+    tl.store(row, x, mask=inside)
+    tl.store(row + n, norm, mask=inside)
+    tl.store(row + 2 * n, tl.load(clipped + replica, mask=inside, other=0).to(tl.float64), mask=inside)
+    tl.store(row + 3 * n, code.to(tl.float64), mask=inside)
+    tl.debug_barrier()  # all have read it
+    tl.store(step, now + 1)
+
+
+def note(
+    loss: Tensor,
+    norms: Tensor,
+    clipped: Tensor,
+    *,
+    ring: Tensor,
+    step: Tensor,
+    watched: Sequence[Tensor],
+    limits: Tensor,
+    high_after: int,
+    codes: tuple[int, int, int],
+) -> None:
+    """Do what `mupcheck.training.divergence.note` does, in one launch.
+
+    Args:
+        loss, norms, clipped: float64, float32 and bool [R].
+        ring: float64 [slots, 4, R].
+        step: int64 [1], counted up.
+        watched: a watch's ceiling, high_steps and why, written in place.
+        limits: of the watch, float64 [4].
+        high_after: steps above the ceiling that are too many.
+        codes: of a number that is not finite, of a high loss and of a dead model.
+    """
+    not_finite, high, dead = codes
+    _note[(1,)](
+        loss, norms, clipped, ring, step, *watched, limits, len(loss),
+        SLOTS=len(ring), HIGH_STEPS=high_after, NOT_FINITE=not_finite, HIGH=high, DEAD=dead,
+        BLOCK=triton.next_power_of_2(len(loss)), num_warps=1,
+    )  # fmt: skip
+
+
 def gradient_norms(gradients: Tensor, layout: Layout, n_replicas: int) -> Tensor:
     """Return the norm over all gradients of each replica, float32 [R], always summed in the same order.
 
