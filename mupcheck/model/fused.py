@@ -66,7 +66,7 @@ def _last_norm(model: Any, tokens: Tensor) -> Tensor:
     from mupcheck.ops.kernels.norms import add_rms_norm, rms_norm
 
     eps, batch = model.spec.norm_eps, tokens.shape[1]
-    x = _embedded(model.embedding, tokens.flatten(1))
+    x = model.embedding(tokens.flatten(1))
     dtype = fused.product_dtype(x)
     _show(model.sites, "embedding", x)
     gains = [gain() for block in model.blocks for gain in (block.norm1_gain, block.norm2_gain)]
@@ -80,16 +80,6 @@ def _last_norm(model: Any, tokens: Tensor) -> Tensor:
         _show(block.sites, "residual", x)
     _show(model.sites, "final_norm", normed)
     return normed
-
-
-def _embedded(embedding: Any, tokens: Tensor) -> Tensor:
-    from mupcheck.ops.kernels.embedding import MOST_ROWS
-    from mupcheck.ops.kernels.embedding import embedding as rows_of
-
-    if embedding.weight.shape[1] > MOST_ROWS:
-        rows: Tensor = embedding(tokens)
-        return rows
-    return rows_of(tokens, embedding.weight, embedding.multiplier.factor)
 
 
 def _mixer(mixer: Any, x: Tensor, batch: int) -> Tensor:
