@@ -19,17 +19,17 @@ LOWEST_BETA = tl.constexpr(1e-15)
 
 
 @triton.jit
-def _write_gates(log_alpha, beta, gates, left, H: tl.constexpr, C: tl.constexpr):
-    """Write what the kernels read of log_alpha and beta; steps beyond the `left` ones decay nothing."""
+def _write_gates(log_alpha, write, gates, C: tl.constexpr):
+    """Write what the kernels read of log_alpha and beta, [C] each."""
     step = tl.arange(0, C)
-    whole, rest = running_sums(tl.load(log_alpha + step * H, mask=step < left, other=0.0))
-    write = tl.load(beta + step * H, mask=step < left, other=0.0)
+    whole, rest = running_sums(log_alpha)
+    # the way back divides what a step writes by beta
+    write = tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write)
     last_whole = tl.sum(tl.where(step == C - 1, whole, 0.0), 0)
     last_rest = tl.sum(tl.where(step == C - 1, rest, 0.0), 0)
     tl.store(gates + step, whole)
     tl.store(gates + C + step, rest)
-    # the way back divides what a step writes by beta
-    tl.store(gates + 2 * C + step, tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write))
+    tl.store(gates + 2 * C + step, write)
     tl.store(gates + 3 * C + step, decay_of(whole, rest))
     tl.store(gates + 4 * C + step, decay_of(last_whole - whole, last_rest - rest))
 
@@ -46,10 +46,9 @@ def _write(
 
 
 @triton.jit
-def _blocks(
+def _products(
     q,
     k,
-    gates,
     reads,
     left,
     SIZE: tl.constexpr,
@@ -61,6 +60,26 @@ def _blocks(
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Return blocks of K K^T and, where `reads` is there, of Q K^T: those that `_blocks` makes of them."""
+    first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
+    row = first + BELOW + tl.arange(0, SIZE)[None, :, None]
+    column = first + tl.arange(0, SIZE)[None, :, None]
+    a = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    p = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    precision: tl.constexpr = "tf32" if PRECISION == "fp16" else PRECISION  # of no effect on products of bfloat16
+    for i in range(tl.cdiv(K, BK)):
+        at = i * BK + tl.arange(0, BK)[None, None, :]
+        inside = (row < left) & (at < K)
+        keys = tl.load(k + column * (H * K) + at, mask=(column < left) & (at < K), other=0.0)
+        keys = tl.permute(keys, (0, 2, 1))
+        a = tl.dot(tl.load(k + row * (H * K) + at, mask=inside, other=0.0), keys, a, input_precision=precision)
+        if reads is not None:
+            p = tl.dot(tl.load(q + row * (H * K) + at, mask=inside, other=0.0), keys, p, input_precision=precision)
+    return a, p
+
+
+@triton.jit
+def _blocks(a, p, gates, reads, SIZE: tl.constexpr, STRIDE: tl.constexpr, BELOW: tl.constexpr, C: tl.constexpr):
     """Return blocks of A, [C / STRIDE, SIZE, SIZE], one every STRIDE steps, BELOW the diagonal by so many or on it.
 
     Those on the diagonal are zero on and above their own. The same blocks of P are written to `reads`, if it is there.
@@ -68,18 +87,6 @@ def _blocks(
     first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
     row = first + BELOW + tl.arange(0, SIZE)[None, :, None]
     column = first + tl.arange(0, SIZE)[None, None, :]
-    column_as_row = first + tl.arange(0, SIZE)[None, :, None]
-    a = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
-    p = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
-    precision: tl.constexpr = "tf32" if PRECISION == "fp16" else PRECISION  # of no effect on products of bfloat16
-    for i in range(tl.cdiv(K, BK)):
-        at = i * BK + tl.arange(0, BK)[None, None, :]
-        inside = (row < left) & (at < K)
-        keys = tl.load(k + column_as_row * (H * K) + at, mask=(column_as_row < left) & (at < K), other=0.0)
-        keys = tl.permute(keys, (0, 2, 1))
-        a = tl.dot(tl.load(k + row * (H * K) + at, mask=inside, other=0.0), keys, a, input_precision=precision)
-        if reads is not None:
-            p = tl.dot(tl.load(q + row * (H * K) + at, mask=inside, other=0.0), keys, p, input_precision=precision)
     between = decay_between(
         tl.load(gates + row),
         tl.load(gates + C + row),
@@ -160,9 +167,14 @@ def invert(
         reads += (sequence * tl.num_programs(0) + n) * C * C
     left = T - n * C
 
-    _write_gates(log_alpha + first, beta + first, gates, left, H, C)
-    tl.debug_barrier()  # the gates are read back by other threads, in the order that each product wants
-    a = _blocks(q, k, gates, reads, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
+    # what comes from afar is asked for before the first wait; steps beyond T decay and write nothing
+    step = tl.arange(0, C)
+    decay = tl.load(log_alpha + first + step * H, mask=step < left, other=0.0)
+    write = tl.load(beta + first + step * H, mask=step < left, other=0.0)
+    a, p = _products(q, k, reads, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
+    _write_gates(decay, write, gates, C)
+    tl.debug_barrier()  # the gates are read back by other threads, in the order that each block wants
+    a = _blocks(a, p, gates, reads, SIDE, SIDE, 0, C)
     row = tl.arange(0, SIDE)[None, :, None]
     column = tl.arange(0, SIDE)[None, None, :]
     x = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, a, 0.0)
@@ -172,7 +184,8 @@ def invert(
     if C == 16:
         _write(inverse, x, 16, 16, 0, 0, C)
     else:
-        below = _blocks(q, k, gates, reads, left, 16, 32, 16, H, K, C, BK, PRECISION)
+        a, p = _products(q, k, reads, left, 16, 32, 16, H, K, C, BK, PRECISION)
+        below = _blocks(a, p, gates, reads, 16, 32, 16, C)
         upper, lower = _pairs(x, C // 32, 16)
         right = _product(below, upper, PRECISION)
         corner = -_product(lower, right, PRECISION)
@@ -184,7 +197,8 @@ def invert(
         else:
             rows = tl.join(_beside(upper, tl.zeros_like(upper), 2, 16), _beside(corner, lower, 2, 16))
             x = tl.reshape(tl.permute(rows, (0, 3, 1, 2)), (2, 32, 32))
-            below = _blocks(q, k, gates, reads, left, 32, 64, 32, H, K, C, BK, PRECISION)
+            a, p = _products(q, k, reads, left, 32, 64, 32, H, K, C, BK, PRECISION)
+            below = _blocks(a, p, gates, reads, 32, 64, 32, C)
             upper, lower = _pairs(x, 1, 32)
             right = _product(below, upper, PRECISION)
             corner = -_product(lower, right, PRECISION)
