@@ -63,10 +63,11 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
 
 def _last_norm(model: Any, tokens: Tensor) -> Tensor:
     """Return the final norm's output, [R, B * T, D] in the dtype of products."""
+    from mupcheck.ops.kernels.embedding import embedding
     from mupcheck.ops.kernels.norms import add_rms_norm, rms_norm
 
     eps, batch = model.spec.norm_eps, tokens.shape[1]
-    x = _embedded(model.embedding, tokens.flatten(1))
+    x = embedding(tokens.flatten(1), model.embedding.weight, model.embedding.multiplier.factor)
     dtype = fused.product_dtype(x)
     _show(model.sites, "embedding", x)
     gains = [gain() for block in model.blocks for gain in (block.norm1_gain, block.norm2_gain)]
@@ -80,16 +81,6 @@ def _last_norm(model: Any, tokens: Tensor) -> Tensor:
         _show(block.sites, "residual", x)
     _show(model.sites, "final_norm", normed)
     return normed
-
-
-def _embedded(embedding: Any, tokens: Tensor) -> Tensor:
-    from mupcheck.ops.kernels.embedding import MOST_ROWS
-    from mupcheck.ops.kernels.embedding import embedding as rows_of
-
-    if embedding.weight.shape[1] > MOST_ROWS:
-        rows: Tensor = embedding(tokens)
-        return rows
-    return rows_of(tokens, embedding.weight, embedding.multiplier.factor)
 
 
 def _mixer(mixer: Any, x: Tensor, batch: int) -> Tensor:

@@ -9,7 +9,7 @@ kernel = pytest.importorskip("mupcheck.ops.kernels.embedding")
 
 
 @pytest.mark.parametrize("where", WHERE[:2])
-@pytest.mark.parametrize(("vocab", "tokens", "width"), [(5, 1, 3), (50, 70, 40), (256, 40, 24)])
+@pytest.mark.parametrize(("vocab", "tokens", "width"), [(5, 1, 3), (50, 70, 40), (256, 40, 24), (300, 40, 24)])
 def test_rows_and_their_gradient(where, vocab, tokens, width, monkeypatch):
     monkeypatch.setattr(kernel, "SPAN", 64)  # so that few tokens are more than one program's
     device, dtype = place(where)

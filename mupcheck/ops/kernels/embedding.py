@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-defs=False
-"""The gradient of an embedding of few rows as products with one-hot matrices: no sort of the tokens and no atomics.
+"""The gradient of an embedding without atomics: torch adds them up so where replicas are few, in an order of its own.
 
-torch's own backward pass adds up atomically where replicas are few, in an order that changes from call to call.
+Of few rows it comes from products with one-hot matrices, of many from tokens that are sorted by their row.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from mupcheck.ops.kernels.sums import sum_of_programs
 
 MOST_ROWS = 256  # of a vocabulary whose sums fit into the registers of one program
 SPAN, TOKENS, BLOCK = 1024, 32, 32  # tokens that a program adds up, tokens and columns at a time
+SORTED_TOKENS, SORTED_BLOCK = 8, 256  # of one row: most rows of many have few tokens or none
 
 
 @triton.jit
@@ -39,9 +40,31 @@ def _gradient(
     tl.store(partial + to, summed, mask=(rows < vocab)[:, None] & (columns < width)[None, :])
 
 
+@triton.jit
+def _gradient_of_sorted(
+    order, starts, ends, grad, out, n_tokens, vocab, width, TOKENS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    replica = tl.program_id(2).to(tl.int64)
+    row = replica * vocab + tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    end = tl.load(ends + row)
+    summed = tl.zeros([TOKENS, BLOCK], tl.float32)
+    for start in range(tl.load(starts + row), end, TOKENS):
+        at = start + tl.arange(0, TOKENS)
+        token = tl.load(order + replica * n_tokens + at, mask=at < end, other=0)
+        inside = (at < end)[:, None] & (columns < width)[None, :]
+        change = tl.load(
+            grad + (replica * n_tokens + token)[:, None] * width + columns[None, :], mask=inside, other=0.0
+        )
+        summed += change.to(tl.float32)
+    tl.store(out + row * width + columns, tl.sum(summed, axis=0), mask=columns < width)
+
+
 def embedding_gradient(tokens: Tensor, grad: Tensor, vocab: int) -> Tensor:
     """Return the sum over tokens of each row, float32 [R, vocab, D]; tokens [R, N], grad [R, N, D]."""
     n_replicas, n_tokens, width = grad.shape
+    if vocab > MOST_ROWS:
+        return _of_many_rows(tokens, grad, vocab)
     n_spans = triton.cdiv(n_tokens, SPAN)
     partial = grad.new_empty(n_replicas, n_spans, vocab, width, dtype=torch.float32)
     rows = max(16, triton.next_power_of_2(vocab))
@@ -50,6 +73,18 @@ def embedding_gradient(tokens: Tensor, grad: Tensor, vocab: int) -> Tensor:
         num_warps=8 if rows > 128 else 4,
     )  # fmt: skip
     return sum_of_programs(partial)
+
+
+def _of_many_rows(tokens: Tensor, grad: Tensor, vocab: int) -> Tensor:
+    n_replicas, n_tokens, width = grad.shape
+    row_of, order = torch.sort(tokens, dim=1, stable=True)
+    rows = torch.arange(vocab, device=tokens.device).expand(n_replicas, -1).contiguous()
+    starts, ends = (torch.searchsorted(row_of, rows, right=right) for right in (False, True))
+    out = grad.new_empty(n_replicas, vocab, width, dtype=torch.float32)
+    _gradient_of_sorted[vocab, triton.cdiv(width, SORTED_BLOCK), n_replicas](
+        order, starts, ends, grad, out, n_tokens, vocab, width, TOKENS=SORTED_TOKENS, BLOCK=SORTED_BLOCK, num_warps=4
+    )
+    return out
 
 
 class _Embedding(torch.autograd.Function):
@@ -70,6 +105,6 @@ class _Embedding(torch.autograd.Function):
 
 
 def embedding(tokens: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
-    """Return factor * weight's rows, [R, N, D]; tokens [R, N], weight [R, vocab, D] with at most `MOST_ROWS` rows."""
+    """Return factor * weight's rows, [R, N, D]; tokens [R, N], weight [R, vocab, D]."""
     out: Tensor = _Embedding.apply(tokens.contiguous(), weight, factor)
     return out
