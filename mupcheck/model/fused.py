@@ -63,11 +63,10 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
 
 def _last_norm(model: Any, tokens: Tensor) -> Tensor:
     """Return the final norm's output, [R, B * T, D] in the dtype of products."""
-    from mupcheck.ops.kernels.embedding import embedding
     from mupcheck.ops.kernels.norms import add_rms_norm, rms_norm
 
     eps, batch = model.spec.norm_eps, tokens.shape[1]
-    x = embedding(tokens.flatten(1), model.embedding.weight, model.embedding.multiplier.factor)
+    x = model.embedding(tokens.flatten(1))
     dtype = fused.product_dtype(x)
     _show(model.sites, "embedding", x)
     gains = [gain() for block in model.blocks for gain in (block.norm1_gain, block.norm2_gain)]

@@ -12,14 +12,15 @@ bytes of a value: 2 in bfloat16, else 4; C = 64 steps a chunk):
     4 (2 + 7 H)            norms' scalars, gates before and after their arithmetic
 
 Beside them each value takes 14 bytes in bfloat16 under AdamW (weight, moments, and the weight as products see it); its
-gradient comes where activations are given back. Of the peak of an eager step that makes (H200, 2026-11; GiB, 8 layers,
-8,192 tokens a step, before what is added below):
+gradient comes where activations are given back. Measured (H200, 2026-11; 8 layers, 6 heads, K = d / 8, V = d / 4, 8,192
+tokens a step) at the peak of a step, by the allocator with its graphs, and as estimated with what is added for these:
 
-    width  R    measured  counted
-      256  16     18.7      20.0
-      512   8     20.8      21.9
-     1024   8     49.6      53.2
-     1536   2     23.1      23.6
+    width  R    GiB at the peak  reserved  estimated   ms a step  nominal
+      256   1          1.2          1.4       1.8          4.6       4.6
+      256  16         17.7         19.4      22.3         38.4      40.3
+      512   8         20.0                   24.5         49.6      52.7
+     1024   8         48.3         55.3      58.9        146.5     154.6
+     1536   2         22.4                   26.3         77.6      78.9
 
 These hold for the Triton backend; other backends keep what the torch forms do, as on a CPU (`cost.py`). Times are
 nominal; they order and part groups, and `estimate.py` holds them to steps that it times.
@@ -33,11 +34,11 @@ CHUNK, LARGE_VOCABULARY, PARTED_LOGITS_BYTES = 64, 4096, 2**28
 SPILL_PERCENT, GROUP_BYTES = 110, 384 * 2**20
 # Products reach this many operations a second, passes over memory this many bytes; a block's kernels take this long to
 # start from a graph, forward, backward and update; what is kept is passed over five times.
-BFLOAT16_FLOPS, FLOAT32_FLOPS, BYTES_A_SECOND = 6e14, 2.5e13, 3e12
+BFLOAT16_FLOPS, FLOAT32_FLOPS, BYTES_A_SECOND = 7e14, 2.5e13, 3.5e12
 BLOCK_SECONDS, PASSES = 2.5e-4, 5
 # Without the kernels the host calls torch form by form.
 EAGER_BLOCK_SECONDS, EAGER_FLOPS = 0.016, 2e13
-# A group's start: context or warm-up, and capture; a value's start, drawn on the host.
+# A group's start: warm-up and capture, kernels being compiled; a value's start, drawn on the host.
 GROUP_SECONDS, VALUE_SECONDS = 2.0, 1e-8
 
 

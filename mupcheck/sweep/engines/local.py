@@ -136,7 +136,7 @@ def beside(groups: Sequence[Group], work: Work, *, device: str, preload: Sequenc
         return
     worker = _start(_context(preload), work, device)
     try:
-        for group in groups:
+        for group in (*groups, None):  # None ends it, and gives back what it has of the device
             worker.pipe.send(group)
         yield
     finally:
@@ -212,11 +212,11 @@ def _child(work: Work, device: str, pipe: Connection) -> None:
     # Ctrl-C reaches the whole terminal's group; the parent decides, and ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    inbox: SimpleQueue[Group] = SimpleQueue()
+    inbox: SimpleQueue[Group | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    while True:
+    while (group := inbox.get()) is not None:
         unsent, sent_at = 0, time.monotonic()
-        for steps, error, retry, lost in _events(work, inbox.get(), device):
+        for steps, error, retry, lost in _events(work, group, device):
             unsent += steps or 0
             if steps is None:
                 pipe.send((None, error, retry, lost))
@@ -257,7 +257,7 @@ def _ended(process: Any, device: str) -> Event:
     return None, said, not device, bool(device)
 
 
-def _listen(pipe: Connection, inbox: "SimpleQueue[Group]") -> None:
+def _listen(pipe: Connection, inbox: "SimpleQueue[Group | None]") -> None:
     """Take in groups, and end this process when the other end closes, so that a killed sweep leaves nothing running.
 
     PR_SET_PDEATHSIG would not do it: Linux counts the fork server as parent, and that lives as long as its children.
