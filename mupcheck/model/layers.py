@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mupcheck.ops.lookup import flat_rows, lookup
 from mupcheck.ops.products import product
 from mupcheck.theory.parametrization import Role
 
@@ -97,9 +98,9 @@ class Embedding(Weight):
     def act(self, weight: Tensor, x: Tensor | None) -> Tensor:
         """Map tokens [R, N] to [R, N, D]."""
         assert x is not None
-        n_replicas, vocab_size, width = weight.shape
-        rows = x + torch.arange(n_replicas, device=x.device)[:, None] * vocab_size
-        return self.multiplier(F.embedding(rows, weight.reshape(-1, width)))
+        if weight.is_cuda:
+            return self.multiplier(lookup(weight, x))
+        return self.multiplier(F.embedding(flat_rows(x, weight.shape[1]), weight.reshape(-1, weight.shape[2])))
 
 
 class ShortConv(Weight):

@@ -49,7 +49,7 @@ class Bounds:
     together: int = 0
 
 
-CPU, CUDA = Bounds(3 * 2**23, 2**11, 2**24, 2**22), Bounds(2**26, 2**14, 2**29, 2**30)
+CPU, CUDA = Bounds(3 * 2**23, 2**11, 2**24, 2**22), Bounds(2**26, 2**14, 2**29, 2**29)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from mupcheck.training.divergence import DEAD, HIGH, HIGH_LOSS_STEPS, NOT_FINITE
 from mupcheck.training.optim import SGD, AdamW, gradient_of, make_optimizer
 from mupcheck.training.tables import TabledSteps
 
+ALIGNMENT = 16  # bytes, for kernels that read four numbers at once
 # Rounding alone gives 1e-7 of the weights' norm.
 SELF_TEST_TOLERANCE = 1e-5
 
@@ -52,8 +53,8 @@ class JointSteps(TabledSteps):
         """Return the global gradient norm of each replica, [R], for a step of kind `slot`."""
         for group in self.optimizer.groups:
             gradient = gradient_of(group)
-            if not gradient.is_contiguous():
-                group.weight.grad = gradient.contiguous()
+            if not gradient.is_contiguous() or gradient.data_ptr() % ALIGNMENT:
+                group.weight.grad = gradient.clone(memory_format=torch.contiguous_format)
         found = _addresses([gradient_of(group) for group in self.optimizer.groups])
         changed, self.found[slot], self.slot = found != self.found[slot], found, slot
         capturing = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()

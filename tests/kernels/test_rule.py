@@ -9,7 +9,7 @@ import torch
 from rule_inputs import ODD_SHAPES, PAPER_SHAPES, SETTINGS, error, right, rounded, rule_inputs
 from torch import Tensor
 
-from mupcheck.ops.kernels.configs import ByChunk, config_of, parts_of_keys
+from mupcheck.ops.kernels.configs import config_of, parts_of_keys
 from mupcheck.ops.kernels.rule import forward, gated_delta_rule_triton
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without a GPU")
@@ -61,11 +61,11 @@ def test_other_shapes_and_every_setting(shape, setting):
 
 
 @pytest.mark.parametrize("chunk", [16, 32, 64])
-@pytest.mark.parametrize("read", [None, ByChunk(16, 4, 1)])
-def test_other_chunks_and_p_made_in_either_place(chunk, read):
+@pytest.mark.parametrize("reads", [False, True])
+def test_other_chunks_and_p_made_in_either_place(chunk, reads):
     for setting in ("plain", "alike, some decay"):
         inputs = rule_inputs(1, 100, 2, 48, 40, **SETTINGS[setting])
-        assert_right(inputs, torch.float32, chunk=chunk, read=read)
+        assert_right(inputs, torch.float32, chunk=chunk, reads=reads)
 
 
 @pytest.mark.parametrize("shape", [(48, 40), (24, 100)])
@@ -99,6 +99,18 @@ def test_the_comparison_sees_a_small_fault():
         wrong = [x.clone() for x in inputs]
         wrong[i][:, :1] *= 1.01  # the first of 100 steps, or the only head of the state
         assert error(run(wrong)[0], expected[0]) > 3 * TOLERANCES[torch.float32], name
+
+
+def test_where_nothing_is_written_the_way_back_can_divide_by_beta():
+    inputs = rule_inputs(1, 70, 1, 16, 24, **SETTINGS["plain"])
+    inputs[4][:, ::2] = 0.0
+    assert_right(inputs, torch.float32)
+    inputs = rounded(inputs, torch.float32)
+    made = forward(*inputs, final_state=False, save=True, config=config_of(16, 24, torch.float32))
+    beta = made.gates[0, 0, :, 2].flatten()[:70]
+    assert (beta[::2] > 0).all() and (beta[::2] < 1e-12).all()
+    assert torch.equal(beta[1::2], inputs[4][0, 1::2, 0])
+    assert (made.writes[0, ::2] / beta[::2, None, None]).isfinite().all()
 
 
 @pytest.mark.parametrize("time", [40, 100])

@@ -32,13 +32,13 @@ class BackwardConfig(NamedTuple):
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 1, 168, 32, 64, 4, 1, True, 128),
-    (48, 96): BackwardConfig(64, 4, 3, 32, 4, 2, 168, 64, 32, 4, 2, False, None),
-    (64, 128): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
-    (96, 192): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 32, 64, 4, 2, False, 168),
-    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
-    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
-    (192, 384): BackwardConfig(64, 4, 2, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 1, 168, 32, 64, 4, 1, False, 128),
+    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, 168),
+    (64, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
+    (96, 192): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
+    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
+    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
+    (192, 384): BackwardConfig(128, 8, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
 }
 
 

@@ -17,6 +17,7 @@ UNIT_EPS = 1e-6  # as `model.layers.unit_norm` has it
 # tokens that a row of a program walks along; behind them the backward pass walks 3 more. Long ones leave too few
 # programs where replicas are few.
 FORWARD_SEGMENT, BACKWARD_SEGMENT = 8, 16
+FORWARD_UNROLL, BACKWARD_UNROLL = 4, 1  # tokens a turn of the loop: four need no moves, but more registers
 MOST_TAPS = 4  # that registers hold
 SPAN = 128  # tokens of one program where there are more taps
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 1024, 512  # of a tile of 128 threads
@@ -76,7 +77,8 @@ def _tap(taps, lag, width, allowed, TAPS: tl.constexpr):
 @triton.jit
 def _conv_forward(
     x, weight, out, n_batch, time, width, group, x_replica, x_token, eps,
-    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Walk ROWS segments of LENGTH tokens at once, with the last three x at hand."""
     sequence = tl.program_id(2).to(tl.int64)
@@ -92,7 +94,7 @@ def _conv_forward(
     start = ((tl.program_id(1) * ROWS + tl.arange(0, ROWS)) * LENGTH)[:, None]
     x0, x1 = _row(first, start, x_token, time, allowed), _row(first, start - 1, x_token, time, allowed)
     x2, x3 = _row(first, start - 2, x_token, time, allowed), _row(first, start - 3, x_token, time, allowed)
-    for step in range(LENGTH):
+    for step in tl.range(LENGTH, loop_unroll_factor=UNROLL):
         row = start + step
         x_next = _row(first, row + 1, x_token, time, allowed)  # on its way while this token is worked on
         y = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
@@ -106,7 +108,8 @@ def _conv_forward(
 @triton.jit
 def _conv_backward(
     grad, x, weight, dx, partial, n_batch, time, width, group, x_replica, x_token, dx_replica, dx_token, eps,
-    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Walk ROWS segments of LENGTH tokens at once, with the last three x and the last three gradients of y at hand."""
     sequence = tl.program_id(2).to(tl.int64)
@@ -127,7 +130,7 @@ def _conv_backward(
     x0, g0 = _row(first, start, x_token, time, allowed), _row(g_first, start, width, time, allowed)
     d1 = tl.zeros([ROWS, BLOCK], tl.float32)
     d2, d3, s0, s1, s2, s3 = d1, d1, d1, d1, d1, d1
-    for step in range(LENGTH + 3):
+    for step in tl.range(LENGTH + 3, loop_unroll_factor=UNROLL):
         row = start + step
         # the next token is on its way while this one is worked on
         x_next = _row(first, row + 1, x_token, time, allowed)
@@ -230,7 +233,10 @@ def conv_forward(x: Tensor, weight: Tensor, *, batch: int, head: int | None = No
     out = x.new_empty(n_replicas * batch, time, width)
     if weight.shape[1] <= MOST_TAPS:
         shape = tile(width, head, elements=FORWARD_ELEMENTS)
-        kernel, extra = _conv_forward, {"LENGTH": min(FORWARD_SEGMENT, triton.cdiv(time, shape["ROWS"]))}
+        kernel, extra = (
+            _conv_forward,
+            {"LENGTH": min(FORWARD_SEGMENT, triton.cdiv(time, shape["ROWS"])), "UNROLL": FORWARD_UNROLL},
+        )
     else:
         shape = tile(width, head, elements=ELEMENTS_OF_MANY)
         kernel, extra = _conv_forward_of_many, {}
@@ -251,7 +257,10 @@ def conv_backward(
     shape = tile(width, head, elements=BACKWARD_ELEMENTS)
     rows = shape["ROWS"]
     if taps <= MOST_TAPS:
-        kernel, extra = _conv_backward, {"LENGTH": min(BACKWARD_SEGMENT, triton.cdiv(time, rows))}
+        kernel, extra = (
+            _conv_backward,
+            {"LENGTH": min(BACKWARD_SEGMENT, triton.cdiv(time, rows)), "UNROLL": BACKWARD_UNROLL},
+        )
         span = rows * extra["LENGTH"]
     else:
         kernel, extra = (

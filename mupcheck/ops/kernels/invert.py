@@ -1,9 +1,9 @@
-"""Chunk by chunk: X = (I + A)^-1, A = (beta K K^T) * decay below the diagonal; one program a chunk and head.
+"""Chunk by chunk: X = (I + A)^-1, A = (beta K K^T) * decay below the diagonal, and P = (Q K^T) * decay down to it.
 
-By halves, 1 to 2 to 4 and so on to C: with D the inverses of the diagonal blocks of one size and L what lies below them
-in blocks of twice the size, the next inverses are D - D L D. That is exact, with nothing that grows where keys are
-alike, which a power series for the inverse does. All blocks of a size are one batch of products, so that few of them
-wait for each other.
+One program a chunk and head. X by halves, 1 to 2 to 4 and so on to C: with D the inverses of the diagonal blocks of one
+size and L what lies below them in blocks of twice the size, the next inverses are D - D L D. That is exact, with
+nothing that grows where keys are alike, which a power series for the inverse does. All blocks of a size are one batch
+of products, so that few of them wait for each other.
 """
 
 # mypy: allow-untyped-defs
@@ -35,9 +35,22 @@ def _write_gates(log_alpha, beta, gates, left, H: tl.constexpr, C: tl.constexpr)
 
 
 @triton.jit
+def _write(
+    inverse, blocks, SIZE: tl.constexpr, STRIDE: tl.constexpr, ROW: tl.constexpr, COLUMN: tl.constexpr, C: tl.constexpr
+):
+    """Write blocks [C / STRIDE, SIZE, SIZE], each ROW and COLUMN from the diagonal's steps 0, STRIDE, ..."""
+    first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
+    row = first + ROW + tl.arange(0, SIZE)[None, :, None]
+    column = first + COLUMN + tl.arange(0, SIZE)[None, None, :]
+    tl.store(inverse + row * C + column, blocks.to(inverse.dtype.element_ty))
+
+
+@triton.jit
 def _blocks(
+    q,
     k,
     gates,
+    reads,
     left,
     SIZE: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -50,27 +63,36 @@ def _blocks(
 ):
     """Return blocks of A, [C / STRIDE, SIZE, SIZE], one every STRIDE steps, BELOW the diagonal by so many or on it.
 
-    Blocks on the diagonal are zero on and above their own.
+    Those on the diagonal are zero on and above their own. The same blocks of P are written to `reads`, if it is there.
     """
     first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
     row = first + BELOW + tl.arange(0, SIZE)[None, :, None]
     column = first + tl.arange(0, SIZE)[None, None, :]
-    a = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
     column_as_row = first + tl.arange(0, SIZE)[None, :, None]
+    a = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    p = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    precision: tl.constexpr = "tf32" if PRECISION == "fp16" else PRECISION  # of no effect on products of bfloat16
     for i in range(tl.cdiv(K, BK)):
         at = i * BK + tl.arange(0, BK)[None, None, :]
-        to = tl.load(k + row * (H * K) + at, mask=(row < left) & (at < K), other=0.0)
-        of = tl.load(k + column_as_row * (H * K) + at, mask=(column_as_row < left) & (at < K), other=0.0)
-        # of bfloat16, whose products are exact, it says nothing
-        a = tl.dot(to, tl.permute(of, (0, 2, 1)), a, input_precision="tf32" if PRECISION == "fp16" else PRECISION)
+        inside = (row < left) & (at < K)
+        keys = tl.load(k + column_as_row * (H * K) + at, mask=(column_as_row < left) & (at < K), other=0.0)
+        keys = tl.permute(keys, (0, 2, 1))
+        a = tl.dot(tl.load(k + row * (H * K) + at, mask=inside, other=0.0), keys, a, input_precision=precision)
+        if reads is not None:
+            p = tl.dot(tl.load(q + row * (H * K) + at, mask=inside, other=0.0), keys, p, input_precision=precision)
     between = decay_between(
         tl.load(gates + row),
         tl.load(gates + C + row),
         tl.load(gates + column),
         tl.load(gates + C + column),
-        row > column,
+        row >= column,
     )
-    return a * tl.load(gates + 2 * C + row) * between
+    if reads is not None:
+        _write(reads, p * between, SIZE, STRIDE, BELOW, 0, C)
+        if BELOW > 0:
+            _write(reads, tl.zeros_like(p), SIZE, STRIDE, 0, BELOW, C)
+    a *= tl.load(gates + 2 * C + row) * between
+    return tl.where(row > column, a, 0.0)
 
 
 @triton.jit
@@ -105,24 +127,15 @@ def _beside(x, y, PAIRS: tl.constexpr, SIZE: tl.constexpr):
     return tl.reshape(tl.permute(tl.join(x, y), (0, 1, 3, 2)), (PAIRS, SIZE, 2 * SIZE))
 
 
-@triton.jit
-def _write(
-    inverse, blocks, SIZE: tl.constexpr, STRIDE: tl.constexpr, ROW: tl.constexpr, COLUMN: tl.constexpr, C: tl.constexpr
-):
-    """Write blocks [C / STRIDE, SIZE, SIZE], each ROW and COLUMN from the diagonal's steps 0, STRIDE, ..."""
-    first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
-    row = first + ROW + tl.arange(0, SIZE)[None, :, None]
-    column = first + COLUMN + tl.arange(0, SIZE)[None, None, :]
-    tl.store(inverse + row * C + column, blocks.to(inverse.dtype.element_ty))
-
-
 @triton.jit(do_not_specialize=["T"])
 def invert(
+    q,
     k,
     log_alpha,
     beta,
     gates,
     inverse,
+    reads,
     T,
     H: tl.constexpr,
     K: tl.constexpr,
@@ -132,20 +145,24 @@ def invert(
 ):
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
-    It is zero above the diagonal. `gates` [B, H, N, 5, C] gets what the other kernels read of log_alpha and beta: the
-    running sums c of log_alpha, whole parts and what is left; beta, at least 1e-15; exp(c); exp(c_C - c).
+    It is zero above the diagonal, as is `reads`, of the same shape: P of q [B, T, H, K]; None where it is not wanted.
+    `gates` [B, H, N, 5, C] gets what the other kernels read of log_alpha and beta: the running sums c of log_alpha,
+    whole parts and what is left; beta, at least 1e-15; exp(c); exp(c_C - c).
     """
     n = tl.program_id(0)
     sequence = tl.program_id(1).to(tl.int64)
     first = (sequence // H * T + n * C) * H + sequence % H
+    q += first * K
     k += first * K
     gates += (sequence * tl.num_programs(0) + n) * 5 * C
     inverse += (sequence * tl.num_programs(0) + n) * C * C
+    if reads is not None:
+        reads += (sequence * tl.num_programs(0) + n) * C * C
     left = T - n * C
 
     _write_gates(log_alpha + first, beta + first, gates, left, H, C)
     tl.debug_barrier()  # the gates are read back by other threads, in the order that each product wants
-    a = _blocks(k, gates, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
+    a = _blocks(q, k, gates, reads, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
     row = tl.arange(0, SIDE)[None, :, None]
     column = tl.arange(0, SIDE)[None, None, :]
     x = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, a, 0.0)
@@ -155,7 +172,7 @@ def invert(
     if C == 16:
         _write(inverse, x, 16, 16, 0, 0, C)
     else:
-        below = _blocks(k, gates, left, 16, 32, 16, H, K, C, BK, PRECISION)
+        below = _blocks(q, k, gates, reads, left, 16, 32, 16, H, K, C, BK, PRECISION)
         upper, lower = _pairs(x, C // 32, 16)
         right = _product(below, upper, PRECISION)
         corner = -_product(lower, right, PRECISION)
@@ -167,7 +184,7 @@ def invert(
         else:
             rows = tl.join(_beside(upper, tl.zeros_like(upper), 2, 16), _beside(corner, lower, 2, 16))
             x = tl.reshape(tl.permute(rows, (0, 3, 1, 2)), (2, 32, 32))
-            below = _blocks(k, gates, left, 32, 64, 32, H, K, C, BK, PRECISION)
+            below = _blocks(q, k, gates, reads, left, 32, 64, 32, H, K, C, BK, PRECISION)
             upper, lower = _pairs(x, 1, 32)
             right = _product(below, upper, PRECISION)
             corner = -_product(lower, right, PRECISION)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mupcheck.ops.kernels.sigmoid import sigmoid
 from mupcheck.ops.kernels.sums import sum_of_programs
 
-SPAN = 32  # rows that one program of a backward pass sums for a gain's gradient
+SPAN, HEAD_SPAN = 32, 128  # rows that one program of a backward pass sums for a gain's gradient; of heads
 
 
 @triton.jit
@@ -232,12 +232,12 @@ class _GatedRmsNorm(torch.autograd.Function):
         d_o = torch.empty_like(o)
         d_g = g.new_empty(g.shape) if ctx.gradient is None else ctx.gradient()
         shape = _tile_backward(width)
-        n_spans = triton.cdiv(tokens * heads, SPAN)
+        n_spans = triton.cdiv(tokens * heads, HEAD_SPAN)
         partial = o.new_empty(n_replicas, n_spans, width, dtype=torch.float32)
         _gated_backward[n_spans, n_replicas](
             grads[0].contiguous(), o, g, gain, factor, inverse, d_o, d_g, partial, tokens * heads, heads, width,
             n_spans, g.stride(0), g.stride(1), d_g.stride(0), d_g.stride(1),
-            FACTOR=factor is not None, STEPS=SPAN // shape["ROWS"], **shape,
+            FACTOR=factor is not None, STEPS=HEAD_SPAN // shape["ROWS"], **shape,
         )  # fmt: skip
         return d_o, d_g, sum_of_programs(partial), None, None, None
 

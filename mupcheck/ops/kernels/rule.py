@@ -11,7 +11,6 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
-from mupcheck.ops.kernels.reads import read
 from mupcheck.ops.kernels.scan import scan
 
 
@@ -93,10 +92,27 @@ def forward(
     writes = torch.empty_like(v) if save else None
     final = log_alpha.new_empty(batch, heads, key_dim, value_dim) if final_state else None
 
-    precision = config.precision if q.dtype == torch.float32 else "tf32"
+    reads = torch.empty_like(inverse) if config.reads else None
+    launch_invert(q, k, log_alpha, beta, gates, inverse, reads, config)
+    launch_scan(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, config)
+    return Forward(o, final, inverse, states, writes, gates, reads)
+
+
+def launch_invert(
+    q: Tensor,
+    k: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    gates: Tensor,
+    inverse: Tensor,
+    reads: Tensor | None,
+    config: Config,
+) -> None:
+    """Launch `invert`, which writes gates, inverse and, where it is not None, reads."""
+    batch, time, heads, key_dim = k.shape
     launch = config.invert
-    invert[n_chunks, batch * heads](
-        *(k, log_alpha, beta, gates, inverse, time),
+    invert[triton.cdiv(time, config.chunk), batch * heads](
+        *(q, k, log_alpha, beta, gates, inverse, reads, time),
         H=heads,
         K=key_dim,
         C=config.chunk,
@@ -104,22 +120,8 @@ def forward(
         PRECISION=config.precision,
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
+        maxnreg=launch.registers,
     )
-    reads = None
-    if config.read is not None:
-        reads = torch.empty_like(inverse)
-        read[n_chunks, batch * heads](
-            *(q, k, gates, reads, time),
-            H=heads,
-            K=key_dim,
-            C=config.chunk,
-            BK=config.read.block_k,
-            PRECISION=precision,
-            num_warps=config.read.num_warps,
-            num_stages=config.read.num_stages,
-        )
-    launch_scan(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, config)
-    return Forward(o, final, inverse, states, writes, gates, reads)
 
 
 def launch_scan(

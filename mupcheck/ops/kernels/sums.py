@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, BLOCK = 64, 32
+ROWS, BLOCK = 256, 32  # enough loads at once that few turns of the loop wait for memory
 
 
 @triton.jit
@@ -26,5 +26,5 @@ def sum_of_programs(partial: Tensor) -> Tensor:
     n_replicas, n_rows = partial.shape[:2]
     out = partial.new_empty(n_replicas, *partial.shape[2:], dtype=torch.float32)
     width = out[0].numel()
-    _sum[triton.cdiv(width, BLOCK), n_replicas](partial, out, n_rows, width, ROWS=ROWS, BLOCK=BLOCK, num_warps=4)
+    _sum[triton.cdiv(width, BLOCK), n_replicas](partial, out, n_rows, width, ROWS=ROWS, BLOCK=BLOCK, num_warps=8)
     return out
