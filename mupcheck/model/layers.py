@@ -180,7 +180,7 @@ class _RMSNorm(torch.autograd.Function):
         normed, inverse, gain = ctx.saved_tensors
         along = dy * normed
         dgain = along.sum_to_size(gain.shape)
-        inward = along.mul_(gain).mean(-1, keepdim=True)
+        inward = (along * gain).mean(-1, keepdim=True)  # not in place: with one token dgain is `along` itself
         return (dy * gain).addcmul_(normed, inward, value=-1).mul_(inverse), dgain, None
 
 
