@@ -52,4 +52,4 @@ def test_where_gradients_are_switched_off_they_are_tested_too(monkeypatch):
     monkeypatch.setitem(sys.modules, "mupcheck.ops.kernels.backward", SimpleNamespace(gradients=gradients))
     with torch.inference_mode():
         assert self_test(CPU, 1, 16, 16, torch.float32) == ""
-    assert len(called) == 1
+    assert called
