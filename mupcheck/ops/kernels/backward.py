@@ -104,7 +104,7 @@ def launch_scan(
     tiled = config.scan_tiled and fit_copy_engine(q, k, inverse, grad_o, dv, d_states)
     tiles = partial(tile, tiled=tiled)
     squares = (1, chunk, chunk)
-    scan_backward[-(-value_dim // block), batch * heads](
+    scan_backward[(-(-value_dim // block) * batch * heads,)](
         *(tiles(q, 1, chunk, 1, first), tiles(q, 1, chunk, 1, second)),
         *(tiles(k, 1, chunk, 1, first), tiles(k, 1, chunk, 1, second)),
         *(gates, tiles(inverse.flatten(0, 2), *squares)),
