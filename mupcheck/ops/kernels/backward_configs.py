@@ -25,7 +25,7 @@ class BackwardConfig(NamedTuple):
     local_stages: int
     local_early: bool
     local_registers: int | None
-    scan_tiled: bool = True
+    scan_tiled: bool = False
     pairs_tiled: bool = False
     local_tiled: bool = False
 
@@ -36,9 +36,9 @@ BACKWARD_CONFIGS = {
     (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, 168),
     (64, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
     (96, 192): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
-    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
-    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
-    (192, 384): BackwardConfig(128, 8, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
+    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
+    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
+    (192, 384): BackwardConfig(128, 8, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
 }
 
 
@@ -60,4 +60,4 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
         scan_block = 32 if key_dim <= 128 else 16
         return BackwardConfig(scan_block, 8, 1, 32, 4, 1, None, min(k_block, 32), 32, 4, 1, False, None, False)
     scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
-    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, k_block, 32, 4, 2, False, None)
+    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, k_block, 32, 4, 2, False, None, key_dim > 96)
