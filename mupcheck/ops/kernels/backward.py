@@ -41,9 +41,10 @@ def gradients(
     Args:
         q, k: [B, T, H, K]; v: [B, T, H, V]; contiguous, of one dtype, float32 or bfloat16.
         log_alpha, beta: [B, T, H], float32.
-        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], C = `chunk`, N = ceil(T / C); read up to the diagonal.
+        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], C = `chunk`, N = ceil(T / C); zero above the
+            diagonal.
         states: the state that enters each chunk, [B, H, N, K, V].
-        writes: what each step writes, [B, T, H, V].
+        writes: what each step writes, [B, T, H, V], with beta at least 1e-15: the gradient of beta is taken from it.
         grad_o: gradient of o, [B, T, H, V]; None means zeros.
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
         chunk: C: 16, 32 or 64.
