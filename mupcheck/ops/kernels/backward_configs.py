@@ -9,7 +9,7 @@ class BackwardConfig(NamedTuple):
     """Blocks of K and V, warps and stages of the three kernels.
 
     `registers`: at most so many a thread, for more programs at a time. `early`: what is read late is asked for early.
-    local_stages is never 1: with parts of K of 16 or 32 some such kernels, in bounds in PTX, fault on Hopper (triton 3.6).
+    local_stages is never 1: with parts of K of 16 or 32 some such kernels, in bounds in PTX, fault on Hopper.
     `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
