@@ -180,9 +180,8 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, gain = ctx.saved_tensors
         along = dy * normed
-        # of one token there is no sum, and what is not copied would change in the next line
-        dgain = along.clone() if along.shape == gain.shape else along.sum_to_size(gain.shape)
-        inward = along.mul_(gain).mean(-1, keepdim=True)
+        dgain = along.sum_to_size(gain.shape)
+        inward = (along * gain).mean(-1, keepdim=True)  # not in place: with one token dgain is `along` itself
         return (dy * gain).addcmul_(normed, inward, value=-1).mul_(inverse), dgain, None
 
 

@@ -14,8 +14,8 @@ CUDA_CONTEXT_BYTES = 600 * 2**20
 # torch itself, once: the processes of a sweep share its pages.
 TORCH_BYTES = 250 * 2**20
 GIB = 2**30
-# glibc's malloc.h: from what size on memory comes from the kernel and goes back there, and how much is left on top
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# glibc's malloc.h: how much free memory stays, how much is asked for in advance, from what size on the kernel is asked
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 GLIBC_DEFAULT = 128 * 2**10
 
 
@@ -57,11 +57,12 @@ def memory_kept() -> Iterator[None]:
     # before version 2.35 the largest threshold is 2^25
     _ = library.mallopt(M_MMAP_THRESHOLD, 2**30) or library.mallopt(M_MMAP_THRESHOLD, 2**25)
     library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    library.mallopt(M_TOP_PAD, 2**26)
     try:
         yield
     finally:
-        library.mallopt(M_MMAP_THRESHOLD, GLIBC_DEFAULT)
-        library.mallopt(M_TRIM_THRESHOLD, GLIBC_DEFAULT)
+        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD):
+            library.mallopt(setting, GLIBC_DEFAULT)
         library.malloc_trim(0)
 
 

@@ -109,29 +109,33 @@ def make_steps(optimizer: AdamW | SGD, n_steps: int, *, slots: int, compiled: bo
 @cache
 def _fault(kind: str, device: torch.device) -> str:
     """Compare joint steps with torch's on a device, once: what is wrong, or ""."""
+    from mupcheck.ops.kernels.ahead import compiled_ahead
+
+    try:
+        with compiled_ahead():
+            _one_step(kind, device, joint=True)
+        ours, theirs = (_one_step(kind, device, joint=joint) for joint in (True, False))
+    except Exception as error:  # a compiler has many ways to fail, and none of them may end a run
+        return f"they do not run: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    off = float((ours - theirs).norm() / theirs.norm())
+    return "" if off < SELF_TEST_TOLERANCE else f"they are off by {off:.1e}"
+
+
+def _one_step(kind: str, device: torch.device, *, joint: bool) -> Tensor:
+    """Return all numbers that a step of a small example changes."""
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(2, *shape, generator=generator) for shape in ((7,), (33, 5), (3, 5000))]
-    made = []
-    for joint in (True, False):
-        optimizer = make_optimizer(*_example(kind, noise, device))
-        step = JointSteps(optimizer, 2, slots=1) if joint else TabledSteps(optimizer, 2)
-        for group, value in zip(optimizer.groups, noise, strict=True):
-            group.weight.grad = value.flip(0).to(device)
-        one = torch.ones(2, dtype=torch.float64, device=device)
-        count, ring = (
-            torch.ones(1, dtype=torch.int64, device=device),
-            torch.zeros(4, 4, 2, dtype=one.dtype, device=device),
-        )
-        try:
-            norms = step.gradient_norm()
-            clipped = step(count, one, norms, one > 0)
-            step.note(DeviceWatch(2, 32, device), ring, count, math.inf * one, norms, clipped)
-            changed = [*(group.weight.detach() for group in optimizer.groups), ring.nan_to_num(posinf=1.0), count]
-            made.append(torch.cat([values.flatten().double() for values in changed]).cpu())
-        except Exception as error:  # a compiler has many ways to fail, and none of them may end a run
-            return f"they do not run: {' '.join(str(error).split())[:200] or type(error).__name__}"
-    off = float((made[0] - made[1]).norm() / made[1].norm())
-    return "" if off < SELF_TEST_TOLERANCE else f"they are off by {off:.1e}"
+    optimizer = make_optimizer(*_example(kind, noise, device))
+    step = JointSteps(optimizer, 2, slots=1) if joint else TabledSteps(optimizer, 2)
+    for group, value in zip(optimizer.groups, noise, strict=True):
+        group.weight.grad = value.flip(0).to(device)
+    one, count = torch.ones(2, dtype=torch.float64, device=device), torch.ones(1, dtype=torch.int64, device=device)
+    ring = torch.zeros(4, 4, 2, dtype=torch.float64, device=device)
+    norms = step.gradient_norm()
+    clipped = step(count, one, norms, one > 0)
+    step.note(DeviceWatch(2, 32, device), ring, count, math.inf * one, norms, clipped)
+    changed = [*(group.weight.detach() for group in optimizer.groups), ring.nan_to_num(posinf=1.0), count]
+    return torch.cat([values.flatten().double() for values in changed]).cpu()
 
 
 def _example(kind: str, weights: Sequence[Tensor], device: torch.device) -> tuple[list[ParameterGroup], list[RunSpec]]:

@@ -124,6 +124,7 @@ class Replicas:
             self._gradients(tokens)
             if self.held_out is not None:
                 self._evaluate()
+        self.index.zero_()
         self.model.zero_grad(set_to_none=True)
 
     def _gradients(self, tokens: Tensor) -> Tensor:

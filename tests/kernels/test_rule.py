@@ -72,11 +72,13 @@ def test_other_chunks_and_p_made_in_either_place(chunk, reads):
 def test_tiles_through_descriptors_and_through_pointers(shape):
     inputs = rounded(rule_inputs(1, 100, 2, *shape, **SETTINGS["alike, some decay"]), torch.float32)
     scan = config_of(*shape, torch.float32).scan
-    assert scan.tiled
-    tiled, pointers = (run(inputs, scan=scan._replace(tiled=each)) for each in (True, False))
-    for got, expected, answer in zip(pointers, tiled, right(inputs), strict=True):
+    assert scan.loads and scan.stores
+    tiled = run(inputs)
+    for got, answer in zip(tiled, right(inputs), strict=True):
         assert error(got, answer) <= TOLERANCES[torch.float32]
-        assert torch.equal(got, expected)
+    for loads, stores in ((False, False), (True, False), (False, True)):
+        other = run(inputs, scan=scan._replace(loads=loads, stores=stores))
+        assert all(torch.equal(got, expected) for got, expected in zip(other, tiled, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(28, 40), (32, 36)])

@@ -18,12 +18,16 @@ class Invert(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Launch of `scan`: rows of V a program, warps and stages; and whether tiles come through descriptors."""
+    """Launch of `scan`: rows of V a program, warps and stages; and what goes through descriptors, see tiles.py.
+
+    A launch with descriptors costs its host more; a store through one waits for the store before it.
+    """
 
     block_v: int
     num_warps: int
     num_stages: int
-    tiled: bool = True
+    loads: bool = True
+    stores: bool = True
 
 
 class Config(NamedTuple):
@@ -44,9 +48,9 @@ class Config(NamedTuple):
 
 # Of (K, V), in bfloat16: the fastest of what was tried on an H200 at 32 x 1024 tokens and 6 heads.
 SCANS = {
-    (32, 64): Scan(64, 4, 2, tiled=False),
+    (32, 64): Scan(64, 4, 2, False, False),
     (48, 96): Scan(64, 4, 2),
-    (64, 128): Scan(64, 4, 2, tiled=False),
+    (64, 128): Scan(64, 4, 2, False, False),
     (96, 192): Scan(128, 8, 3),
     (128, 128): Scan(128, 8, 3),
     (128, 256): Scan(128, 8, 3),

@@ -143,21 +143,26 @@ def launch_scan(
     value_dim, chunk = v.shape[-1], config.chunk
     block_v = config.scan.block_v
     k1, k2 = parts_of_keys(key_dim)
-    tiled = config.scan.tiled and all(_fits_copy_engine(x) for x in (q, k, v))
+    fit = all(_fits_copy_engine(x) for x in (q, k, v))
+    loads, stores = config.scan.loads and fit, config.scan.stores and fit
 
-    def tiles(x: Tensor | None, *shape: int) -> Any:
-        if x is None or not tiled or 0 in shape:
+    def tiles(x: Tensor | None, *shape: int, when: bool = loads) -> Any:
+        if x is None or not when or 0 in shape:
             return x
         return TensorDescriptor.from_tensor(x, list(shape))
 
-    squares = (1, chunk, chunk)
+    squares, values = (1, chunk, chunk), (1, chunk, 1, block_v)
     stacked = None if states is None else states.flatten(0, 2)
     arguments = (
         *(tiles(q, 1, chunk, 1, k1), tiles(q, 1, chunk, 1, k2), tiles(k, 1, chunk, 1, k1), tiles(k, 1, chunk, 1, k2)),
-        *(tiles(v, 1, chunk, 1, block_v), gates, tiles(inverse.flatten(0, 2), *squares)),
-        *(tiles(None if reads is None else reads.flatten(0, 2), *squares), initial_state),
-        *(tiles(o, 1, chunk, 1, block_v), tiles(stacked, 1, k1, block_v), tiles(stacked, 1, k2, block_v)),
-        *(tiles(writes, 1, chunk, 1, block_v), final_state, time),
+        *(tiles(v, *values), gates, tiles(inverse.flatten(0, 2), *squares)),
+        *(
+            tiles(None if reads is None else reads.flatten(0, 2), *squares),
+            initial_state,
+            tiles(o, *values, when=stores),
+        ),
+        *(tiles(stacked, 1, k1, block_v, when=stores), tiles(stacked, 1, k2, block_v, when=stores)),
+        *(tiles(writes, *values, when=stores), final_state, time),
     )
     scan[triton.cdiv(value_dim, block_v), batch * heads](
         *arguments,
@@ -170,7 +175,8 @@ def launch_scan(
         C=chunk,
         PRECISION=config.precision if q.dtype == torch.float32 else "tf32",
         SAVE=states is not None,
-        TILED=tiled,
+        LOADS=loads,
+        STORES=stores,
         num_warps=config.scan.num_warps,
         num_stages=config.scan.num_stages,
     )

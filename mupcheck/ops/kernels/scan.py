@@ -53,13 +53,15 @@ def scan(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
     SAVE: tl.constexpr,
-    TILED: tl.constexpr,
+    LOADS: tl.constexpr,
+    STORES: tl.constexpr,
 ):
     """Write o [B, T, H, V] and, where asked to SAVE, states [B, H, N, K, V] and writes [B, T, H, V]; and final_state.
 
     q, k and the states, which enter each chunk, come twice, for the parts K1 and K2. `reads` [B, H, N, C, C] is P, or
-    None where it is to be made here. All these are descriptors where TILED, else pointers; initial_state (or None) and
-    final_state (or None) are pointers to [B, H, K, V] in float32, gates to what `invert` left.
+    None where it is to be made here. What is read is a descriptor where LOADS says so, else a pointer, what is written
+    where STORES does; initial_state (or None) and final_state (or None) are pointers to [B, H, K, V] in float32, gates
+    to what `invert` left.
     """
     at_v = tl.program_id(0) * BV
     sequence = tl.program_id(1)
@@ -67,7 +69,7 @@ def scan(
     h = sequence % H
     n_chunks = tl.cdiv(T, C)
     step = tl.arange(0, C)
-    dtype: tl.constexpr = v.dtype if TILED else v.dtype.element_ty
+    dtype: tl.constexpr = v.dtype if LOADS else v.dtype.element_ty
 
     if initial_state is not None:
         place, there = place_of_state(initial_state, sequence, 0, K1, at_v, K, V, BV)
@@ -84,13 +86,13 @@ def scan(
     for n in range(n_chunks):
         start = n * C
         chunk = sequence * n_chunks + n
-        keys1 = load_keys(k1, b, start, h, T, 0, K1, H, K, C, TILED)
-        queries1 = load_keys(q1, b, start, h, T, 0, K1, H, K, C, TILED)
+        keys1 = load_keys(k1, b, start, h, T, 0, K1, H, K, C, LOADS)
+        queries1 = load_keys(q1, b, start, h, T, 0, K1, H, K, C, LOADS)
         if K2 > 0:
-            keys2 = load_keys(k2, b, start, h, T, K1, K2, H, K, C, TILED)
-            queries2 = load_keys(q2, b, start, h, T, K1, K2, H, K, C, TILED)
-        values = load_values(v, b, start, h, at_v, T, H, V, C, BV, TILED)
-        x = load_square(inverse, chunk, C, TILED)
+            keys2 = load_keys(k2, b, start, h, T, K1, K2, H, K, C, LOADS)
+            queries2 = load_keys(q2, b, start, h, T, K1, K2, H, K, C, LOADS)
+        values = load_values(v, b, start, h, at_v, T, H, V, C, BV, LOADS)
+        x = load_square(inverse, chunk, C, LOADS)
         write = load_gate(gates, chunk, 2, C)
         decay_in = load_gate(gates, chunk, 3, C)
         decay_out = load_gate(gates, chunk, 4, C)
@@ -106,28 +108,28 @@ def scan(
             p *= decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
             p_low = p.to(dtype)
         else:
-            p_low = load_square(reads, chunk, C, TILED)
+            p_low = load_square(reads, chunk, C, LOADS)
 
         s1_low = s1.to(dtype)
         recalled = tl.dot(s1_low, tl.trans(keys1), input_precision=PRECISION)
         if SAVE:
-            store_state(states1, s1_low, chunk, at_v, 0, K1, K, V, BV, TILED)
+            store_state(states1, s1_low, chunk, at_v, 0, K1, K, V, BV, STORES)
         if K2 > 0:
             s2_low = s2.to(dtype)
             recalled = tl.dot(s2_low, tl.trans(keys2), recalled, input_precision=PRECISION)
             if SAVE:
-                store_state(states2, s2_low, chunk, at_v, K1, K2, K, V, BV, TILED)
+                store_state(states2, s2_low, chunk, at_v, K1, K2, K, V, BV, STORES)
         rhs = write[None, :] * (values - decay_in[None, :] * recalled)
         u = tl.dot(rhs.to(dtype), x, input_precision=PRECISION)
         u_low = u.to(dtype)
         if SAVE:
-            store_values(writes, u_low, b, start, h, at_v, T, H, V, C, BV, TILED)
+            store_values(writes, u_low, b, start, h, at_v, T, H, V, C, BV, STORES)
 
         read = tl.dot(s1_low, tl.trans(queries1), input_precision=PRECISION)
         if K2 > 0:
             read = tl.dot(s2_low, tl.trans(queries2), read, input_precision=PRECISION)
         out = tl.dot(u_low, p_low, read * decay_in[None, :], input_precision=PRECISION)
-        store_values(o, out.to(dtype), b, start, h, at_v, T, H, V, C, BV, TILED)
+        store_values(o, out.to(dtype), b, start, h, at_v, T, H, V, C, BV, STORES)
         u_out = (u * decay_out[None, :]).to(dtype)
         s1 = tl.dot(u_out, keys1, s1 * decay_all, input_precision=PRECISION)
         if K2 > 0:
