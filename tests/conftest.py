@@ -64,3 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def nothing_timed(monkeypatch) -> None:
+    """Let a dry run guess its time, rather than train for it."""
+    monkeypatch.setattr("mupcheck.sweep.estimate.time_widths", lambda *_, **__: {})

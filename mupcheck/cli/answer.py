@@ -9,6 +9,7 @@ from mupcheck.terminal.console import print_json, say
 
 if TYPE_CHECKING:
     from mupcheck.coordinates.judge import Judgement
+    from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.drift import Transfer
     from mupcheck.learning_rates.precision import Precision
     from mupcheck.results.reading import Results
@@ -26,7 +27,7 @@ def print_answer(
     cost: float | None = None,
     target: int | None = None,
     costs: dict[str, str] | None = None,
-    precision: Sequence["Precision"] = (),
+    precision: Sequence["Precision | SlopePrecision"] = (),
 ) -> dict[str, str]:
     """Judge a sweep's folder, print the answer, and return the verdict of each parametrization.
 
@@ -37,6 +38,7 @@ def print_answer(
     of what cannot be told for that, and in JSON.
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
+    from mupcheck.terminal.console import print_precision
 
     judged: list[Any] = []
     if kind == "coord":
@@ -56,23 +58,30 @@ def print_answer(
             document = as_document(judgements)
             for record in document["summary"]:
                 record["missing_runs"] = n_missing(results, record["sweep"])
+                record |= _of(precision, record["parametrization"])
                 record["planned_runs"] = len(set(results.sweeps.get(record["sweep"], {}).get("run_ids", ())))
             print_json(document)
         else:
             for judgement in judgements:
                 print_judgement(judgement, every=every)
+            print_precision(precision)
         verdicts = {judgement.parametrization: judgement.verdict for judgement in judgements}
     else:
         from mupcheck.learning_rates.cost import COST_TOLERANCE
         from mupcheck.learning_rates.drift import transfer
-        from mupcheck.terminal.transfer_page import print_in_short, print_precision, print_transfer
+        from mupcheck.terminal.transfer_page import print_in_short, print_transfer
 
         judged = list(transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target))
         answers = [_missing_first(each, results, command) for each in judged]
         if costs is not None:
             costs |= {answer.parametrization: answer.cost.verdict for answer in answers}
         if as_json:
-            print_json([asdict(answer) | {"sentence": answer.sentence} | _of(precision, answer) for answer in answers])
+            print_json(
+                [
+                    asdict(answer) | {"sentence": answer.sentence} | _of(precision, answer.parametrization)
+                    for answer in answers
+                ]
+            )
         else:
             print_in_short(answers)
             for answer in answers:
@@ -82,9 +91,9 @@ def print_answer(
     return _without_pass(verdicts) if troubles else verdicts
 
 
-def _of(precision: Sequence["Precision"], answer: "Transfer") -> dict[str, Any]:
+def _of(precision: Sequence["Precision | SlopePrecision"], parametrization: str) -> dict[str, Any]:
     """Return what the precision check said of a parametrization, as its answer carries it in JSON."""
-    mine = [asdict(each) for each in precision if each.parametrization == answer.parametrization]
+    mine = [asdict(each) for each in precision if each.parametrization == parametrization]
     return {"precision": mine} if mine else {}
 
 

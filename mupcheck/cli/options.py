@@ -107,7 +107,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
         Row("cost", "--cost", float, "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1.", "1, and any cost exits with 0", of=("lr", "run"), metavar="PERCENT"),
         Row("target", "--target", int, "Width for which the best lr is predicted.", "no prediction", of=("lr", "run"), metavar="WIDTH"),
-        Row("check_precision", "--check-precision", bool, "Train the smallest width in the other dtype too, and say whether that moves the best lr; if it does, exit with 1.", "no", of=LR, value=False),
+        Row("check_precision", "--check-precision", bool, "Train in the other dtype too, the smallest width of a sweep of lrs, and say whether that moves the best lr or a slope; if it does, exit with 1.", "no", of=ALL, value=False),
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),

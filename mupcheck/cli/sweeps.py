@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from inspect import Parameter
@@ -21,6 +21,7 @@ from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
 
 if TYPE_CHECKING:
+    from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.precision import Precision
     from mupcheck.sweep.plan import Plan
 
@@ -74,18 +75,19 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     if options["dry_run"]:
         if sweep.top_up:
             say(f"the top-up goes up to 64 seeds and 2 more widths, in {sweep.budget:g} minutes, not counted here")
-        if options.get("check_precision"):
-            say(f"the precision check trains width {min(sweep.widths)} once more, which is not counted here")
+        if options["check_precision"]:
+            what = f"width {min(sweep.widths)}" if sweep.kind == "lr" else "every width"
+            say(f"the precision check trains {what} once more, which is not counted here")
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
+    runner.draw_next(plan, plan.groups, jobs=options["jobs"])
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
+    if n_before := runner.not_alone(plan):
+        say(f"{n_before} runs were trained beside others before; --fresh trains them again, alone")
     code = OK
     errors: list[str] = []
-    if plan.missing:
-        # what judges is a second to import: meanwhile workers import torch, or initial values are drawn
-        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         for plan in runner.rounds(grid, fresh=options["fresh"]):
             errors = follow(runner.execute(plan, jobs=options["jobs"]), plan)
@@ -102,7 +104,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
-    precision = _check_precision(plan, options) if options.get("check_precision") and not errors else []
+    precision = _check_precision(plan, options) if options["check_precision"] and not errors else ()
     costs: dict[str, str] = {}
     verdicts = print_answer(
         plan.folder,
@@ -139,9 +141,8 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     raise typer.Exit(code)
 
 
-def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> list["Precision"]:
+def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> Sequence["Precision | SlopePrecision"]:
     """Train what the precision check compares with, and return what it says; nothing where that failed."""
-    from mupcheck.learning_rates.precision import compare_precision
     from mupcheck.results.reading import load_results
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.precision import counterpart
@@ -152,7 +153,13 @@ def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> list["Precisio
         check_fits(other)
     if follow(execute(other, jobs=options["jobs"]), other):
         raise typer.Exit(STORAGE)
-    one, another = (load_results(each.folder, tables=("runs",)) for each in (plan, other))
+    one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
+    if plan.sweep.kind == "coord":
+        from mupcheck.coordinates.precision import compare_checks
+
+        return list(compare_checks(one, another))
+    from mupcheck.learning_rates.precision import compare_precision
+
     return compare_precision(one, another)
 
 
@@ -186,6 +193,9 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
     _check_asked(sweep, options, names)
+    if not options["dry_run"]:
+        # what judges is a second to import: meanwhile a GPU is asked, workers import torch, initial values are drawn
+        Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         given = {name: options[name] for name in ("out", "fresh", "jobs", "exact")}
         return sweep, plan_sweep(sweep, device=devices, **given), expected

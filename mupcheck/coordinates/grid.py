@@ -7,8 +7,8 @@ from math import nan
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from mupcheck.coordinates.quantiles import t_ppf
 from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings
 
 SITE = ["kind", "stat", "site"]
@@ -120,7 +120,7 @@ def fit_grid(grid: Grid, confidence: float) -> pd.DataFrame:
 
     dof = np.where(n > 1, n - 1, n_widths - 2)
     stderr = np.where(dof > 0, np.sqrt(np.where(n > 1, scatter, rest)), nan)
-    half = stats.t.ppf((1 + confidence) / 2, np.maximum(dof, 1)) * stderr
+    half = t_ppf((1 + confidence) / 2, np.maximum(dof, 1)) * stderr
     return pd.DataFrame(
         {
             "slope": slope,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import log2, sqrt
 
 import numpy as np
-from scipy import stats
 
+from mupcheck.coordinates.quantiles import chi2_ppf, normal_cdf, t_isf, t_ppf
 from mupcheck.coordinates.slopes import EFFECTIVE_SHARE, FAMILY_LEVEL, MIN_WIDTHS
 from mupcheck.results.comparable import CONFIDENCE
 from mupcheck.theory.required import CROSSING, TOLERANCES
@@ -159,9 +159,9 @@ def resolve(
     wide = min(max(model[-1] / 3, 0.0), 1.0)
     known = [(scatter(of), of.off + (of.wide - of.off) * wide, of.tolerance) for of in sources.values()]
     typical = scatter(TYPICAL[optimizer])
-    alone = float(stats.t.ppf((1 + confidence) / 2, n_seeds - 1)) / sqrt(n_seeds)
-    among_all = stats.t.isf(FAMILY_LEVEL * EFFECTIVE_SHARE / N_EFFECTIVE, n_seeds - 1)
-    smallest = TOLERANCE + typical * float(among_all + stats.t.ppf(POWER, n_seeds - 1)) / sqrt(n_seeds)
+    alone = float(t_ppf((1 + confidence) / 2, n_seeds - 1)) / sqrt(n_seeds)
+    among_all = t_isf(FAMILY_LEVEL * EFFECTIVE_SHARE / N_EFFECTIVE, n_seeds - 1)
+    smallest = TOLERANCE + typical * float(among_all + t_ppf(POWER, n_seeds - 1)) / sqrt(n_seeds)
     passes = [chance_of_pass(*one, n_seeds=n_seeds, confidence=confidence) for one in known]
 
     def decided(n: int) -> bool:
@@ -191,9 +191,9 @@ def chance_of_pass(scatter: float, off: float, tolerance: float, *, n_seeds: int
     if scatter == 0:
         return float(abs(off) < tolerance)
     stderr = scatter / sqrt(n_seeds)
-    half = float(stats.t.ppf((1 + confidence) / 2, n_seeds - 1)) * stderr
+    half = float(t_ppf((1 + confidence) / 2, n_seeds - 1)) * stderr
     # the interval's length is drawn too
-    drawn = np.sqrt(stats.chi2.ppf((np.arange(64) + 0.5) / 64, n_seeds - 1) / (n_seeds - 1))
+    drawn = np.sqrt(chi2_ppf((np.arange(64) + 0.5) / 64, n_seeds - 1) / (n_seeds - 1))
     room = np.maximum(tolerance - half * drawn, 0)
-    inside = stats.norm.cdf((room - off) / stderr) - stats.norm.cdf((-room - off) / stderr)
+    inside = normal_cdf((room - off) / stderr) - normal_cdf((-room - off) / stderr)
     return float(inside.mean())

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
+from mupcheck.coordinates.quantiles import t_isf
 from mupcheck.coordinates.starts import WEIGHT_UPDATES, zero_readout
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.parametrization import DECAYED, Role
@@ -73,7 +73,7 @@ def _falls(changes: pd.Series) -> bool:
     n = len(changes)
     if (changes < 0).all():
         return True
-    half = stats.t.isf(LEVEL, n - 1) * changes.std() / np.sqrt(n) if n > 1 else np.inf
+    half = t_isf(LEVEL, n - 1) * changes.std() / np.sqrt(n) if n > 1 else np.inf
     return bool(changes.mean() + half < 0)
 
 

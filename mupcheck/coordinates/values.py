@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import expit
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
+from mupcheck.coordinates.quantiles import chi2_isf, chi2_ppf
 from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
 from mupcheck.theory.parametrization import Role, Table
 
@@ -133,8 +133,8 @@ def wrong_values(check: Check) -> Iterator[Finding]:
     drawn = np.isfinite(tests["dof"])
     alpha = LEVEL / max(2 * int(drawn.sum()), 1)
     dof = tests["dof"].where(drawn, 1.0).clip(lower=1.0)
-    low = np.where(drawn, stats.chi2.ppf(alpha, dof) / dof, 1.0) * (1 - 2 * tests["rounding"])
-    high = np.where(drawn, stats.chi2.isf(alpha, dof) / dof, 1.0) * (1 + 2 * tests["rounding"])
+    low = np.where(drawn, chi2_ppf(alpha, dof) / dof, 1.0) * (1 - 2 * tests["rounding"])
+    high = np.where(drawn, chi2_isf(alpha, dof) / dof, 1.0) * (1 + 2 * tests["rounding"])
     off = tests[~tests["ratio"].between(low, high)]
     for (name, site), rows in off.groupby(["name", "site"], sort=False):
         each = rows[rows["width"] > 0]

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.grid import Grid
+from mupcheck.coordinates.quantiles import t_ppf, t_sf
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
     n = grid.complete.sum(axis=1)
     usable = (n > 1) & ~grid.invalid.any(axis=(1, 2)) & ~np.isnan(tolerance)
     y = np.log2(np.where(grid.valid, grid.values, 1.0))  # [Q, S, W]
-    quantile = stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))[:, None]
+    quantile = t_ppf((1 + confidence) / 2, np.maximum(n - 1, 1))[:, None]
 
     from_all = np.eye(len(x)) - _hat(x)
     residual, stderr = _over_seeds(y @ from_all, grid.complete, usable)
@@ -223,7 +223,7 @@ def p_beyond(beyond: Floats, allowed: Floats, stderr: Floats, n_seeds: NDArray[n
     with np.errstate(divide="ignore", invalid="ignore"):
         near, far = (np.where(by == 0, 0.0, by / stderr) for by in (beyond, beyond + allowed))
     dof = np.maximum(n_seeds - 1, 1)
-    return np.asarray(np.minimum(stats.t.sf(near, dof) + stats.t.sf(far, dof), 1.0))
+    return np.asarray(np.minimum(t_sf(near, dof) + t_sf(far, dof), 1.0))
 
 
 def _suspects(

@@ -5,7 +5,8 @@ the gradients of every input are compared token by token, for some pairs of a se
 each other, so the reference, a loop over tokens, need not go through all of them while the backend does.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import takewhile
 from typing import NamedTuple
@@ -104,8 +105,30 @@ def capture(model: LanguageModel, tokens: Tensor, autocast: AbstractContextManag
     return calls
 
 
+class Picked(NamedTuple):
+    """What the backend made of some calls of one shape, for the pairs that are compared, and what the reference takes.
+
+    Attributes:
+        layers: of the calls.
+        got: of each call o, the gradients of INPUTS and the final state, each [P, ...] of its pairs.
+        given: INPUTS and the gradients of o and of the final state, of all calls' pairs in float64: [calls * P, ...].
+    """
+
+    layers: tuple[int, ...]
+    got: list[list[Tensor | None]]
+    given: list[Tensor]
+
+
 def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager) -> list[Error]:
     """Compare values and gradients of every call with the reference; calls of one shape.
+
+    Args, returns and errors are those of `through_backend` and `errors_of`.
+    """
+    return errors_of([through_backend(calls, pairs, autocast)])[0]
+
+
+def through_backend(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager) -> Picked:
+    """Send calls of one shape through their rule and back.
 
     Args:
         calls: as `capture` returns them.
@@ -113,10 +136,10 @@ def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager)
         autocast: as in training.
 
     Returns:
-        Errors of every tensor of the calls, up to one whose inputs are not finite: that is what a call before it gave.
+        What is compared of the calls, up to one whose inputs are not finite: that is what a call before it gave.
 
     Raises:
-        ValueError: if there are no calls, the first one's inputs are not finite, or what the reference makes of any.
+        ValueError: if there are no calls, or the first one's inputs are not finite.
     """
     if not calls:
         raise ValueError("the model does not call the delta rule")
@@ -135,18 +158,75 @@ def compare(calls: Sequence[Call], pairs: int, autocast: AbstractContextManager)
         picked = [_pick(x.detach(), chosen) for x in (*leaves, upstream[0])]
         given.append([x for x in picked if x is not None] + [_pick_state(upstream[1], chosen)])
     columns = [torch.cat(parts).double() for parts in zip(*given, strict=True)]
-    right = _reference(columns[:5], columns[5:])
+    return Picked(tuple(call.layer for call in usable), got, columns)
+
+
+def errors_of(picked: Sequence[Picked], *, together: int = 0) -> list[list[Error]]:
+    """Return the errors of every tensor of the calls, a list for each of `picked`.
+
+    Args:
+        together: values of states that the reference may go through at once; 0: those of one `Picked` at a time. A loop
+            over tokens takes a GPU as long for many pairs as for a few.
+
+    Raises:
+        ValueError: if what the reference makes of any is not finite.
+    """
     names = ("o", *(f"gradient of {name}" for name in INPUTS), "final_state")
-    errors = []
-    for i, (call, found) in enumerate(zip(usable, got, strict=True)):
-        n_pairs = len(right[0]) // len(usable)
-        of_call = [x[i * n_pairs : (i + 1) * n_pairs] for x in right]
-        if not all(x.isfinite().all() for x in of_call):
-            raise ValueError(f"what the reference makes of the inputs of layer {call.layer} is not finite")
-        floors = dict.fromkeys(names, 0.0) | {"gradient of log_alpha": SMALLEST_LOG_ALPHA * _rms(of_call[0])}
-        for name, mine, expected in zip(names, found, of_call, strict=True):
-            errors.append(_error(call.layer, name, mine, expected, floors[name]))
-    return errors
+    found = []
+    for (layers, got, _), right in zip(picked, _references(picked, together), strict=True):
+        errors = []
+        for i, (layer, mine) in enumerate(zip(layers, got, strict=True)):
+            n_pairs = len(right[0]) // len(layers)
+            of_call = [x[i * n_pairs : (i + 1) * n_pairs] for x in right]
+            if not all(x.isfinite().all() for x in of_call):
+                raise ValueError(f"what the reference makes of the inputs of layer {layer} is not finite")
+            floors = dict.fromkeys(names, 0.0) | {"gradient of log_alpha": SMALLEST_LOG_ALPHA * _rms(of_call[0])}
+            for name, one, expected in zip(names, mine, of_call, strict=True):
+                errors.append(_error(layer, name, one, expected, floors[name]))
+        found.append(errors)
+    return found
+
+
+def _references(picked: Sequence[Picked], together: int) -> Iterator[list[Tensor]]:
+    """Yield what the reference makes of each; of several at once if their states have at most `together` values.
+
+    Shorter ones are filled up with zeros, which change nothing: tokens that write nothing and keep the state as it is
+    (beta and log_alpha 0), and keys and values that are not there.
+    """
+    waiting = list(picked)
+    while waiting:
+        count = 1
+        while count < len(waiting) and _states(waiting[: count + 1]) <= together:
+            count += 1
+        alike, waiting = waiting[:count], waiting[count:]
+        if count == 1:
+            yield _reference(alike[0].given[:5], alike[0].given[5:])
+            continue
+        columns = []
+        for parts in zip(*(each.given for each in alike), strict=True):
+            size = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
+            columns.append(torch.cat([_filled(part, size) for part in parts]))
+        outs = _reference(columns[:5], columns[5:])
+        start = 0
+        for each in alike:
+            q, k, v, log_alpha, beta, _, d_state = each.given
+            shapes = [x.shape[1:] for x in (v, q, k, v, log_alpha, beta, d_state)]
+            of_each = [out[start : start + len(q)] for out in outs]
+            yield [x[(slice(None), *map(slice, shape))] for x, shape in zip(of_each, shapes, strict=True)]
+            start += len(q)
+
+
+def _states(picked: Sequence[Picked]) -> int:
+    """Return how many values the states of all have, each as large as the largest."""
+    shapes = [(len(each.given[0]), each.given[0].shape[1], *each.given[6].shape[2:]) for each in picked]
+    pairs, *largest = sum(shape[0] for shape in shapes), *(max(sizes) for sizes in list(zip(*shapes, strict=True))[1:])
+    return int(pairs * math.prod(largest))
+
+
+def _filled(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return x [P, ...] with zeros behind, up to `size`."""
+    missing = [(0, full - there) for full, there in zip(size, x.shape[1:], strict=True)]
+    return F.pad(x, [side for pair in reversed(missing) for side in pair])
 
 
 def strained(calls: Sequence[Call]) -> list[Call]:

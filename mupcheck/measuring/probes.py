@@ -24,7 +24,7 @@ from mupcheck.spec.run import RunSpec
 
 # A gate beyond these passes next to no gradient: sigmoid' is below 0.01, or a state kept or dropped as it is.
 SATURATION_EDGE = 0.01
-SMALL_MATRIX = 2**16
+SMALL_MATRIX, SMALL_ON_GPU = 2**16, 2**19  # values of a weight
 UNIT_EPS = 1e-6  # of q and k of unit norm, as the model states it
 # what each norm acts on; the stream is the residual one, wherever it has come to
 NORMS = {"norm1": "stream", "norm2": "stream", "final_norm": "stream", "o_norm": "o_raw"}
@@ -93,6 +93,7 @@ class Probe:
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
         self.scratch: Tensor | None = None
+        self.small = SMALL_MATRIX if model.embedding.weight.device.type == "cpu" else SMALL_ON_GPU
 
     def start(self) -> None:
         """Hook every site, and the input of every weight that has one."""
@@ -141,7 +142,7 @@ class Probe:
             put("diagnostic", "stored_eps", formats[index])
             if change.dim() == 3 and not isinstance(module, Embedding):
                 # small ones of one shape go together: alone they cost calls, not arithmetic
-                if change[0].numel() <= SMALL_MATRIX:
+                if change[0].numel() <= self.small:
                     small[change.shape].append((layer, site, change))
                 else:
                     spectra.append((layer, site, powers(change)))
@@ -191,7 +192,7 @@ class Probe:
     def _change(self, index: int) -> Tensor:
         """Return what a weight has moved by; a large one in memory that the next large one takes."""
         weight, initial = self.weights[index][2].weight, self.initial[index]
-        if weight[0].numel() <= SMALL_MATRIX:
+        if weight[0].numel() <= self.small:
             return weight - initial
         if self.scratch is None:
             self.scratch = weight.new_empty(max(w.numel() for w in self.initial))

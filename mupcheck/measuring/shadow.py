@@ -11,11 +11,12 @@ rounding can do (`ROUNDINGS`), which is a bound and no estimate: a right step of
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from mupcheck.measuring.declared import declared, schedule
+from mupcheck.measuring.declared import Declared, declared, schedule
 from mupcheck.model.build import named_weights
 from mupcheck.model.layers import per_replica
 from mupcheck.model.lm import LanguageModel
@@ -31,6 +32,8 @@ SHOWN = 0.5  # a line whose rounding is at most this share of the worst departur
 FAR = 1e6  # stands for what is off by more, or by no number
 # Values of a weight that are gone through at once on a CPU: what is made of them on the way stays in its cache.
 CPU_BLOCK = 2**19
+# Values of weights of one shape that go through together on a GPU: there calls cost, and small weights nothing.
+STACKED = 2**25
 EVERYWHERE = ("applied", "applied_misfit", "applied_rounding")
 # Where and how a weight departs, 0 where it does not; rows and columns are those of the stored matrix.
 WHERE = (
@@ -53,29 +56,30 @@ class Shadow:
         self.runs = list(runs)
         self.spec = runs[0]
         named = list(named_weights(model))
+        on_cpu = model.embedding.weight.device.type == "cpu"
+        stacks = _stacks([_matrix(module.weight) for _, _, module in named], most=0 if on_cpu else STACKED)
+        named = [named[i] for stack in stacks for i in stack]
         self.places = [(layer, site) for site, layer, _ in named]
         self.weights = [module.weight for _, _, module in named]
         self.declared = [declared(site, module, runs) for site, _, module in named]
         self.taken = 0
         n_updates = min(max(self.spec.record, default=self.spec.steps) + 1, self.spec.steps)
         scales = [[schedule(run, step) for run in runs] for step in range(n_updates)]
-        self.scales = torch.tensor(scales, dtype=torch.float64, device=self.weights[0].device)
-        kept = 2 if self.spec.optimizer == "adamw" else 1
-        self.state = [[torch.zeros_like(w) for _ in range(kept)] for w in self.weights]
-        self.old = [torch.empty_like(w) for w in self.weights]
-        self.step = self.old if kept == 2 else [torch.zeros_like(w) for w in self.weights]  # SGD's, before its lr
         like = self.weights[0]
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=like.device)
         self.unit = torch.finfo(like.dtype).eps / 2
         self.tiny = torch.finfo(like.dtype).tiny
         self.n_replicas, self.n_weights = len(like), len(self.weights)
-        shapes = [_matrix(w).shape for w in self.weights]
-        sides = [side for shape in shapes for side in shape[1:]]
+        sides = [side for w in self.weights for side in _matrix(w).shape[1:]]
         lengths = torch.tensor(sides, device=like.device)
         self.part = torch.repeat_interleave(torch.arange(len(sides), device=like.device), lengths)  # 2 a weight
         self.position = torch.cat([torch.arange(side, device=like.device, dtype=like.dtype) for side in sides])
-        most = CPU_BLOCK if like.device.type == "cpu" else max(w.numel() for w in self.weights)
-        self.blocks = [_blocks(shape, most) for shape in shapes]
-        self.scratch = [like.new_empty(max(most, *(shape[2] for shape in shapes))) for _ in range(3)]
+        ends = list(accumulate(map(len, stacks)))
+        self.stacks = [
+            Stack(self.weights[end - len(stack) : end], self.declared[end - len(stack) : end])
+            for stack, end in zip(stacks, ends, strict=True)
+        ]
+        self.scratch = [like.new_empty(max(stack.scratch for stack in self.stacks)) for _ in range(3)]
         # of the rows and columns of every weight, one after the other: off squared, step squared, off times step
         self.lines = like.new_empty(3, self.n_replicas, len(self.part))
         squares = (_matrix(w.detach()).square() for w in self.weights)
@@ -89,61 +93,66 @@ class Shadow:
         Args:
             alive: bool [R]; a dead replica's weights should not move.
         """
-        spec, t = self.spec, self.taken
-        self.scale = torch.where(alive, self.scales[t], 0.0)
-        clip = self._clip_factor() if spec.clip > 0 else None
-        for i, weight in enumerate(self.weights):
-            gradient = weight.grad
+        self.scale = torch.where(alive, self.scales[self.taken], 0.0)
+        clip = self._clip_factor() if self.spec.clip > 0 else None
+        for stack in self.stacks:
+            weight, gradient = _joined(stack.weights), _joined([w.grad for w in stack.weights])
+            assert weight is not None
             if gradient is not None and clip is not None:
-                gradient = gradient * per_replica(clip, weight).to(weight.dtype)
-            for block in self.blocks[i]:
-                now = _matrix(weight)[block]
-                _matrix(self.old[i])[block].copy_(now)
+                gradient = gradient * per_replica(clip.repeat(len(stack.weights)), gradient).to(gradient.dtype)
+            for block in stack.blocks:
+                stack.old[block].copy_(weight[block])
                 if gradient is not None:
-                    self._gather(i, block, now, _matrix(gradient)[block])
+                    self._gather(stack, block, gradient[block])
 
-    def _gather(self, i: int, block: Block, weight: Tensor, gradient: Tensor) -> None:
-        """Take up the gradient of a block of weight i."""
+    def _gather(self, stack: "Stack", block: Block, gradient: Tensor) -> None:
+        """Take up the gradient of a block of some weights."""
         spec = self.spec
         if spec.optimizer == "adamw":
-            mean, square = (_matrix(x)[block] for x in self.state[i])
+            mean, square = (x[block] for x in stack.state)
             mean.mul_(spec.beta1).add_(gradient, alpha=1 - spec.beta1)
             square.mul_(spec.beta2).addcmul_(gradient, gradient, value=1 - spec.beta2)
             return
         if spec.weight_decay > 0:
-            decay = per_replica(self.declared[i].weight_decay[block[0]], weight).to(weight.dtype)
-            gradient = torch.addcmul(gradient, weight, decay)
-        velocity = _matrix(self.state[i][0])[block]
+            decay = per_replica(stack.weight_decay[block[0]], gradient).to(gradient.dtype)
+            gradient = torch.addcmul(gradient, stack.old[block], decay)
+        velocity, step = (x[block] for x in stack.state)
         velocity.mul_(spec.momentum).add_(gradient)
-        torch.add(gradient, velocity, alpha=spec.momentum, out=_matrix(self.step[i])[block])
+        torch.add(gradient, velocity, alpha=spec.momentum, out=step)
 
     @torch.no_grad()
     def after(self) -> None:
         """Compare the update that was made with the one that should have been, and keep the worst since `take`."""
         self.taken += 1
         whole, at = [], 0
-        for i, weight in enumerate(self.weights):
-            now, old = _matrix(weight), _matrix(self.old[i])
+        for stack in self.stacks:
+            now, old, count = _joined(stack.weights), stack.old, len(stack.weights)
+            assert now is not None
             n_rows, n_columns = now.shape[1:]
-            rows, columns = self.lines[:, :, at : at + n_rows], self.lines[:, :, at + n_rows : at + n_rows + n_columns]
-            pull = torch.zeros_like(now[:, 0, 0])
-            for replicas, some in self.blocks[i]:
+            lines = now.new_empty(3, len(now), n_rows + n_columns)
+            rows, columns = lines[:, :, :n_rows], lines[:, :, n_rows:]
+            pull = now.new_zeros(len(now))
+            lr = stack.lr * self.scale.repeat(count)
+            for replicas, some in stack.blocks:
                 block = replicas, some
                 step, wrong, product = (x[: now[block].numel()].view(now[block].shape) for x in self.scratch)
-                self._expected(i, block, out=step)
+                self._expected(stack, block, lr[replicas], out=step)
                 torch.sub(now[block], old[block], out=wrong).sub_(step)
                 pull[replicas] += torch.mul(wrong, old[block], out=product).sum((1, 2))
                 for k, (one, other) in enumerate(((wrong, wrong), (step, step), (wrong, step))):
                     torch.mul(one, other, out=product)
-                    rows[k, replicas, some] = product.sum(2)
+                    torch.sum(product, 2, out=rows[k, replicas, some])
                     if some.start == 0:
-                        columns[k, replicas] = product.sum(1)
+                        torch.sum(product, 1, out=columns[k, replicas])
                     else:
                         columns[k, replicas] += product.sum(1)
             whole.append(torch.stack([pull, torch.linalg.vector_norm(old, dim=(1, 2)).square(), *rows.sum(2)]))
-            at += n_rows + n_columns
+            end = at + count * (n_rows + n_columns)
+            self.lines[:, :, at:end].unflatten(2, (count, -1)).copy_(lines.unflatten(1, (count, -1)).transpose(1, 2))
+            at = end
         off, steps, inner = self.lines
-        self._note(off, steps, inner, torch.stack(whole, dim=2))
+        of_weights = [each.unflatten(1, (-1, self.n_replicas)).transpose(1, 2) for each in whole]
+        self._note(off, steps, inner, torch.cat(of_weights, dim=2))
 
     def take(self) -> Tensor:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
@@ -159,23 +168,22 @@ class Shadow:
         norms = [torch.linalg.vector_norm(w.grad.flatten(1), dim=1) for w in self.weights if w.grad is not None]
         return torch.clamp(self.spec.clip / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6), max=1.0)
 
-    def _expected(self, i: int, block: Block, *, out: Tensor) -> None:
-        """Write what should have been added to a block of weight i."""
-        spec, given, t, replicas = self.spec, self.declared[i], self.taken, block[0]
-        lr = (given.lr * self.scale)[replicas]
+    def _expected(self, stack: "Stack", block: Block, lr: Tensor, *, out: Tensor) -> None:
+        """Write what should have been added to a block of some weights, with their lr."""
+        spec, t, replicas = self.spec, self.taken, block[0]
         if spec.optimizer == "sgd":
-            torch.mul(_matrix(self.step[i])[block], per_replica(-lr.to(out.dtype), out), out=out)
+            torch.mul(stack.state[1][block], per_replica(-lr.to(out.dtype), out), out=out)
             return
-        mean, square = (_matrix(x)[block] for x in self.state[i])
+        mean, square = (x[block] for x in stack.state)
         root = math.sqrt(1 - spec.beta2**t)
         torch.sqrt(square, out=out)
         # (m / c1) / (sqrt(v / c2) + eps) = m / (sqrt(v) + eps sqrt(c2)) sqrt(c2) / c1
-        out.add_(per_replica((given.eps[replicas] * root).to(out.dtype), out))
+        out.add_(per_replica((stack.eps[replicas] * root).to(out.dtype), out))
         torch.div(mean, out, out=out)
         out.mul_(per_replica(lr.to(out.dtype) * (-root / (1 - spec.beta1**t)), out))
         if spec.weight_decay > 0:
-            decay = (-lr * given.weight_decay[replicas]).to(out.dtype)
-            out.addcmul_(_matrix(self.old[i])[block], per_replica(decay, out))
+            decay = (-lr * stack.weight_decay[replicas]).to(out.dtype)
+            out.addcmul_(stack.old[block], per_replica(decay, out))
 
     def _note(self, off: Tensor, steps: Tensor, inner: Tensor, whole: Tensor) -> None:
         """Keep what this update says of each weight if it is further off than those before.
@@ -243,6 +251,51 @@ class Shadow:
 def _ratio(off: Tensor, size: Tensor) -> Tensor:
     """Return <made, expected> / <expected, expected>, what was made being `off` more; 1 where nothing was expected."""
     return torch.where(size > 0, 1 + off / size, 1.0)
+
+
+class Stack:
+    """Some weights of one shape [R, M, N], as if one of [weights * R, M, N], and what their update is made from.
+
+    Attributes:
+        lr, eps, weight_decay: declared, float64 [weights * R].
+        state: of AdamW the moments; of SGD the velocity, and the step before its lr.
+        old: the weights before the update.
+        blocks: what is gone through at once.
+        scratch: values of the largest of them.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], given: Sequence[Declared]) -> None:
+        self.weights = list(weights)
+        self.lr, self.eps, self.weight_decay = (
+            torch.cat([getattr(each, name) for each in given]) for name in ("lr", "eps", "weight_decay")
+        )
+        like = _matrix(weights[0])
+        shape = (len(weights) * len(like), *like.shape[1:])
+        self.state = [like.new_zeros(shape) for _ in range(2)]
+        self.old = like.new_empty(shape)
+        self.blocks = _blocks(shape, CPU_BLOCK if like.device.type == "cpu" else math.prod(shape))
+        self.scratch = max(math.prod(self.old[block].shape) for block in self.blocks)
+
+
+def _stacks(matrices: Sequence[Tensor], most: int) -> list[list[int]]:
+    """Return the numbers of the matrices that go through together: those of one shape, of at most so many values."""
+    stacks: list[list[int]] = []
+    last: dict[torch.Size, list[int]] = {}
+    for i, x in enumerate(matrices):
+        stack = last.get(x.shape)
+        if stack is None or (len(stack) + 1) * x.numel() > most:
+            stacks.append(stack := [])
+            last[x.shape] = stack
+        stack.append(i)
+    return stacks
+
+
+def _joined(weights: Sequence[Tensor | None]) -> Tensor | None:
+    """Return weights, or their gradients, [R, ...] as one [weights * R, M, N]; None where one is not there."""
+    there = [_matrix(w) for w in weights if w is not None]
+    if len(there) < len(weights):
+        return None
+    return there[0] if len(there) == 1 else torch.cat(there)
 
 
 def _matrix(x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, 
 from mupcheck.theory.rules_file import find_table
 
 MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
+AHEAD_BYTES = 2**31
+_ahead: dict[tuple, Future[Tensor]] = {}  # what threads draw for the next model
 
 
 @dataclass(frozen=True)
@@ -200,21 +203,66 @@ def _generator(*key: object) -> np.random.Generator:
 
 @torch.no_grad()
 def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
+    draws, device = _draws(model, runs), model.embedding.weight.device
+    tasks = [_taken(_key(draw)) or partial(_drawn, draw, device) for draw in draws]
+    for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
+        drawn = values.to(module.weight, non_blocking=True)
+        for replica in alike:
+            torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
+
+
+class Draw(NamedTuple):
+    """What is drawn for one weight and seed, and the replicas that start from it."""
+
+    name: str
+    module: Weight
+    run: RunSpec
+    replicas: list[int]
+
+
+def _draws(model: LanguageModel, runs: Sequence[RunSpec]) -> list[Draw]:
+    """Return what a model starts from, the largest first, so that threads end together."""
     replicas: dict[int, list[int]] = {}
     for replica, run in enumerate(runs):
         replicas.setdefault(run.seed, []).append(replica)
     modules = [(name, module) for name, module in model.named_modules() if isinstance(module, Weight)]
-    modules.sort(key=lambda item: -item[1].weight.numel())  # the largest first, so that all end together
-    draws = [(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
-    device = model.embedding.weight.device
-    tasks = [partial(_base_values, name, module, run) for name, module, run, _ in draws]
-    for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
-        drawn = torch.from_numpy(values)
-        if device.type == "cuda":  # from pinned memory, so that the next ones are awaited meanwhile
-            drawn = drawn.pin_memory()
-        drawn = drawn.to(module.weight, non_blocking=True)
-        for replica in alike:
-            torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
+    modules.sort(key=lambda item: -item[1].weight.numel())
+    return [Draw(name, module, runs[alike[0]], alike) for name, module in modules for alike in replicas.values()]
+
+
+def draw_ahead(runs: Sequence[RunSpec], device: str) -> None:
+    """Begin to draw what `build_model(runs, device)` starts from, in threads beside what a GPU does now.
+
+    Up to AHEAD_BYTES; what an earlier call began for others and nobody took is forgotten.
+    """
+    place, draws = torch.device(device), _draws(build_model(runs, "meta"), runs)
+    so_far = accumulate(4 * draw.module.weight[0].numel() for draw in draws)
+    draws = [draw for draw, n_bytes in zip(draws, so_far, strict=True) if n_bytes <= AHEAD_BYTES]
+    if _ahead.keys() == {_key(draw) for draw in draws}:
+        return
+    for future in _ahead.values():
+        future.cancel()
+    _ahead.clear()
+    pool = ThreadPoolExecutor(_drawing_threads(place))
+    _ahead.update((_key(draw), pool.submit(_drawn, draw, place)) for draw in draws)
+    pool.shutdown(wait=False)
+
+
+def _key(draw: Draw) -> tuple:
+    """Return all that `_base_values` depends on."""
+    module, run = draw.module, draw.run
+    shape = tuple(module.weight.shape[1:])
+    return draw.name, run.seed, run.width, run.base_heads, shape, module.std, module.value
+
+
+def _taken(key: tuple) -> Callable[[], Tensor] | None:
+    return _ahead.pop(key).result if key in _ahead else None
+
+
+def _drawn(draw: Draw, device: torch.device) -> Tensor:
+    """Return what `_base_values` does, where a GPU can fetch it while the next ones are drawn."""
+    values = torch.from_numpy(_base_values(draw.name, draw.module, draw.run))
+    return values.pin_memory() if device.type == "cuda" else values
 
 
 def _drawing_threads(device: torch.device) -> int:
@@ -225,12 +273,12 @@ def _drawing_threads(device: torch.device) -> int:
     return max(1, min(MOST_DRAWING_THREADS, cores // torch.cuda.device_count()))
 
 
-def _done(tasks: Sequence[Callable[[], np.ndarray]], threads: int) -> Iterator[np.ndarray]:
+def _done(tasks: Sequence[Callable[[], Tensor]], threads: int) -> Iterator[Tensor]:
     """Yield what each task returns, in order; some of the next are underway, as NumPy draws without Python's lock."""
     if threads == 1:
         yield from (task() for task in tasks)
         return
-    underway: deque[Future[np.ndarray]] = deque()
+    underway: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for task in tasks:
             underway.append(pool.submit(task))

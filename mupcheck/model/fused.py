@@ -94,7 +94,7 @@ def _mixer(mixer: Any, x: Tensor, batch: int) -> Tensor:
     weights = Weights._make([*(projection.weight for projection in projections), *convs, *scalars])
     factors = [factor_of(projection) for projection in projections]
     inputs, g, product = rule_inputs(x, weights, factors, batch=batch, heads=mixer.heads)
-    o, state = mixer.rule(*inputs)
+    o, state = mixer.rule(*inputs, final_state=sites["state"].watched)
     o = o.reshape(*x.shape[:2], *o.shape[2:])
     if any(isinstance(site, Site) and site.watched for site in sites.values()):
         _show_mixer(mixer, product.parts(), weights, inputs, o, state)
@@ -107,7 +107,9 @@ def _mixer(mixer: Any, x: Tensor, batch: int) -> Tensor:
     return out
 
 
-def _show_mixer(mixer: Any, parts: Any, weights: Any, inputs: tuple[Tensor, ...], o: Tensor, state: Tensor) -> None:
+def _show_mixer(
+    mixer: Any, parts: Any, weights: Any, inputs: tuple[Tensor, ...], o: Tensor, state: Tensor | None
+) -> None:
     """Show what is inside a mixer, from the parts of its joint product and what the delta rule takes and gives."""
     from mupcheck.ops.kernels.conv import conv_forward
 
@@ -128,7 +130,8 @@ def _show_mixer(mixer: Any, parts: Any, weights: Any, inputs: tuple[Tensor, ...]
     _show(sites, "alpha", lambda: log_alpha.exp().view(lead))
     _show(sites, "beta", beta.view(lead))
     _show(sites, "qk", lambda: (q.float() * k.float()).sum(-1))
-    _show(sites, "state", state)
+    if state is not None:
+        _show(sites, "state", state)
     _show(sites, "o_raw", lambda: _times(o, mixer.o_multiplier.factor))
     _show(
         sites, "o_norm", lambda: _head_norm(_times(o, mixer.o_multiplier.factor), mixer.o_norm_gain(), mixer.norm_eps)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mupcheck.ops.lookup import flat_rows, lookup
 from mupcheck.ops.products import product
 from mupcheck.theory.parametrization import Role
 
@@ -97,9 +98,9 @@ class Embedding(Weight):
     def act(self, weight: Tensor, x: Tensor | None) -> Tensor:
         """Map tokens [R, N] to [R, N, D]."""
         assert x is not None
-        n_replicas, vocab_size, width = weight.shape
-        rows = x + torch.arange(n_replicas, device=x.device)[:, None] * vocab_size
-        return self.multiplier(F.embedding(rows, weight.reshape(-1, width)))
+        if weight.is_cuda:
+            return self.multiplier(lookup(weight, x))
+        return self.multiplier(F.embedding(flat_rows(x, weight.shape[1]), weight.reshape(-1, weight.shape[2])))
 
 
 class ShortConv(Weight):
@@ -180,7 +181,7 @@ class _RMSNorm(torch.autograd.Function):
         normed, inverse, gain = ctx.saved_tensors
         along = dy * normed
         dgain = along.sum_to_size(gain.shape)
-        inward = along.mul_(gain).mean(-1, keepdim=True)
+        inward = (along * gain).mean(-1, keepdim=True)  # not in place: with one token dgain is `along` itself
         return (dy * gain).addcmul_(normed, inward, value=-1).mul_(inverse), dgain, None
 
 

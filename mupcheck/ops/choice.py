@@ -1,7 +1,7 @@
 """Whether Triton's kernels compute a call of the gated delta rule: what they take, and a test of them at first use."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 
 import torch
@@ -101,6 +101,7 @@ def _fault(device: torch.device, key_dim: int, value_dim: int, dtypes: Iterable[
 
 def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> list[float]:
     """Return the relative error of o and of each gradient; inf for one that is not finite."""
+    from mupcheck.ops.kernels.ahead import compiled_ahead
     from mupcheck.ops.kernels.rule import gated_delta_rule_triton
 
     generator = torch.Generator().manual_seed(0)
@@ -109,20 +110,25 @@ def _errors(device: torch.device, heads: int, key_dim: int, value_dim: int, dtyp
         return torch.randn(*shape, generator=generator)
 
     steps = (1, 100, heads)
-    q, k, v, upstream = (normal(*steps, size) for size in (key_dim, key_dim, value_dim, value_dim))
-    k = k + normal(1, 1, heads, key_dim)
-    q, k = (torch.nn.functional.normalize(x, dim=-1) for x in (q, k))
-    low = [x.to(device, dtype) for x in (q, k, v)]
-    gates = [x.to(device) for x in (-0.1 * normal(*steps).square(), torch.sigmoid(normal(*steps)))]
     # also where a user has switched gradients off
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        leaves = [x.clone().requires_grad_() for x in (*low, *gates)]
-        q, k, v, log_alpha, beta = leaves
-        o, _ = gated_delta_rule_triton(q, k, v, log_alpha, beta, None, final_state=False)
-        d_o = upstream.to(o)
-        got = [o, *torch.autograd.grad((o * d_o).sum(), leaves)]
-        q, k, v, log_alpha, beta = wide = [x.detach().double().requires_grad_() for x in leaves]
-        right, _ = gated_delta_rule_chunk(q, k, v, log_alpha, beta, None)
-        expected = [right, *torch.autograd.grad((right * d_o.double()).sum(), wide)]
+        q, k, v, d_o = (normal(*steps, size).to(device) for size in (key_dim, key_dim, value_dim, value_dim))
+        k += normal(1, 1, heads, key_dim).to(device)
+        q, k = (torch.nn.functional.normalize(x, dim=-1) for x in (q, k))
+        gates = (x.to(device) for x in (-0.1 * normal(*steps).square(), torch.sigmoid(normal(*steps))))
+        leaves = [x.requires_grad_() for x in (*(x.to(dtype) for x in (q, k, v)), *gates)]
+        d_o = d_o.to(dtype)
+        with compiled_ahead():
+            _values_and_gradients(gated_delta_rule_triton, leaves, d_o, final_state=False)
+        got = _values_and_gradients(gated_delta_rule_triton, leaves, d_o, final_state=False)
+        wide = [x.detach().double().requires_grad_() for x in leaves]
+        expected = _values_and_gradients(gated_delta_rule_chunk, wide, d_o.double())
     distances = [(x.double() - y).norm() / y.norm() for x, y in zip(got, expected, strict=True)]
     return [float("inf") if error != error else error for error in torch.stack(distances).tolist()]
+
+
+def _values_and_gradients(
+    compute: Callable[..., tuple[Tensor, Tensor | None]], leaves: list[Tensor], upstream: Tensor, **options: bool
+) -> list[Tensor]:
+    o, _ = compute(*leaves, None, **options)
+    return [o, *torch.autograd.grad((o * upstream).sum(), leaves)]

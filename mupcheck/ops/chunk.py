@@ -40,8 +40,7 @@ def gated_delta_rule_chunk(
 
     Args and returns are those of `mupcheck.ops.gated_delta_rule`, already checked and of one dtype.
     """
-    with fast_products(min(chunking(q.shape[1])[1], q.shape[3], v.shape[3])):
-        o, final_state = _Chunked.apply(q, k, v, log_alpha, beta, initial_state)
+    o, final_state = _Chunked.apply(q, k, v, log_alpha, beta, initial_state)
     return o, final_state
 
 
@@ -71,85 +70,109 @@ class _Chunked(torch.autograd.Function):
         decay, decay_in, decay_out = _decays(_split(log_alpha, n_chunks, chunk))
 
         beta_k = beta_c * k_c
-        p = torch.bmm(q_c, k_c.mT).mul_(decay)
-        a = torch.bmm(beta_k, k_c.mT).mul_(decay)  # the solves read it below the diagonal only
-        writes = beta_c * v_c  # [N*B*H, C, V]; the right-hand side first, solved in place below
         k_out = decay_out * k_c
-
         final_state = q.new_empty(batch, heads, key_dim, value_dim)
-        entering = q_in = k_in = None
-        if n_chunks == 1 and initial_state is None:  # there is no state to read
-            _solve_in_place(a, writes, transposed=False)
-            torch.bmm(k_out.mT, writes, out=final_state.flatten(0, 1))
-            o = torch.bmm(p, writes)
-        else:
-            q_in, k_in = decay_in * q_c, decay_in * beta_k
-            entering = q.new_empty(n_chunks, sequences, key_dim, value_dim)
+        absent: Any = None
+        inverse = entering = q_in = k_in = absent
+        with fast_products(min(chunk, key_dim, value_dim)):
+            k_t = _transposed(k_c)
+            p = torch.bmm(q_c, k_t).mul_(decay)
+            a = torch.bmm(beta_k, k_t).mul_(decay)  # read below the diagonal only
+            if n_chunks == 1 and initial_state is None:  # there is no state to read
+                writes = _solve_in_place(a, beta_c * v_c, transposed=False)  # [N*B*H, C, V]
+                torch.bmm(k_out.mT, writes, out=final_state.flatten(0, 1))
+            else:
+                q_in, inverse = decay_in * q_c, _inverse(a)
+                k_in = torch.bmm(inverse, decay_in * beta_k)
+                writes = torch.bmm(inverse, beta_c * v_c)
+                entering = q.new_empty(n_chunks, sequences, key_dim, value_dim)
+        if entering is not None:
             entering[0] = 0.0 if initial_state is None else initial_state.flatten(0, 1)
             leaving = [*entering[1:], final_state.flatten(0, 1)]
-            for i, span in enumerate(_spans(n_chunks, sequences)):
-                writes[span].baddbmm_(k_in[span], entering[i], alpha=-1)
-                _solve_in_place(a[span], writes[span], transposed=False)
-                torch.bmm(k_out[span].mT, writes[span], out=leaving[i]).addcmul_(entering[i], decay_in[span, -1:])
-            o = torch.bmm(p, writes).baddbmm_(q_in, entering.flatten(0, 1))
+            by_chunk = (_by_chunk(x, n_chunks) for x in (writes, k_in, k_out.mT, decay_in[:, -1:]))
+            for u, k_read, k_write, kept, s, left in zip(*by_chunk, entering, leaving, strict=True):
+                u.baddbmm_(k_read, s, alpha=-1)
+                torch.bmm(k_write, u, out=left).addcmul_(s, kept)
+        with fast_products(min(chunk, key_dim, value_dim)):
+            o = torch.bmm(p, writes)
+            if entering is not None:
+                o.baddbmm_(q_in, entering.flatten(0, 1))
 
         ctx.shape = (batch, time, heads, n_chunks, chunk)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             *(q_c, k_c, v_c, beta_c, beta_k, decay, decay_in, decay_out, p, a, writes, k_out),
-            *(q_in, k_in, entering, final_state),
+            *(q_in, k_in, inverse, entering, final_state),
         )
         return _join(o, ctx.shape), final_state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        q_c, _, v_c = ctx.saved_tensors[:3]
+        device = ctx.saved_tensors[0].device
         # A user may call backward under autocast as well; the caller of forward has switched it off there.
-        with torch.autocast(q_c.device.type, enabled=False), fast_products(min(*q_c.shape[1:], v_c.shape[2])):
+        with torch.autocast(device.type, enabled=False):
             return _Chunked.gradients(ctx, grad_o, grad_final_state)
 
     @staticmethod
     def gradients(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
         """Compute the gradients of forward's arguments; None for a gradient that is all zero."""
-        q_c, k_c, v_c, beta_c, beta_k, decay, decay_in, decay_out, p, a, writes, k_out = ctx.saved_tensors[:12]
-        q_in, k_in, entering, final_state = ctx.saved_tensors[12:]
-        batch, _, heads, n_chunks, chunk = ctx.shape
+        _, _, v_c, _, _, _, decay_in, _, p, a, _, k_out = ctx.saved_tensors[:12]
+        q_in, k_in, inverse, entering, final_state = ctx.saved_tensors[12:]
+        n_chunks, chunk = ctx.shape[3:]
+        enters, fast = entering is not None, fast_products(min(chunk, *final_state.shape[2:]))
         d_o = torch.zeros_like(v_c) if grad_o is None else _split(grad_o, n_chunks, chunk)
 
         d_states = None  # [i + 1]: of the state that leaves chunk i, which is the one that enters chunk i + 1
         if entering is not None or grad_final_state is not None:
             d_states = final_state.new_empty(n_chunks + 1, *final_state.flatten(0, 1).shape)
             d_states[-1] = 0.0 if grad_final_state is None else grad_final_state.flatten(0, 1)
-        # First the gradient of U, then, solved in place, that of the right-hand side beta V - exp(c) (beta K) S.
-        d_rhs = torch.bmm(p.mT, d_o)
-        for i, span in reversed(list(enumerate(_spans(n_chunks, batch * heads)))):
-            if d_states is not None:
-                d_rhs[span].baddbmm_(k_out[span], d_states[i + 1])
-            _solve_in_place(a[span], d_rhs[span], transposed=True)
+        with fast:
+            d_writes = torch.bmm(p.mT, d_o)
             if d_states is not None and entering is not None:
-                d_entering = torch.bmm(q_in[span].mT, d_o[span], out=d_states[i])
-                d_entering.baddbmm_(k_in[span].mT, d_rhs[span], alpha=-1)
-                d_entering.addcmul_(d_states[i + 1], decay_in[span, -1:])
+                torch.bmm(q_in.mT, d_o, out=d_states[:-1].flatten(0, 1))
+        if d_states is not None:
+            by_chunk = (_by_chunk(x, n_chunks) for x in (d_writes, k_out, decay_in[:, -1:], k_in if enters else k_out))
+            each = zip(*by_chunk, d_states[:-1], d_states[1:], strict=True)
+            for d_u, k_write, kept, k_read, d_s, d_left in reversed(list(each)):
+                d_u.baddbmm_(k_write, d_left)
+                if enters:
+                    d_s.baddbmm_(k_read.mT, d_u, alpha=-1).addcmul_(d_left, kept)
+        with fast:
+            # of the right-hand side beta V - exp(c) (beta K) S
+            d_rhs = (
+                _solve_in_place(a, d_writes, transposed=True) if inverse is None else torch.bmm(inverse.mT, d_writes)
+            )
+            return _Chunked.rest_of_gradients(ctx, d_o, d_rhs, d_states)
 
+    @staticmethod
+    def rest_of_gradients(ctx: Any, d_o: Tensor, d_rhs: Tensor, d_states: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of forward's arguments from those inside of it, which it may overwrite."""
+        q_c, k_c, v_c, beta_c, beta_k, decay, decay_in, decay_out, p, a, writes, _ = ctx.saved_tensors[:12]
+        entering = ctx.saved_tensors[15]
+        batch, _, heads, _, _ = ctx.shape
         # Of P and, with its sign turned, of A (strictly lower), still without the factor decay.
-        d_p, d_a = torch.bmm(d_o, writes.mT), torch.bmm(d_rhs, writes.mT)
+        writes_t = _transposed(writes)
+        d_p, d_a = torch.bmm(d_o, writes_t), torch.bmm(d_rhs, writes_t)
         d_log_alpha = _across_each_step((d_p * p).addcmul_(d_a, a, value=-1))
         d_qk, d_kk = d_p.mul_(decay), d_a.mul_(decay).tril_(-1)
-        d_q = torch.bmm(d_qk, k_c)
-        d_beta_k = torch.bmm(d_kk, k_c)  # with its sign turned
-        d_k = torch.bmm(d_qk.mT, q_c).baddbmm_(d_kk.mT, beta_k, alpha=-1)
-        if entering is not None:
-            d_q_in = torch.bmm(d_o, entering.flatten(0, 1).mT).mul_(decay_in)
-            d_k_in = torch.bmm(d_rhs, entering.flatten(0, 1).mT).mul_(decay_in)
-            from_entering = (d_q_in * q_c).addcmul_(d_k_in, beta_k, value=-1).sum(-1, keepdim=True)
+        if entering is None:
+            d_q, d_beta_k = torch.bmm(d_qk, k_c), torch.bmm(d_kk, k_c)  # the second with its sign turned
+        else:
+            entering_t = _transposed(entering.flatten(0, 1))
+            d_q = torch.bmm(d_o, entering_t).mul_(decay_in)
+            d_beta_k = torch.bmm(d_rhs, entering_t).mul_(decay_in)
+            from_entering = (d_q * q_c).addcmul_(d_beta_k, beta_k, value=-1).sum(-1, keepdim=True)
             d_log_alpha += from_entering.flip(1).cumsum(1).flip(1)
-            d_q += d_q_in
-            d_beta_k += d_k_in
-        if d_states is not None:
-            d_k_out = torch.bmm(writes, d_states[1:].flatten(0, 1).mT).mul_(decay_out)
-            d_log_alpha[:, 1:] += _row_dots(d_k_out, k_c).cumsum(1)[:, :-1]
-            d_k += d_k_out
+            d_q.baddbmm_(d_qk, k_c)
+            d_beta_k.baddbmm_(d_kk, k_c)
+        if d_states is None:
+            d_k = torch.bmm(d_qk.mT, q_c)
+        else:
+            d_k = torch.bmm(writes, _transposed(d_states[1:].flatten(0, 1))).mul_(decay_out)
+            d_log_alpha[:, 1:] += _row_dots(d_k, k_c).cumsum(1)[:, :-1]
+            d_k.baddbmm_(d_qk.mT, q_c)
+        d_k.baddbmm_(d_kk.mT, beta_k, alpha=-1)
         if entering is not None and d_states is not None:
             carried = (entering * d_states[1:]).sum((-2, -1)).view(-1, 1, 1)
             d_log_alpha += decay_in[:, -1:] * carried
@@ -186,9 +209,9 @@ def _join(x: Tensor, shape: tuple[int, int, int, int, int]) -> Tensor:
     return split.reshape(batch, n_chunks * chunk, heads, -1)[:, :time]
 
 
-def _spans(n_chunks: int, sequences: int) -> list[slice]:
-    """Where each chunk lies in the batch of N*B*H."""
-    return [slice(i * sequences, (i + 1) * sequences) for i in range(n_chunks)]
+def _by_chunk(x: Tensor, n_chunks: int) -> tuple[Tensor, ...]:
+    """[N*B*H, ...] -> N times [B*H, ...]."""
+    return x.unflatten(0, (n_chunks, -1)).unbind()
 
 
 def _decays(log_alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,8 +231,8 @@ def _decays(log_alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return decay, decay_in, decay_out
 
 
-def _solve_in_place(a: Tensor, x: Tensor, *, transposed: bool) -> None:
-    """Overwrite x [M, C, V] by (I + A)^-1 x, or by (I + A)^-T x; reads a below the diagonal only.
+def _solve_in_place(a: Tensor, x: Tensor, *, transposed: bool) -> Tensor:
+    """Overwrite x [M, C, V] by (I + A)^-1 x, or by (I + A)^-T x, and return it; reads a below the diagonal only.
 
     Asked for as X^T (I + A)^T = x^T, which has the column-major layout of LAPACK for row-major a and x: no copies,
     and 2 to 4 times faster than the same solve from the left.
@@ -217,6 +240,13 @@ def _solve_in_place(a: Tensor, x: Tensor, *, transposed: bool) -> None:
     torch.linalg.solve_triangular(
         a if transposed else a.mT, x.mT, upper=not transposed, left=False, unitriangular=True, out=x.mT
     )
+    return x
+
+
+def _inverse(a: Tensor) -> Tensor:
+    """Return (I + A)^-1 [M, C, C] by substitution; reads a below the diagonal only."""
+    identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    return _solve_in_place(a, identity.repeat(len(a), 1, 1), transposed=False)
 
 
 def _across_each_step(terms: Tensor) -> Tensor:
@@ -227,6 +257,11 @@ def _across_each_step(terms: Tensor) -> Tensor:
     """
     below = terms.cumsum(2).tril_(-1).sum(1)  # at [t - 1], as j < t
     return F.pad(below[:, :-1], (1, 0)).unsqueeze(-1)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """Transpose the matrices of x [M, C, X] in memory: on a CPU it costs less than what a product loses with x.mT."""
+    return x.mT.contiguous() if x.device.type == "cpu" else x.mT
 
 
 def _row_dots(x: Tensor, y: Tensor) -> Tensor:

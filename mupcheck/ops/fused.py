@@ -26,7 +26,7 @@ def switched_off() -> Iterator[None]:
 
 def enabled(x: Tensor) -> bool:
     """Say whether fused kernels compute what starts from x."""
-    return _on and x.device.type in DEVICES and x.dtype in DTYPES and _has_triton()
+    return _on and x.device.type in DEVICES and x.dtype in DTYPES and _has_triton() and _fit_for_it(x.device)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -38,6 +38,12 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def on_device_of(x: Tensor) -> AbstractContextManager:
     """Return a context in which kernels are launched on x's device: triton launches on the current one."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+@cache
+def _fit_for_it(device: torch.device) -> bool:
+    """Say whether a device has what the kernels were written for and tested on: bfloat16, so NVIDIA's of 2020 on."""
+    return device.type != "cuda" or (not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 @cache

@@ -42,7 +42,7 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 @cache
 def onednn_is_faster() -> bool:
     """Say whether oneDNN computes float32 products here, faster than MKL and as precisely."""
-    about = getattr(torch.cpu, "get_capabilities", dict)()
+    about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     amd = str(about.get("cpu_name", "")).startswith("AMD") and about.get("avx512_f", False)
     if not amd or any(about.get(name, True) for name in ("amx_tile", "amx_bf16", "amx_fp16")):
         return False
@@ -56,12 +56,15 @@ def onednn_is_faster() -> bool:
 class _OneDNN:
     """Let oneDNN compute products of float32 matrices on a CPU; the setting is torch's, for all threads."""
 
+    def __init__(self) -> None:
+        self.settings: Any = torch.backends.mkldnn
+
     def __enter__(self) -> None:
-        self.before = torch.backends.mkldnn.matmul.fp32_precision
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        self.before = self.settings.matmul.fp32_precision
+        self.settings.matmul.fp32_precision = "bf16"
 
     def __exit__(self, *_: object) -> None:
-        torch.backends.mkldnn.matmul.fp32_precision = self.before
+        self.settings.matmul.fp32_precision = self.before
 
 
 class _Product(torch.autograd.Function):

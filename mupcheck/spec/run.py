@@ -11,7 +11,7 @@ from mupcheck.spec.model import Frozen, ModelSpec, Natural, NonNegativeFloat, Po
 from mupcheck.theory.parametrization import Table, rules_hash
 
 # Raised when the same spec would give other numbers than before, so that old results are not taken for new ones.
-NUMERICS = 1
+NUMERICS = 2
 
 
 class Training(Frozen):

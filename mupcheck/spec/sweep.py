@@ -13,7 +13,7 @@ from mupcheck.theory.name import MAX_NAME, NAME_PATTERN
 from mupcheck.theory.parametrization import Table
 from mupcheck.theory.rules_file import find_table
 
-AUTO_BACKEND = "chunk"  # on a CPU; on a GPU that it works on, triton (sweep/plan.py)
+AUTO_BACKEND = "chunk"  # a sweep of lrs on a GPU takes triton where it works (sweep/plan.py)
 # what a sweep of each kind can be expected to find
 VERDICTS = {"coord": ("pass", "fail"), "lr": ("transfers", "drifts")}
 

@@ -25,7 +25,7 @@ from mupcheck.spec.run import RunSpec
 from mupcheck.sweep import cuda_cost
 
 # What torch, the allocator and the kernels' own memory add to a process, and to what is counted.
-PROCESS_BYTES, SPILL_PERCENT = 14 * 2**20, 105
+PROCESS_BYTES, SPILL_PERCENT = 32 * 2**20, 105
 # Python objects of a step's row and schedule, and of a recorded quantity; each has a list over replicas.
 STEP_BYTES, CELL_BYTES, REPLICA_STEP_BYTES, REPLICA_CELL_BYTES = 700, 160, 220, 40
 # Floating-point operations of a large matrix product that take as long as: an activation, made and differentiated; a
@@ -117,7 +117,7 @@ def group_memory(run: RunSpec, replicas: int) -> Memory:
     """Return what a group takes at its peak: on the way back, or while weights are updated or measured."""
     size, full = sizes(run), run.probes == "full"
     if _fused(run):
-        parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run))
+        parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run, size.values))
         held = [replicas * cuda_cost.SPILL_PERCENT * part // 100 for part in parts]
         return Memory(held[0], held[1], _row_bytes(run, replicas))
     passing = size.activations + max(size.backward, 3 * size.logits)

@@ -11,8 +11,19 @@ bytes of a value: 2 in bfloat16, else 4; C = 64 steps a chunk):
     e H (C + K V / C)      its inverse, and the states at the ends of chunks
     4 (2 + 7 H)            norms' scalars, gates before and after their arithmetic
 
+Beside them each value takes 14 bytes in bfloat16 under AdamW (weight, moments, and the weight as products see it); its
+gradient comes where activations are given back. Measured (H200, 2026-11; 8 layers, 6 heads, K = d / 8, V = d / 4, 8,192
+tokens a step) at the peak of a step, by the allocator with its graphs, and as estimated with what is added for these:
+
+    width  R    GiB at the peak  reserved  estimated   ms a step  nominal
+      256   1          1.2          1.4       1.8          4.6       4.6
+      256  16         17.7         19.4      22.3         38.4      40.3
+      512   8         20.0                   24.5         49.6      52.7
+     1024   8         48.3         55.3      58.9        146.5     154.6
+     1536   2         22.4                   26.3         77.6      78.9
+
 These hold for the Triton backend; other backends keep what the torch forms do, as on a CPU (`cost.py`). Times are
-nominal, of an H100; they order and part groups, and `estimate.py` holds them to steps that it times.
+nominal; they order and part groups, and `estimate.py` holds them to steps that it times.
 """
 
 from mupcheck.spec.run import RunSpec
@@ -20,14 +31,14 @@ from mupcheck.spec.run import RunSpec
 # Tokens of the delta rule's chunk, and the vocabulary from which on logits exist for a part of the tokens only.
 CHUNK, LARGE_VOCABULARY, PARTED_LOGITS_BYTES = 64, 4096, 2**28
 # What the allocator's gaps and the graphs' own pools add; what matrix library, kernels and graphs take.
-SPILL_PERCENT, GROUP_BYTES = 115, 384 * 2**20
+SPILL_PERCENT, GROUP_BYTES = 110, 384 * 2**20
 # Products reach this many operations a second, passes over memory this many bytes; a block's kernels take this long to
 # start from a graph, forward, backward and update; what is kept is passed over five times.
-BFLOAT16_FLOPS, FLOAT32_FLOPS, BYTES_A_SECOND = 3.2e14, 2.5e13, 2.2e12
-BLOCK_SECONDS, PASSES = 2.2e-4, 5
+BFLOAT16_FLOPS, FLOAT32_FLOPS, BYTES_A_SECOND = 7e14, 2.5e13, 3.5e12
+BLOCK_SECONDS, PASSES = 2.5e-4, 5
 # Without the kernels the host calls torch form by form.
 EAGER_BLOCK_SECONDS, EAGER_FLOPS = 0.016, 2e13
-# A group's start: context or warm-up, and capture; a value's start, drawn on the host.
+# A group's start: warm-up and capture, kernels being compiled; a value's start, drawn on the host.
 GROUP_SECONDS, VALUE_SECONDS = 2.0, 1e-8
 
 
@@ -44,22 +55,26 @@ def kept_bytes(run: RunSpec) -> int:
     return 8 * run.width + e * values + 4 * (2 + 7 * heads)
 
 
-def passing_bytes(run: RunSpec) -> int:
-    """Return the most that one replica has of activations: those kept, and those of one block or of the ends."""
+def passing_bytes(run: RunSpec, values: int) -> int:
+    """Return the most that one replica has of what comes and goes: at the end of the forward pass, or of the backward.
+
+    Args:
+        values: trained values of one replica, whose gradients there are at the end of the backward pass.
+    """
     (heads, k_dim, v_dim), e, tokens = run.heads, element_bytes(run), run.batch_size // run.accumulation * run.seq_len
-    block = 8 * run.width + e * max(
-        4 * run.mlp_ratio * run.width, heads * (2 * -(-k_dim * v_dim // CHUNK) + 6 * k_dim + 6 * v_dim)
-    )
-    ends = (8 + 2 * e) * run.width
+    states = heads * -(-k_dim * v_dim // CHUNK)
+    block = tokens * (8 * run.width + e * max(4 * run.mlp_ratio * run.width, 2 * states + 6 * heads * (k_dim + v_dim)))
     logits = tokens * 2 * e * run.vocab_size
     if run.vocab_size >= LARGE_VOCABULARY:
         logits = min(logits, PARTED_LOGITS_BYTES)
-    return tokens * (run.n_layers * kept_bytes(run) + ends) + max(tokens * block, logits)
+    layer = tokens * kept_bytes(run)
+    at_the_turn = run.n_layers * layer + tokens * (8 + 2 * e) * run.width + max(block, logits)
+    return max(at_the_turn, layer + block + 4 * values)
 
 
 def weight_bytes(run: RunSpec, values: int, largest: int) -> int:
-    """Return what one replica's weights take: float32 with gradient and moments, and as the products see them."""
-    each = (16 if run.optimizer == "adamw" else 12) + (2 if run.dtype == "bfloat16" else 0)
+    """Return what one replica's weights take: in float32 with moments, and as the products see them."""
+    each = (12 if run.optimizer == "adamw" else 8) + (2 if run.dtype == "bfloat16" else 0)
     return each * values + 8 * largest
 
 

@@ -1,15 +1,18 @@
 """What a plan would cost: sizes, FLOPs, memory, and a time that a few of its steps were timed for.
 
-On one core of a CPU, in seconds of that core (2026-11; the groups of two cores run beside each other):
+On one core of a busy CPU, in seconds of that core (2026-11):
 
     sweep, width, R          took   timed steps said   a matrix product alone would say
-    coord        32, 16       0.50         0.41             0.33
-                 64, 16       0.68         0.70             0.72
-                128, 16       2.12         1.94             2.15
-                256, 16       7.38         6.90             7.61
-    demo_lr      32, 14       3.09         2.99             3.43
-                 64, 14       5.91         5.87             6.65
-                128, 14      14.4         15.9             15.9
+    coord        32, 16       0.50         0.19             0.35
+                 64, 16       0.69         0.43             0.78
+                128, 16       2.00         1.28             2.33
+                256, 16       4.99         5.39             8.24
+                together      8.2          7.3             11.7
+    demo_lr      32, 14       2.52         2.48             3.78
+                 64, 14       4.87         4.39             7.33
+                128, 14      10.96        10.59            17.58
+
+Of the check the two widest were timed, which is where the time goes; the others follow the nearest.
 """
 
 import math

@@ -6,7 +6,8 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.cost import count_parameters
+from mupcheck.sweep.machine import memory_kept
 from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
+
+WRITERS = 8
 
 
 def run_group(
@@ -34,7 +38,10 @@ def run_group(
         torch.cuda.set_device(device)  # where kernels of our own start
         torch.cuda.reset_peak_memory_stats(device)
     rows = []
-    with one_thread() if device == "cpu" else nullcontext():
+    with ExitStack() as stack:
+        if device == "cpu":
+            stack.enter_context(one_thread())
+            stack.enter_context(memory_kept())
         for row in train(group, corpus, device=device):
             rows.append(row)
             yield 1
@@ -48,10 +55,16 @@ def run_group(
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     n_params = count_parameters(group[0])
-    for replica, run in enumerate(group):
-        record, steps, coords = tables_of(run, replica, rows)
+
+    def write(replica: int) -> None:
+        record, steps, coords = tables_of(group[replica], replica, rows)
         record |= common | {"n_params": n_params, "tokens_per_second": record["tokens"] / seconds}
         write_run(folder, record, steps, coords)
+
+    # a run's files wait for the disk several times, some milliseconds each, which many runs may do at once
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(write, range(len(group))):
+            pass
 
 
 def tables_of(

@@ -37,7 +37,8 @@ def group_runs(
         if device == "cpu":
             limit = min(CPU_REPLICAS, CPU_GROUP_BYTES // weight_bytes(alike[0]))
         else:
-            limit = CUDA_TOKENS_IN_FLIGHT // (alike[0].batch_size * alike[0].seq_len)
+            in_flight = alike[0].batch_size // alike[0].accumulation * alike[0].seq_len
+            limit = CUDA_TOKENS_IN_FLIGHT // in_flight
         if memory is not None:
             limit = min(limit, replicas_within(alike[0], memory))
         counts.append(len(alike) if exact else math.ceil(len(alike) / max(1, limit)))

@@ -10,6 +10,8 @@ from mupcheck.sweep.cost import n_steps
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.plan import Plan
 
+MOMENT = 0.05  # seconds; a GPU's steps come many at a time, and their time is that of all of them
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -33,7 +35,8 @@ class Pace:
     """Work that is done and left, and the seconds it took, by width.
 
     How the work of one width compares with that of another is known roughly beforehand; how long a width takes shows
-    once some of it is done. Until then it goes by the nearest width that is known.
+    once some of it is done. Until then it goes by the nearest width that is known. What is first heard of a group holds
+    its start as well, of a process, of kernels to compile: that counts only while nothing else is known.
 
     Args:
         plan: what is trained.
@@ -48,10 +51,12 @@ class Pace:
         for group in plan.groups:
             self.left[group[0].width] += group_cost(group, self.device)
         self.total = sum(self.left.values())
-        self.spent: defaultdict[int, float] = defaultdict(float)  # seconds, of all places together
-        self.gained: defaultdict[int, float] = defaultdict(float)
+        # seconds of all places together, and the work done in them; with the starts of groups, and without
+        self.rough: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.known: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.underway: dict[str, float] = {}  # work, by the first run of a group
         self.heard: dict[str, float] = {}  # when, by the first run of a group
+        self.pending: dict[str, tuple[float, float, bool]] = {}  # seconds, work, whether with a start: not ended yet
         self.idle_since = [clock()] * places  # of places without a group that was heard of
 
     def advance(self, group: Group, steps: int) -> None:
@@ -68,30 +73,49 @@ class Pace:
     def fail(self, group: Group, *, again: bool) -> None:
         """Take in that a group ended without its runs, which are tried again or not."""
         tried = self.underway.get(group[0].run_id, 0.0)
+        self.pending.pop(group[0].run_id, None)
         self.done -= tried
         self.left[group[0].width] += tried if again else tried - group_cost(group, self.device)
         self._leave(group)
 
     def _gain(self, group: Group, work: float) -> None:
         key, width, now = group[0].run_id, group[0].width, self.clock()
-        if key not in self.heard:
+        first = key not in self.heard
+        if first:
             self.heard[key] = self.idle_since.pop(0) if self.idle_since else now
-        self.spent[width] += now - self.heard[key]
-        self.gained[width] += work
+        seconds = now - self.heard[key]
+        if first or seconds > MOMENT:
+            self._count(key, width)
+            self.pending[key] = (seconds, work, first)
+        else:
+            before, done, with_start = self.pending[key]
+            self.pending[key] = (before + seconds, done + work, with_start)
         self.heard[key] = now
         self.underway[key] = self.underway.get(key, 0.0) + work
         self.done += work
         self.left[width] -= work
 
+    def _count(self, key: str, width: int) -> None:
+        """Count what a group did at a time, once that has ended."""
+        seconds, work, with_start = self.pending.pop(key, (0.0, 0.0, True))
+        for pace in [self.rough] if with_start else [self.rough, self.known]:
+            pace[width][0] += seconds
+            pace[width][1] += work
+
     def _leave(self, group: Group) -> None:
+        self._count(group[0].run_id, group[0].width)
         self.underway.pop(group[0].run_id, None)
         self.idle_since.append(self.heard.pop(group[0].run_id, self.clock()))
 
     @property
     def seconds_left(self) -> float | None:
         """Return how long the rest takes, None before anything is known."""
-        known = {width: self.spent[width] / work for width, work in self.gained.items() if work > 0}
-        if not known:
+        paces = [
+            {width: seconds / work for width, (seconds, work) in pace.items() if work > 0}
+            for pace in (self.known, self.rough)
+        ]
+        known = next(filter(None, paces), None)
+        if known is None:
             return None
         busy = 0.0
         for width, work in self.left.items():

@@ -26,7 +26,7 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
 
 if TYPE_CHECKING:
-    from mupcheck.measuring.path import Error
+    from mupcheck.measuring.path import Error, Picked
 
 MAX_LAYERS = 4  # the first ones; they start as in the whole model
 MAX_BETWEEN = 4  # widths between the smallest and the widest
@@ -38,14 +38,18 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a comparison may take: values of a model, tokens through the backend, values of the reference's states."""
+    """What a comparison may take: values of a model, tokens through the backend, values of the reference's states.
+
+    Shapes are compared together as far as their states stay below `together`: below it calls cost more than sums.
+    """
 
     model: int
     tokens: int
     states: int
+    together: int = 0
 
 
-CPU, CUDA = Bounds(3 * 2**23, 2**11, 2**24), Bounds(2**26, 2**14, 2**29)
+CPU, CUDA = Bounds(3 * 2**23, 2**11, 2**24, 2**22), Bounds(2**26, 2**14, 2**29, 2**29)
 
 
 @dataclass(frozen=True)
@@ -139,16 +143,15 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
     """Return the part of an entry that says how the backend compares."""
     import torch
 
-    from mupcheck.measuring.path import LONG, capture, compare, strained, tolerance_of
+    from mupcheck.measuring.path import LONG, capture, errors_of, strained, through_backend, tolerance_of
     from mupcheck.model.build import build_model
     from mupcheck.training.data.batches import train_batch
     from mupcheck.training.train import autocast
 
     bounds = _bounds(device)
     tolerance = tolerance_of(task.groups[0][0].dtype)
-    compared: list[dict[str, Any]] = []
-    departures: list[Departure] = []
-    alike: list[Departure] = []
+    picked: list[Picked] = []
+    shapes: list[tuple[RunSpec, dict[str, Any]]] = []
     for i, group in enumerate(task.groups):
         run, (_, k_dim, v_dim) = group[0], group[0].heads
         n_layers = _layers(run, len(group), bounds) or 1
@@ -164,21 +167,32 @@ def _compared(task: PathTask, corpus: Corpus, device: str) -> dict[str, Any]:
             states = length * k_dim * v_dim
             calls = capture(model, tokens, autocast(run, device))[: max(1, bounds.states // states)]
             pairs = min(MAX_PAIRS if at_an_end else FEWER_PAIRS, max(1, bounds.states // (len(calls) * states)))
-            errors = compare(calls, pairs, autocast(run, device))
-            finite = [each.error for each in errors if each.error < INF]
             shape: dict[str, Any] = {
                 "width": run.width,
                 "tokens": length,
                 "sequences": rows * len(group),
-                "layers": len({each.layer for each in errors}),
+                "pairs": pairs,
             }
-            by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
-            shape["errors"] = {what: error if error < INF else None for what, error in by_what.items()}
-            compared.append(shape | {"pairs": pairs, "error": max(finite, default=None)})
-            departures += [_departure(each, run, length, tolerance) for each in errors if each.departs(tolerance)]
+            shapes.append((run, shape))
+            picked.append(through_backend(calls, pairs, autocast(run, device)))
         if i == 0:  # it holds of the kernel, and once will do
-            errors = compare(strained(calls), pairs, autocast(run, device))
-            alike = [_departure(each, run, lengths[-1], tolerance) for each in errors if each.departs(tolerance)]
+            shapes.append((run, {**shape, "strained": True}))
+            picked.append(through_backend(strained(calls), pairs, autocast(run, device)))
+    compared: list[dict[str, Any]] = []
+    departures: list[Departure] = []
+    alike: list[Departure] = []
+    of_each = errors_of(picked, together=bounds.together)
+    for (run, shape), errors in zip(shapes, of_each, strict=True):
+        found = [_departure(each, run, shape["tokens"], tolerance) for each in errors if each.departs(tolerance)]
+        if shape.pop("strained", False):
+            alike += found
+            continue
+        departures += found
+        shape["layers"] = len({each.layer for each in errors})
+        by_what = {what: max(each.error for each in errors if each.what == what) for what in QUANTITIES}
+        shape["errors"] = {what: error if error < INF else None for what, error in by_what.items()}
+        finite = [each.error for each in errors if each.error < INF]
+        compared.append(shape | {"error": max(finite, default=None)})
     return {
         "tolerance": tolerance,
         "error": max((each["error"] for each in compared if each["error"] is not None), default=None),

@@ -13,8 +13,9 @@ from mupcheck.results.reading import finished_runs
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
-from mupcheck.sweep.cost import LONGEST_SINGLE_CHUNK, count_parameters, group_bytes, group_memory
+from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
 from mupcheck.sweep.groups import Group, group_runs
+from mupcheck.sweep.kernels import faults_of
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
 from mupcheck.training.data.sources import open_corpus
@@ -57,6 +58,11 @@ class Plan:
     def where(self) -> str:
         """Say where groups train: "cpu", "cuda:1" or "4 GPUs"."""
         return f"{len(self.gpus)} GPUs" if len(self.gpus) > 1 else self.device
+
+    @property
+    def computes(self) -> str:
+        """Return the backend that the runs name."""
+        return self.backend if self.sweep.backend == "auto" else self.sweep.backend
 
     @property
     def source(self) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def plan_sweep(
     devices = (device,) if isinstance(device, str) else tuple(device)
     first = devices[0]
     check_sizes(sweep)
-    backend = backend_of(sweep, first)
+    backend = backend_of(sweep, devices)
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
@@ -173,38 +179,34 @@ def plan_sweep(
     return extend(empty, runs, finished=() if fresh else finished_runs(folder))
 
 
-def backend_of(sweep: SweepSpec, device: str) -> str:
+def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
     """Return the backend of the delta rule that a sweep's runs name: what is asked for, or what "auto" stands for here.
 
-    "auto" is the chunk form on a CPU and in a coordinate check of short sequences, where kernels that walk chunks gain
-    nothing and want compiling; else it is Triton's kernels, if they take every width and pass their test on the device.
+    "auto" is the chunk form on a CPU and in a coordinate check, whose few steps of a few tokens are over before kernels
+    are compiled; else it is Triton's kernels, if they take every width and pass their test on the device.
 
     Raises:
         ValueError: if triton is asked for and is not there, or not for this device, dtype or head size.
     """
     if sweep.backend not in ("auto", "triton"):
         return sweep.backend
-    single_chunk = sweep.kind == "coord" and sweep.seq_len <= LONGEST_SINGLE_CHUNK
-    if sweep.backend == "auto" and (device == "cpu" or single_chunk):
+    if sweep.backend == "auto" and (devices[0] == "cpu" or sweep.kind == "coord"):
         return AUTO_BACKEND
-    import torch
-
-    from mupcheck.ops.choice import check_triton, self_test
+    from mupcheck.ops.choice import check_triton
 
     one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
     runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
     heads = sorted({run.heads for run in runs})
     try:
-        check_triton(device, sweep.dtype, [each[1:] for each in heads])
+        check_triton(devices[0], sweep.dtype, [each[1:] for each in heads])
     except ValueError:
         if sweep.backend == "triton":
             raise
         return AUTO_BACKEND
-    faults = (self_test(torch.device(device), *each, getattr(torch, sweep.dtype)) for each in heads)
-    if fault := next(filter(None, faults), ""):
+    if faults := faults_of(heads, sweep.dtype, devices):
         if sweep.backend == "triton":
-            raise ValueError(f"{fault}; try --backend {AUTO_BACKEND}")
-        warnings.warn(f"{fault}; backend 'auto' takes '{AUTO_BACKEND}' instead", stacklevel=2)
+            raise ValueError(f"{faults[0]}; try backend='{AUTO_BACKEND}'")
+        warnings.warn(f"{faults[0]}; backend 'auto' takes '{AUTO_BACKEND}' instead", stacklevel=2)
         return AUTO_BACKEND
     return "triton"
 

@@ -1,9 +1,10 @@
 """A sweep from plan to files: train what is missing, round by round, and tell how far it is."""
 
+import gc
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
@@ -13,7 +14,7 @@ from typing import Any
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
-from mupcheck.results.reading import Results, finished_runs, load_results
+from mupcheck.results.reading import Results, finished_runs, load_results, read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -22,15 +23,14 @@ from mupcheck.sweep.engines import local
 from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
+from mupcheck.sweep.kernels import PRELOAD
 from mupcheck.sweep.machine import size_text
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
+from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.theory.parametrization import table_to_json
-
-# what a worker imports; `run_group` itself is one of them
-PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
 
 
 def run_sweep(
@@ -178,10 +178,19 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
     work = partial(
         _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
+    warming = partial(warm_up, corpus=where["corpus"])
+    with local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
+        yield from _follow(plan, work, jobs or plan.jobs)
+
+
+def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
+    """Work through the groups of a plan as `execute` says."""
     compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
-    at_a_time = max(min(jobs or plan.jobs, len(waiting)), 1)
+    at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
+    draw_next(plan, waiting, jobs=at_a_time)
+    begun: Group | None = None
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
     for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
@@ -202,6 +211,9 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         group: Group = message.group
         error, again = None, []
         if message.steps is not None:
+            if group is not begun:
+                begun = group
+                draw_next(plan, waiting, jobs=at_a_time)
             pace.advance(group, message.steps)
         elif message.error is None:
             pace.finish(group)
@@ -225,6 +237,16 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         write_sweep(plan.folder, describe(plan) | {"failed": failed})
 
 
+def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | None = None) -> None:
+    """Let the initial values of the group that is next be drawn, while this process waits for its one GPU or prints."""
+    group = next((group for group in waiting if not isinstance(group[0], PathTask)), None)
+    if group is None or len(plan.gpus) == 0 or (jobs or plan.jobs) > 1:
+        return
+    from mupcheck.model.build import draw_ahead
+
+    draw_ahead(group, plan.gpus[0])
+
+
 def _first(group: tuple[Any, ...], device: str) -> float:
     """Return what to sort groups by, the costliest first."""
     return -float("inf") if isinstance(group[0], PathTask) else -group_cost(group, device)
@@ -243,6 +265,12 @@ def _work(
     **where: str,
 ) -> Iterator[int]:
     """Do the work of a group of runs, or of the task to compare their backend; `where` is the worker's device."""
+    if where:
+        import torch
+
+        # what a group before held that ran out of memory is free by now, but the allocator has it in other sizes
+        gc.collect()
+        torch.cuda.empty_cache()
     return (comparing if isinstance(group[0], PathTask) else training)(group, **where)
 
 
@@ -258,6 +286,22 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
     return "; ".join(path.strain if path.agrees else str(path) for path in paths)
 
 
+def _trained_alone(plan: Plan) -> set[str]:
+    """Return the run_ids of which it is known that they depend on no other: those that `--exact` trained or trains."""
+    before: set[str] = set()
+    with suppress(ValueError):
+        before = set(read_sweep(plan.folder).get("exact", ()))
+    now = {run.run_id for group in plan.groups for run in group}
+    return before | now if plan.exact else before - now
+
+
+def not_alone(plan: Plan) -> int:
+    """Return how many runs of an exact plan are there already and were trained beside others, on a GPU."""
+    if not plan.exact or not plan.gpus:
+        return 0
+    return len({run.run_id for run in plan.runs} - _trained_alone(plan))
+
+
 def describe(plan: Plan) -> dict[str, Any]:
     """Return the resolved sweep as `sweep.json` holds it, what it says of the path so far included."""
     return {
@@ -269,7 +313,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "run_ids": [run.run_id for run in plan.runs],
         "device": plan.device,
         "devices": list(plan.gpus),
-        "exact": plan.exact,
+        "exact": [run.run_id for run in plan.runs if run.run_id in _trained_alone(plan)],
         **provenance(),
         "path": kept_paths(plan.folder, [run.run_id for run in plan.runs]),
     }

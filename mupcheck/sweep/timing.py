@@ -3,7 +3,9 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 from mupcheck.spec.run import RunSpec
@@ -11,10 +13,13 @@ from mupcheck.sweep.groups import Group
 from mupcheck.sweep.plan import Plan
 
 # What timing may take in all, also as a share of what is expected; and when enough of a width was seen.
-CPU_SECONDS, CUDA_SECONDS, SHARE, LEAST_SECONDS = 6.0, 12.0, 0.2, 1.0
+CPU_SECONDS, CUDA_SECONDS, SHARE, LEAST_SECONDS = 6.0, 12.0, 0.3, 1.0
 ENOUGH_STEPS, ENOUGH_SECONDS = 3, 0.4
 # On a GPU rows come many at a time; those of the first two times hold compilation, warm-up and capture.
 CUDA_STEPS, SAME_MOMENT = 160, 2e-3
+
+# A coordinate check is short enough to be done whole, by one replica and by a few: the rest follows along a line.
+FEW_REPLICAS = 4
 
 Work = Callable[[RunSpec, int], float]  # of a run and a number of replicas, in seconds of a nominal device
 
@@ -50,55 +55,55 @@ def time_widths(plan: Plan, work: Work, *, speed: float, cap: float | None = Non
     for width in sorted(costs, key=lambda width: costs[width], reverse=True):
         left = cap - (time.perf_counter() - start)
         share = max(cap * costs[width] / total, cap / (2 * len(costs)))
-        sample = _choose(largest[width], plan, work, speed, min(left, share))
-        if sample is None:
-            continue
+        timed = _time_check if largest[width][0].record else _time_steps
         with suppress(RuntimeError, MemoryError, ValueError):
-            found[width] = _time(sample, plan, work, min(left, 2 * share))
-            speed = 1 / found[width]
+            seconds = timed(largest[width], plan, work, speed, min(left, share))
+            if seconds is not None:
+                found[width] = seconds
+                speed = 1 / seconds
     return found
 
 
-def _choose(group: Group, plan: Plan, work: Work, speed: float, seconds: float) -> Group | None:
-    """Return as many replicas of a short form of a group as can be timed in so many seconds, None where none can."""
-    replicas = len(group)
-    while replicas >= 1:
-        sample = tuple(run.model_copy(update=_short(run, plan)) for run in group[:replicas])
-        steps = max(sample[0].record, default=ENOUGH_STEPS - 1) + 1
-        steps = steps if not plan.gpus or sample[0].record else CUDA_STEPS
-        if work(sample[0].model_copy(update={"steps": steps}), replicas) / speed <= seconds:
-            return sample
+def _time_check(group: Group, plan: Plan, work: Work, speed: float, seconds: float) -> float | None:
+    """Return the seconds that a unit of a coordinate check's work takes, None where there is no time for it."""
+    run, sizes = group[0], (1, min(FEW_REPLICAS, len(group)))
+    if 2 * work(run, 1) / speed > seconds:
+        return None
+    if plan.gpus:
+        list(_rows(group[:1], plan))  # compiles
+    # the better of two: what else the machine does makes either longer, and the first has more to set up
+    one = min(list(_rows(group[:1], plan))[-1].seconds for _ in range(2))
+    if sizes[1] == 1 or work(run, sizes[1]) / speed > seconds:
+        return one / work(run, 1)
+    more = (list(_rows(group[: sizes[1]], plan))[-1].seconds - one) / (sizes[1] - 1)
+    return (one + max(more, 0.0) * (len(group) - 1)) / work(run, len(group))
+
+
+def _time_steps(group: Group, plan: Plan, work: Work, speed: float, seconds: float) -> float | None:
+    """Return the seconds that a unit of work takes in steps of a sweep of lrs, None where there is no time for them."""
+    replicas, steps = len(group), CUDA_STEPS if plan.gpus else ENOUGH_STEPS
+    short = {"eval_tokens": 0, "steps": min(group[0].steps, CUDA_STEPS)}
+    sample = tuple(run.model_copy(update=short) for run in group)
+    run = sample[0]
+    while work(run.model_copy(update={"steps": steps}), replicas) / speed > seconds:
         replicas //= 2
-    return None
-
-
-def _short(run: RunSpec, plan: Plan) -> dict[str, Any]:
-    """Return what makes a run short; a coordinate check is short, and its recorded steps are not like the others."""
-    if run.record:
-        return {}
-    return {"eval_tokens": 0, "steps": min(run.steps, CUDA_STEPS if plan.gpus else 64)}
-
-
-def _time(sample: Group, plan: Plan, work: Work, seconds: float) -> float:
-    """Return the seconds that a unit of work takes; the first rows of a sweep of lrs, which warm up, are left out."""
-    run, replicas = sample[0], len(sample)
-    if run.record:
-        if plan.gpus:
-            list(_rows(sample, plan))  # compiles
-        *_, last = _rows(sample, plan)
-        return last.seconds / work(run, replicas)
+        if replicas == 0:
+            return None
     ends: list[Row] = []  # of rows that come at a time
-    for row in _rows(sample, plan):
+    for row in _rows(sample[:replicas], plan):
         if ends and row.seconds - ends[-1].seconds < (SAME_MOMENT if plan.gpus else 0.0):
             ends[-1] = Row(row.steps, ends[-1].seconds)
             continue
         if len(ends) > (2 if plan.gpus else 1) and _seen_enough(ends[_warm(ends, plan) :], seconds):
             break
         ends.append(row)
-    first, last = (Row(0, 0.0) if len(ends) == 1 else ends[_warm(ends, plan)]), ends[-1]
-    done = work(run.model_copy(update={"steps": last.steps}), replicas)
-    before = work(run.model_copy(update={"steps": first.steps}), replicas) if first.steps else 0.0
-    return (last.seconds - first.seconds) / (done - before)
+    if len(ends) == 1:
+        return ends[0].seconds / work(run.model_copy(update={"steps": ends[0].steps}), replicas)
+    counted = ends[_warm(ends, plan) :]
+    # the median step: the first counted has more to set up, and what else the machine does makes some longer
+    step = median((b.seconds - a.seconds) / (b.steps - a.steps) for a, b in pairwise(counted))
+    one, two = (work(run.model_copy(update={"steps": steps, "warmup_steps": 0}), replicas) for steps in (1, 2))
+    return step / (two - one)
 
 
 def _warm(ends: list[Row], plan: Plan) -> int:
@@ -113,19 +118,19 @@ def _seen_enough(ends: list[Row], seconds: float) -> bool:
 
 def _rows(sample: Group, plan: Plan) -> Iterator[Row]:
     """Train, and yield how far it is and when."""
+    import torch
+
     from mupcheck.training.train import one_thread, train
 
     start = time.perf_counter()
     rows: Any = train(sample, plan.corpus, device=plan.device)  # a generator, closed where enough was seen
     try:
-        with nullcontext() if plan.gpus else one_thread():
+        with torch.cuda.device(plan.device) if plan.gpus else one_thread():
             for steps, _ in enumerate(rows, start=1):
                 yield Row(steps, time.perf_counter() - start)
     finally:
         rows.close()
         if plan.gpus:
-            import torch
-
             gc.collect()
             torch.cuda.empty_cache()
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 100_000  # a row is one line, however long
 STYLES = {
-    **dict.fromkeys(("pass", "transfers", "negligible"), "green"),
-    **dict.fromkeys(("fail", "drifts", "costly"), "red"),
+    **dict.fromkeys(("pass", "transfers", "negligible", "holds"), "green"),
+    **dict.fromkeys(("fail", "drifts", "costly", "moves"), "red"),
     "cannot tell": "yellow",
 }
 MAX_LINES = 10
@@ -111,6 +111,13 @@ def styled(verdict: str) -> "Text":
     from rich.text import Text
 
     return Text(verdict, STYLES.get(verdict, ""))
+
+
+def print_precision(answers: Iterable[Any]) -> None:
+    """Print what a precision check said, a line each: records with `sentence` and `verdict`."""
+    out = console()
+    for answer in answers:
+        out.print(f"{answer.sentence}:", styled(answer.verdict), soft_wrap=True)
 
 
 def number(value: float | None, form: str) -> str:

@@ -26,6 +26,7 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
     resolution = resolution_of(plan) if plan.sweep.kind == "coord" else None
     if as_json:
         sizes = {"runs": len(plan.runs), **asdict(estimate), "resolution": resolution}
+        sizes |= {"backend": plan.computes, "devices": list(plan.gpus) or [plan.device], "exact": plan.exact}
         print_json({"sweep": plan.sweep.model_dump(mode="json"), **sizes})
         return
     out = console()
@@ -40,7 +41,7 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
             f"{row['run_flops']:.2g}",
             f"{row['group_bytes'] / GIB:.2f}" if row["group_bytes"] < 100 * GIB else f"{row['group_bytes'] / GIB:.3g}",
         )
-    how = f"{plan.sweep.dtype}, {plan.backend if plan.sweep.backend == 'auto' else plan.sweep.backend} backend"
+    how = f"{plan.sweep.dtype}, {plan.computes} backend"
     how += ", each run alone" if plan.exact else ""
     into = f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}"
     out.print(f"{into}, on {plan.where}, {how}", soft_wrap=True)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.penalty import Penalty
-from mupcheck.learning_rates.precision import Precision
 from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
 from mupcheck.terminal.topic_page import pointer
@@ -17,13 +16,6 @@ def print_in_short(answers: Sequence[Transfer]) -> None:
     for answer in answers:
         out.print(answer.sentence, soft_wrap=True)
     out.print()
-
-
-def print_precision(answers: Sequence[Precision]) -> None:
-    """Print what the precision check said, a line each."""
-    out = console()
-    for answer in answers:
-        out.print(f"{answer.sentence}:", styled(answer.verdict), soft_wrap=True)
 
 
 def print_transfer(answer: Transfer) -> None:

@@ -60,6 +60,7 @@ def _rows(group: Replicas, runs: Sequence[RunSpec], n_steps: int) -> Iterator[St
         with on_side_stream(group.device):
             if first == 0:
                 group.feed.fill(0)
+                group.compile()
             for step in range(first, stop):
                 group.advance(step)
             group.feed.fill(first)  # while the device is at work

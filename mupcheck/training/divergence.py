@@ -72,9 +72,33 @@ class DeviceWatch:
         now = now.masked_fill(~(loss.isfinite() & grad_norm.isfinite()), NOT_FINITE)
         self.why.copy_(torch.where(self.why == ALIVE, now, self.why))
 
+    def limits(self) -> Tensor:
+        """Return what the rules compare with, for a kernel that does as `note` does: float64 [4]."""
+        limits = (self.guess, HIGH_LOSS_NATS, DEAD_LOSS_NATS, DEAD_GRADIENT)
+        return torch.tensor(limits, dtype=torch.float64, device=self.why.device)
+
     def keep(self, living: Tensor) -> None:
         """Go on with these replicas alone; living: int64 [n]."""
         self.ceiling, self.high_steps, self.why = (x[living] for x in (self.ceiling, self.high_steps, self.why))
+
+
+@torch.no_grad()
+def note(watch: DeviceWatch, ring: Tensor, step: Tensor, loss: Tensor, grad_norm: Tensor, clipped: Tensor) -> None:
+    """Watch one step, put its numbers into a ring and count it, all on the device.
+
+    Args:
+        watch: what it changes.
+        ring: float64 [slots, 4, R]; slot `step % slots` gets loss, grad_norm, clipped and why.
+        step: int64 [1], counted up.
+        loss: float64 [R].
+        grad_norm: [R].
+        clipped: bool [R].
+    """
+    grad_norm = grad_norm.double()
+    watch.update(loss, grad_norm)
+    row = torch.stack([loss, grad_norm, clipped.double(), watch.why.double()])
+    ring.index_copy_(0, step % len(ring), row[None])
+    step += 1
 
 
 def ceiling_of(loss: np.ndarray, guess: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One group on its device: a model with all that its steps read and write there, at addresses that stay."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from mupcheck.measuring.probes import CoordRow, Probe
 from mupcheck.model.build import build_model, parameter_groups
+from mupcheck.model.gdn import DeltaRule
 from mupcheck.model.layers import Multiplier, Weight
 from mupcheck.model.lm import LanguageModel
+from mupcheck.ops import fused
 from mupcheck.spec.run import RunSpec
 from mupcheck.training.capture import Captured
 from mupcheck.training.data.corpus import Corpus
@@ -25,6 +28,8 @@ from mupcheck.training.rows import evaluates
 RING = 64
 # A capture takes as long as a few calls that are not captured: so many have to be left.
 LEAST_STEPS, LEAST_RECORDS, LEAST_EVALUATIONS = 8, 3, 6
+
+_compiled: set[tuple] = set()
 
 
 class Replicas:
@@ -45,6 +50,10 @@ class Replicas:
         self.runs, self.spec, self.n_steps, self.device = list(runs), spec, n_steps, device
         self.recorded = frozenset(spec.record)
         self.full = spec.probes == "full"
+        # A full probe hooks weights, and what is hooked modules compute. All steps of a check shall be computed alike,
+        # and kernels for the few that are not recorded take seconds to compile.
+        self.check = self.full or spec.kind == "coord"
+        self.modules = fused.switched_off if self.check else nullcontext
         # what a full probe measures makes the host wait
         self.capture = capture and device.type == "cuda" and not self.full
         self.model: LanguageModel = build_model(runs, device)
@@ -62,7 +71,7 @@ class Replicas:
         """Make what depends on how many replicas there are, and the graphs of the steps from `first` on."""
         spec, n = self.spec, len(self.runs)
         self.probe = None if spec.probes == "none" else Probe(self.model, full=self.full, runs=self.runs)
-        self.update = make_steps(self.optimizer, spec.steps, slots=2)
+        self.update = make_steps(self.optimizer, spec.steps, slots=2, compiled=not self.check)
         self.ring = torch.zeros(RING, 4, n, dtype=torch.float64, device=self.device)
         self.sizes: Tensor | None = None
         self.size_keys: list[tuple[int, str, str, str]] = []
@@ -96,20 +105,48 @@ class Replicas:
         else:
             self.steps[record]()
 
+    def compile(self) -> None:
+        """Compile the kernels of a step side by side, before the first one waits for each of them in turn."""
+        shape = (self.device, len(self.runs), *self.spec.group)
+        if shape in _compiled or self.check or not fused.enabled(self.model.embedding.weight):
+            return
+        _compiled.add(shape)
+        from mupcheck.ops.kernels.ahead import compiled_ahead
+
+        # the first call of a shape tests the delta rule's kernels by what they give, which has to be real
+        heads, k_dim, v_dim = self.spec.heads
+        dtype = torch.bfloat16 if self.spec.dtype == "bfloat16" else torch.float32
+        q, v = (torch.zeros(1, 1, heads, size, dtype=dtype, device=self.device) for size in (k_dim, v_dim))
+        gate = torch.zeros(1, 1, heads, device=self.device)
+        next(module for module in self.model.modules() if isinstance(module, DeltaRule))(q, q, v, gate, gate)
+        with compiled_ahead():
+            tokens = self.feed.batch(self.step)
+            self._gradients(tokens)
+            if self.held_out is not None:
+                self._evaluate()
+        self.index.zero_()
+        self.model.zero_grad(set_to_none=True)
+
+    def _gradients(self, tokens: Tensor) -> Tensor:
+        """Go through the model and back, and return the loss, float64 [R]; tokens [R, B, T + 1]."""
+        spec, losses = self.spec, []
+        for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
+            with autocast(spec, self.device), self.modules():
+                loss = self.model.loss(part)
+            loss = loss / spec.accumulation if spec.accumulation > 1 else loss
+            loss.backward(torch.ones_like(loss))  # of the sum over replicas
+            losses.append(loss.detach().double())
+        return sum(losses[1:], losses[0])
+
     def _train(self, *, record: bool, update: bool = True) -> None:
         """Take one step; nothing here depends on its number but through what the device holds."""
-        spec, probe = self.spec, self.probe
+        probe = self.probe
         tokens = self.feed.batch(self.step)
         scale = self.scales.index_select(0, self.step)[0]
         if record and probe is not None:
             probe.start()
         self.model.zero_grad(set_to_none=True)
-        loss = torch.zeros_like(self.total)
-        for part in tokens.split(spec.batch_size // spec.accumulation, dim=1):
-            with autocast(spec, self.device):
-                part_loss = self.model.loss(part) / spec.accumulation
-            part_loss.sum().backward()
-            loss += part_loss.detach()
+        loss = self._gradients(tokens)
         alive = self.watch.why == ALIVE
         if self.full and update and probe is not None:
             probe.before_update(alive)
@@ -122,11 +159,7 @@ class Replicas:
             clipped = self.update(self.step, scale, grad_norm, alive)
             if self.full and probe is not None:
                 probe.after_update()
-        numbers = [loss, grad_norm.double(), clipped.double()]
-        self.watch.update(*numbers[:2])
-        row = torch.stack([*numbers, self.watch.why.double()])
-        self.ring.index_copy_(0, self.step % RING, row[None])
-        self.step += 1
+        self.update.note(self.watch, self.ring, self.step, loss, grad_norm, clipped)
 
     def _keep(self, probe: Probe) -> None:
         """Put what a probe measured into the ring of sizes, where the host need not wait for it; a full one waits."""
@@ -156,7 +189,7 @@ class Replicas:
     def _evaluate(self) -> None:
         assert self.held_out is not None
         batch = self.held_out.batch(self.index).expand(len(self.runs), -1, -1)
-        with autocast(self.spec, self.device):
+        with autocast(self.spec, self.device), self.modules():
             self.total += self.model.loss(batch)
         self.index += 1
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from mupcheck.training.divergence import DeviceWatch, note
 from mupcheck.training.optim import SGD, AdamW, corrections, gradient_of
-from mupcheck.training.updates import updates_for
+from mupcheck.training.updates import adamw_update, gradient_norm, sgd_update
 
 
 class TabledSteps:
@@ -19,7 +20,6 @@ class TabledSteps:
 
     def __init__(self, optimizer: AdamW | SGD, n_steps: int) -> None:
         self.optimizer, self.spec = optimizer, optimizer.spec
-        self.updates = updates_for(optimizer.groups[0].weight)
         # all weights at once, [weights, R]
         self.lr, self.weight_decay, self.eps = map(torch.stack, (optimizer.lr, optimizer.weight_decay, optimizer.eps))
         adamw = isinstance(optimizer, AdamW)
@@ -28,10 +28,16 @@ class TabledSteps:
 
     def gradient_norm(self, slot: int = 0) -> Tensor:  # noqa: ARG002
         """Return the global gradient norm of each replica, [R]."""
-        return self.updates.gradient_norm([gradient_of(group) for group in self.optimizer.groups])
+        return gradient_norm([gradient_of(group) for group in self.optimizer.groups])
 
     def point(self, slot: int) -> None:
         """Do what is to be done once a kind of step was captured: nothing."""
+
+    def note(
+        self, watch: DeviceWatch, ring: Tensor, step: Tensor, loss: Tensor, grad_norm: Tensor, clipped: Tensor
+    ) -> None:
+        """End a step, as `divergence.note` does."""
+        note(watch, ring, step, loss, grad_norm, clipped)
 
     @torch.no_grad()
     def __call__(self, step: Tensor, lr_scale: Tensor, gradient_norm: Tensor, alive: Tensor) -> Tensor:
@@ -58,7 +64,7 @@ class TabledSteps:
             keep = (1 - lr * self.weight_decay).to(dtype)
             eps, step_size = (self.eps * correction).to(dtype), (lr * ratio).to(dtype)
             for i, group in enumerate(optimizer.groups):
-                self.updates.adamw_update(
+                adamw_update(
                     *(group.weight, gradient_of(group), optimizer.mean[i], optimizer.mean_square[i]),
                     clip=clip,
                     keep=keep[i],
@@ -70,7 +76,7 @@ class TabledSteps:
             return clipped
         decay, lr = self.weight_decay.to(dtype), lr.to(dtype)
         for i, group in enumerate(optimizer.groups):
-            self.updates.sgd_update(
+            sgd_update(
                 *(group.weight, gradient_of(group), optimizer.velocity[i]),
                 clip=clip,
                 decay=decay[i],

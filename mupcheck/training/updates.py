@@ -1,25 +1,14 @@
-"""One update of one weight [R, ...], and the gradient norm: in torch, and where to find them in Triton.
+"""One update of one weight [R, ...], and the gradients' norm, in torch; `mupcheck.ops.kernels.steps` does all at once.
 
-Every factor is one number per replica, [R], so that a step may read them from its device. Each form in torch here has
-one of the same name and arguments in `mupcheck.ops.kernels.update`.
+Every factor is one number per replica, [R], so that a step may read them from its device.
 """
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mupcheck.model.layers import per_replica
-
-
-class Updates(NamedTuple):
-    """The functions that update weights, of one kind."""
-
-    adamw_update: Callable[..., None]
-    sgd_update: Callable[..., None]
-    gradient_norm: Callable[[Sequence[Tensor]], Tensor]
 
 
 def adamw_update(
@@ -88,17 +77,3 @@ def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the norm over all gradients [R, ...] of each replica, [R]."""
     norms = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
     return torch.linalg.vector_norm(torch.stack(norms), dim=0)
-
-
-IN_TORCH = Updates(adamw_update, sgd_update, gradient_norm)
-
-
-def updates_for(weight: Tensor) -> Updates:
-    """Return the fastest functions there are for weights like this one."""
-    if weight.is_cuda and weight.dtype == torch.float32:
-        try:
-            fused = import_module("mupcheck.ops.kernels.update")
-        except ImportError:  # no triton
-            return IN_TORCH
-        return Updates(fused.adamw_update, fused.sgd_update, fused.gradient_norm)
-    return IN_TORCH

@@ -20,6 +20,11 @@ def _elsewhere(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _guessed(nothing_timed):
+    """Let dry runs, of which there are many here, guess their time."""
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
     """Return a folder with `coord.toml`, `lr.toml` and their `results/`; not to be changed."""

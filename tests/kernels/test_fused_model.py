@@ -66,8 +66,14 @@ def test_loss_and_every_gradient(make_run, where, changes):
     with fused.switched_off():
         beside = loss_and_gradients(model, tokens, dtype)
     right = in_float64(model, tokens)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(dtype))
+    rounded = in_float64(model, tokens)
     for name, expected in right.items():
-        assert off(got[name], expected) < TOLERANCES[dtype], name
+        # behind unit norms of what is nearly zero a gradient may change by half of itself once weights are rounded
+        allowed = 3 * max(off(beside[name], expected), off(rounded[name], expected))
+        assert off(got[name], expected) < max(TOLERANCES[dtype], allowed), name
     assert not all(torch.equal(got[name], beside[name]) for name in got), "the fused path did not run"
 
 
@@ -122,7 +128,8 @@ def test_a_probe_of_activations_sees_every_site_and_changes_nothing(make_run, wh
 
 
 def test_a_hook_that_replaces_what_passes_is_refused(make_run):
-    model, tokens = model_of(make_run, "cpu")
+    device, _ = place(("cpu", torch.float32))
+    model, tokens = model_of(make_run, device)
     handle = model.blocks[0].sites["norm2"].register_forward_hook(lambda module, args, out: 2 * out)
     with pytest.raises(RuntimeError, match="a hook replaces what passes norm2"):
         model.loss(tokens)

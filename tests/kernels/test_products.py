@@ -13,20 +13,24 @@ def scaled(weight, factor):
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_weights_side_by_side_and_apart_again(where):
+@pytest.mark.parametrize("wide", [1000, 16, 1])
+def test_weights_side_by_side_and_their_gradients_apart(where, wide, monkeypatch):
     device, dtype = place(where)
+    monkeypatch.setattr(products, "WIDE", wide)  # one product for all, some products, one each where columns allow it
     draw = drawing(device)
-    weights = [draw(2, 24, n) for n in (5, 16, 2)]
-    factors = [None, torch.tensor([0.5, 4.0], device=device), None]
+    sizes = [16, 32, 5, 16, 2]
+    weights = [draw(2, 24, n) for n in sizes]
+    factors = [None, torch.tensor([0.5, 4.0], device=device), None, None, torch.tensor([3.0, 1.0], device=device)]
     joint = products.side_by_side(weights, factors, dtype)
-    assert joint.shape == (2, 24, 32) and not joint[..., 23:].any()
+    assert joint.shape == (2, 24, 80) and not joint[..., 71:].any()
     expected = torch.cat([scaled(w, f).to(dtype) for w, f in zip(weights, factors, strict=True)], dim=2)
-    assert torch.equal(joint[..., :23], expected)
-    gradient = draw(2, 24, 32)
-    for found, part, factor in zip(
-        products.apart(gradient, weights, factors), gradient[..., :23].split([5, 16, 2], dim=2), factors, strict=True
-    ):
-        assert found.is_contiguous() and torch.equal(found, scaled(part, factor))
+    assert torch.equal(joint[..., :71], expected)
+    x, grad = draw(2, 7, 24).to(dtype), F.pad(draw(2, 7, 71), (0, 9)).to(dtype)
+    found = products.weight_gradients(x, grad, weights, factors)
+    whole = x.double().mT @ grad[..., :71].double()
+    for own, part, factor in zip(found, whole.split(sizes, dim=2), factors, strict=True):
+        assert own.is_contiguous() and own.dtype == torch.float32
+        assert off(own, scaled(part, factor)) < TOLERANCES[torch.float32]
 
 
 @pytest.mark.parametrize("where", WHERE)

@@ -9,7 +9,7 @@ import torch
 from rule_inputs import ODD_SHAPES, PAPER_SHAPES, SETTINGS, error, right, rounded, rule_inputs
 from torch import Tensor
 
-from mupcheck.ops.kernels.configs import ByChunk, config_of, parts_of_keys
+from mupcheck.ops.kernels.configs import config_of, parts_of_keys
 from mupcheck.ops.kernels.rule import forward, gated_delta_rule_triton
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without a GPU")
@@ -61,12 +61,37 @@ def test_other_shapes_and_every_setting(shape, setting):
 
 
 @pytest.mark.parametrize("chunk", [16, 32, 64])
-@pytest.mark.parametrize("read", [None, ByChunk(16, 4, 1)])
-def test_other_chunks_and_p_made_in_either_place(chunk, read):
+@pytest.mark.parametrize("reads", [False, True])
+def test_other_chunks_and_p_made_in_either_place(chunk, reads):
     for setting in ("plain", "alike, some decay"):
         inputs = rule_inputs(1, 100, 2, 48, 40, **SETTINGS[setting])
-        assert_right(inputs, torch.float32, chunk=chunk, read=read)
-        assert_right(inputs, torch.float16, chunk=chunk, read=read)
+        assert_right(inputs, torch.float32, chunk=chunk, reads=reads)
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (24, 100)])
+def test_tiles_through_descriptors_and_through_pointers(shape):
+    inputs = rounded(rule_inputs(1, 100, 2, *shape, **SETTINGS["alike, some decay"]), torch.float32)
+    scan = config_of(*shape, torch.float32).scan
+    assert scan.loads and scan.stores
+    tiled = run(inputs)
+    for got, answer in zip(tiled, right(inputs), strict=True):
+        assert error(got, answer) <= TOLERANCES[torch.float32]
+    for loads, stores in ((False, False), (True, False), (False, True)):
+        other = run(inputs, scan=scan._replace(loads=loads, stores=stores))
+        assert all(torch.equal(got, expected) for got, expected in zip(other, tiled, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(28, 40), (32, 36)])
+def test_rows_that_the_copy_engine_does_not_take(shape):
+    assert_right(rule_inputs(1, 70, 1, *shape, **SETTINGS["plain"]), torch.float16)
+
+
+def test_inputs_that_begin_anywhere():
+    inputs = rounded(rule_inputs(1, 40, 1, 16, 16, **SETTINGS["plain"]), torch.float32)
+    shifted = [torch.cat([torch.zeros(1), x.flatten()])[1:].view_as(x) for x in inputs]
+    assert any(x.data_ptr() % 16 for x in shifted)
+    for got, expected in zip(run(shifted), run(inputs), strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_the_comparison_sees_a_small_fault():
@@ -76,6 +101,18 @@ def test_the_comparison_sees_a_small_fault():
         wrong = [x.clone() for x in inputs]
         wrong[i][:, :1] *= 1.01  # the first of 100 steps, or the only head of the state
         assert error(run(wrong)[0], expected[0]) > 3 * TOLERANCES[torch.float32], name
+
+
+def test_where_nothing_is_written_the_way_back_can_divide_by_beta():
+    inputs = rule_inputs(1, 70, 1, 16, 24, **SETTINGS["plain"])
+    inputs[4][:, ::2] = 0.0
+    assert_right(inputs, torch.float32)
+    inputs = rounded(inputs, torch.float32)
+    made = forward(*inputs, final_state=False, save=True, config=config_of(16, 24, torch.float32))
+    beta = made.gates[0, 0, :, 2].flatten()[:70]
+    assert (beta[::2] > 0).all() and (beta[::2] < 1e-12).all()
+    assert torch.equal(beta[1::2], inputs[4][0, 1::2, 0])
+    assert (made.writes[0, ::2] / beta[::2, None, None]).isfinite().all()
 
 
 @pytest.mark.parametrize("time", [40, 100])
@@ -112,9 +149,8 @@ def test_what_is_kept_for_the_way_back():
     inputs = rounded(rule_inputs(1, 100, 1, 16, 24, **SETTINGS["alike, some decay"]), torch.float32)
     q, k, v, log_alpha, beta, start = inputs
     config = config_of(16, 24, torch.float32)
-    _, _, inverse, states, writes = forward(
-        q, k, v, log_alpha, beta, start, final_state=False, save=True, config=config
-    )
+    made = forward(q, k, v, log_alpha, beta, start, final_state=False, save=True, config=config)
+    inverse, states, writes = made.inverse, made.states, made.writes
     assert states is not None and writes is not None
     for n, first in enumerate(range(0, 100, config.chunk)):
         before = [x[:, :first] for x in inputs[:5]]
@@ -148,6 +184,8 @@ def test_nothing_is_kept_where_nothing_goes_back(monkeypatch):
     o[..., 0].sum().backward()
     (saved, options), *more = kept
     assert not more
+    gates, reads = options.pop("gates"), options.pop("reads")
+    assert gates.shape == (1, 1, 2, 5, 32) and reads is None
     assert options == {"chunk": config_of(16, 24, torch.float32).chunk, "need_initial": True}
     assert all(x is None or x.is_contiguous() for x in saved)
     assert torch.equal(saved[8], torch.eye(24)[0].expand_as(o)) and saved[9] is None

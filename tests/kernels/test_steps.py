@@ -5,11 +5,15 @@ import torch
 
 pytest.importorskip("triton")
 
+from mupcheck.model.build import build_model, parameter_groups
 from mupcheck.ops.kernels import steps
 from mupcheck.theory.parametrization import OPTIMIZERS
-from mupcheck.training import replicas, updates
+from mupcheck.training import joint, replicas, updates
 from mupcheck.training.device_loop import train_on_device
+from mupcheck.training.divergence import DeviceWatch
 from mupcheck.training.joint import JointSteps
+from mupcheck.training.optim import make_optimizer
+from mupcheck.training.tables import TabledSteps
 
 REPLICAS = 3
 # one value, less than a block, a matrix of odd sides, and more than a chunk
@@ -145,14 +149,65 @@ def test_a_group_trains_by_joint_steps_as_weight_by_weight(corpus, make_run, opt
     expected = list(train_on_device(runs, corpus, device=DEVICE, n_steps=5, capture=False))
     made = []
 
-    def joint(*given, slots):
+    def by_addresses(*given, slots, compiled):
         made.append(JointSteps(*given, slots))
         return made[-1]
 
-    monkeypatch.setattr(replicas, "make_steps", joint)
+    monkeypatch.setattr(replicas, "make_steps", by_addresses)
     rows = list(train_on_device(runs, corpus, device=DEVICE, n_steps=5, capture=False))
     assert made
     for row, other in zip(rows, expected, strict=True):
         assert row.clipped == other.clipped
         assert row.loss == pytest.approx(other.loss, rel=1e-5)  # five updates, rounded otherwise
         assert row.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_kernels_that_are_wrong_or_do_not_run_are_not_used(kind, monkeypatch):
+    device = torch.device(DEVICE)
+    check = joint._fault.__wrapped__
+    assert check(kind, device) == ""
+    name = f"{kind}_step"
+    step = getattr(steps, name)
+    monkeypatch.setattr(steps, name, lambda *given, **named: step(*given, **(named | {"clip": 2.0})))
+    assert "off by" in check(kind, device)
+    monkeypatch.setattr(steps, name, lambda *given, **named: 1 / 0)
+    assert check(kind, device) == "they do not run: division by zero"
+
+
+def numbers(steps_taken, n_replicas):
+    """Return losses and gradient norms [steps, R] around every edge of the rules of divergence."""
+    generator = torch.Generator().manual_seed(9)
+    guess = torch.tensor(32.0, dtype=torch.float64).log()
+    edges = torch.stack(
+        [guess - 1, guess, guess + 5e-4, guess + 1, guess + 1.5, guess + 9, guess * torch.nan, guess / 0]
+    )
+    often = torch.tensor([30, 1, 1, 2, 4, 8, 0.1, 0.1])
+    losses = edges[torch.multinomial(often, steps_taken * n_replicas, replacement=True, generator=generator)]
+    of_norms = torch.tensor([0.0, 1e-13, 1.0, torch.nan, torch.inf])
+    often = torch.tensor([2, 2, 40, 0.1, 0.1])
+    norms = of_norms[torch.multinomial(often, steps_taken * n_replicas, replacement=True, generator=generator)]
+    shape = (steps_taken, n_replicas)
+    losses = losses.view(shape)
+    losses[5:, ::4] = guess + 9  # for several steps
+    losses[7, 1::4] = guess
+    norms = norms.view(shape)
+    norms[7, 1::8] = 0.0
+    return losses.to(DEVICE), norms.to(DEVICE)
+
+
+@pytest.mark.parametrize("n_replicas", [1, 37])
+def test_a_step_is_noted_as_torch_does(make_run, n_replicas):
+    runs = [make_run() for _ in range(n_replicas)]
+    made = make_optimizer(parameter_groups(build_model(runs, DEVICE), runs), runs)
+    seen = []
+    for kind in (JointSteps(made, 4, slots=1), TabledSteps(made, 4)):
+        watch = DeviceWatch(n_replicas, 32, DEVICE)
+        ring = torch.zeros(8, 4, n_replicas, dtype=torch.float64, device=DEVICE)
+        step = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+        for loss, norm in zip(*numbers(20, n_replicas), strict=True):
+            kind.note(watch, ring, step, loss, norm, norm > 0.5)
+        seen.append([ring.nan_to_num(7.0), step, watch.why, watch.high_steps, watch.ceiling])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*seen, strict=True))
+    assert step.item() == 20
+    assert n_replicas == 1 or set(watch.why.tolist()) == {0, 1, 2, 3}

@@ -43,6 +43,7 @@ def planted(monkeypatch, fault):
     """Let the model call `fault(rule, inputs)` in place of the delta rule, which is the first argument."""
 
     def patched(*inputs, **options):
+        options |= {"final_state": True}  # which a model asks for only where a probe looks
         return fault(lambda *given: gated_delta_rule(*given, **options), inputs)
 
     monkeypatch.setattr(gdn, "gated_delta_rule", patched)

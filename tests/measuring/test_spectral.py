@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_by_hand import lr_of, values, watched
 
-from mupcheck.measuring.spectral import spectral_norm
+from mupcheck.measuring.spectral import _inverse, largest, powers, spectral_norm
 from mupcheck.theory.parametrization import OPTIMIZERS
 
 # --- spectral norms ---------------------------------------------------------------------------------------------------
@@ -58,3 +58,18 @@ def test_spectral_norm_of_nothing_and_of_nan():
     assert found[0] == 0
     assert found[1].isnan()
     assert found[2] == pytest.approx(float(torch.linalg.matrix_norm(x[2], ord=2)), rel=1e-5)
+
+
+def test_norms_of_many_shapes_come_out_together():
+    shapes = [(64, 64), (8, 8), (512, 2), (16, 512)]
+    grams = [powers(matrices(*shape)) for shape in shapes]
+    together = largest(torch.cat(grams, dim=1)).split(3)
+    for shape, norms in zip(shapes, together, strict=True):
+        assert torch.allclose(norms.float(), spectral_norm(matrices(*shape)), rtol=1e-6)
+
+
+def test_an_inverse_of_what_nearly_is_none_is_one():
+    x = matrices(16, 3).double()
+    x = x @ x.transpose(1, 2) + 1e-7 * torch.eye(16, dtype=torch.float64)
+    # a condition of some 1e9, and each of 16 sweeps rounds by 1e-16
+    assert torch.allclose(_inverse(x) @ x, torch.eye(16, dtype=torch.float64).expand_as(x), atol=1e-5)

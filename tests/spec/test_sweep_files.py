@@ -3,7 +3,7 @@
 import pytest
 from small_specs import SWEEPS
 
-from mupcheck.spec.reading import load_sweep
+from mupcheck.spec.reading import load_sweep, make_sweep, read_sweep_file
 
 # --- sweeps/ ----------------------------------------------------------------------------------------------------------
 
@@ -70,3 +70,16 @@ def test_the_paper_s_sweeps_have_the_paper_s_settings(stem, own, lr_ends):
     assert 5 <= len(grid.lrs) <= 7
     for run in grid.runs(vocab_size=50257, data_hash=""):
         assert run.heads == (6, run.width // 8, run.width // 4)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_file_says_its_dtype_so_that_it_is_the_same_sweep_on_a_gpu(path):
+    assert read_sweep_file(path)["dtype"] in ("float32", "bfloat16")
+    assert load_sweep(path, device="cuda").dtype == load_sweep(path).dtype
+
+
+def test_a_sweep_of_lrs_is_in_bfloat16_on_a_gpu_and_a_check_is_not():
+    kinds_and_devices = [(kind, device) for kind in ("coord", "lr") for device in ("cpu", "cuda")]
+    found = {(kind, device): make_sweep({"kind": kind}, device=device).dtype for kind, device in kinds_and_devices}
+    assert found.pop(("lr", "cuda")) == "bfloat16"
+    assert set(found.values()) == {"float32"}

@@ -29,7 +29,7 @@ ABSURD = [
 
 
 @pytest.fixture(autouse=True)
-def _a_machine_of_23_gib(tmp_path, monkeypatch):
+def _a_machine_of_23_gib(tmp_path, monkeypatch, nothing_timed):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan_file, "available_memory", lambda device: min(available_memory(device), 23 * 2**30))
 
@@ -87,5 +87,5 @@ def test_force_trains_what_is_said_not_to_fit(monkeypatch):
     small = "--data synthetic --device cpu --widths 16,32,64 --seeds 2 --steps 1 --record 0,1 --layers 1 --jobs 1"
     answer = mupcheck("coord", *small.split())
     assert answer.code == exits.USAGE
-    assert "width 64 does not fit: needs 0.26 GiB of 0.00 GiB free" in answer.err
+    assert "width 64 does not fit: needs 0.27 GiB of 0.00 GiB free" in answer.err
     assert mupcheck("coord", *small.split(), "--force").code != exits.USAGE

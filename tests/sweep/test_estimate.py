@@ -1,6 +1,7 @@
 """What a plan would cost."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -134,6 +135,7 @@ class Bursts:
         monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr("mupcheck.training.train.train", self.train)
         monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+        monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
 
     def train(self, runs, _corpus, device):
         assert device == "cuda:0"
@@ -162,19 +164,28 @@ def test_progress_learns_what_each_width_takes(tmp_path):
     wide, narrow = plan.groups
     now = 0.0
     pace = Pace(plan, places=1, clock=lambda: now)
-    assert pace.seconds_left is None
+    ratio = group_cost(narrow) / group_cost(wide)
     now = 10.0
-    pace.advance(wide, 2)  # of 4 steps
-    cost_ratio = group_cost(narrow) / group_cost(wide)
-    assert pace.seconds_left == pytest.approx(10 + 20 * cost_ratio)
-    now = 20.0
+    pace.advance(wide, 1)  # of 4 steps, and its start
+    assert pace.seconds_left is None  # perhaps more of them come at this moment
+    now = 12.0
+    pace.advance(wide, 1)
+    assert pace.seconds_left == pytest.approx(10 * (2 + 4 * ratio))
+    now = 14.0
     pace.finish(wide)
+    # 3 steps in 4 seconds without the start
+    assert pace.seconds_left == pytest.approx(4 / 3 * 4 * ratio)
     assert pace.now().runs_finished == 8
     now = 60.0
-    pace.advance(narrow, 1)  # which is much slower than its work says
-    assert pace.seconds_left == pytest.approx(120)
+    pace.advance(narrow, 1)
+    now = 100.0
+    pace.advance(narrow, 1)  # it is much slower than its work says
+    pace.advance(narrow, 1)  # at the same moment
+    now = 180.0
+    pace.advance(narrow, 0)
+    assert pace.seconds_left == pytest.approx(20)
     pace.fail(narrow, again=True)
-    assert pace.seconds_left == pytest.approx(160)
+    assert pace.seconds_left == pytest.approx(80)
     assert pace.now().done == pytest.approx(group_cost(wide))
     pace.fail(narrow, again=False)
     assert pace.seconds_left == 0

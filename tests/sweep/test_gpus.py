@@ -1,4 +1,4 @@
-"""Several GPUs: a lasting process on each, groups that end together, one that is lost; no GPU is needed here."""
+"""Several GPUs: a lasting process on each, one that is lost, runs that train alone; no GPU is needed here."""
 
 import json
 import os
@@ -10,20 +10,15 @@ from collections import defaultdict, deque
 from dataclasses import replace
 
 import pytest
+from fake_gpus import TWO, on_gpus
 from tiny_sweeps import assert_same, numbers, tiny
 
 from mupcheck.results.reading import load_results
-from mupcheck.sweep import plan as plan_file
 from mupcheck.sweep import runner
-from mupcheck.sweep.cost import cuda_seconds
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.group import run_group
-from mupcheck.sweep.groups import group_runs, makespan, spread
-from mupcheck.sweep.plan import find_devices, plan_sweep
-from mupcheck.sweep.runner import execute
-
-TWO = ("cuda:0", "cuda:1")
-
+from mupcheck.sweep.groups import group_runs
+from mupcheck.sweep.runner import execute, not_alone
 
 # --- the engine: work that pretends -----------------------------------------------------------------------------------
 
@@ -121,13 +116,6 @@ def test_what_the_fork_server_imports_leaves_cuda_alone():
 # --- a sweep ----------------------------------------------------------------------------------------------------------
 
 
-def on_gpus(sweep, out, devices=TWO, **options):
-    """Plan a sweep as for GPUs that are not there."""
-    plan = replace(plan_sweep(sweep, out=out), device=devices[0], devices=devices, jobs=len(devices), **options)
-    groups = tuple(group_runs(plan.runs, devices[0], places=len(devices), exact=plan.exact))
-    return replace(plan, groups=groups)
-
-
 def here(group, device, **options):
     """Work that trains on the CPU what was meant for a GPU."""
     yield from run_group(group, device="cpu", **options)
@@ -192,59 +180,20 @@ def test_a_group_that_takes_two_gpus_with_it_is_not_given_a_third(tmp_path, monk
     assert "failed" not in json.loads((tmp_path / "tiny" / "sweep.json").read_text())
 
 
-# --- groups that end together -----------------------------------------------------------------------------------------
+def test_sweep_json_names_the_runs_that_were_trained_alone(tmp_path, monkeypatch):
+    def exact():
+        return json.loads((tmp_path / "tiny" / "sweep.json").read_text())["exact"]
 
-
-def default_runs(**changes):
-    from mupcheck.spec.reading import make_sweep
-
-    sweep = make_sweep({"kind": "lr", **changes}, device="cuda")
-    return sweep.runs(vocab_size=256, data_hash="", backend="triton")
-
-
-@pytest.mark.parametrize("places", [2, 3, 4, 8])
-def test_the_default_sweep_keeps_every_gpu_busy_to_the_end(places):
-    runs = default_runs()
-    whole = sum(cuda_seconds(group[0], len(group)) for group in group_runs(runs, "cuda:0"))
-    groups = group_runs(runs, "cuda:0", places=places)
-    assert sorted(run.run_id for group in groups for run in group) == sorted(run.run_id for run in runs)
-    seconds = [cuda_seconds(group[0], len(group)) for group in groups]
-    assert makespan(seconds, places) < 1.12 * whole / places
-    # without the cut one of them works on while the others wait
-    uncut = [cuda_seconds(group[0], len(group)) for group in group_runs(runs, "cuda:0")]
-    assert makespan(seconds, places) <= makespan(uncut, places)
-
-
-def test_a_cut_has_to_pay():
-    # what a group costs does not depend on its size: two groups would end later than one
-    assert spread([8], [1], lambda _shape, _size: 1.0, 2) == [1]
-    # it costs what its runs do: one group a GPU
-    assert spread([8], [1], lambda _shape, size: size, 4) == [4]
-    assert spread([8, 8], [1, 1], lambda shape, size: size * (10 if shape else 0.1), 2)[1] == 2
-    assert makespan([4, 3, 2, 1], 2) == 5
-
-
-def test_an_exact_sweep_trains_each_run_alone():
-    groups = group_runs(default_runs(), "cuda:0", places=4, exact=True)
-    assert {len(group) for group in groups} == {1}
-    assert len(groups) == 126
-
-
-# --- devices ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_device_is_every_gpu_or_the_one_that_is_named(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(plan_file, "GPU_DRIVERS", ("/",))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert find_devices("auto") == find_devices("cuda") == ("cuda:0", "cuda:1", "cuda:2")
-    assert find_devices("cuda:1") == ("cuda:1",)
-    assert find_devices("cpu") == ("cpu",)
-    with pytest.raises(ValueError, match="'cuda:3' is not there: torch sees 3 GPUs"):
-        find_devices("cuda:3")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_devices("auto") == ("cpu",)
-    with pytest.raises(ValueError, match="torch sees 0 GPUs; try cpu"):
-        find_devices("cuda")
+    first = on_gpus(tiny(lrs=(2.0**-8,)), tmp_path)
+    executed(monkeypatch, here, first)
+    assert exact() == []
+    plan = on_gpus(tiny(), tmp_path, exact=True)
+    beside = {run.run_id for run in first.runs}
+    plan = replace(plan, groups=tuple(group for group in plan.groups if group[0].run_id not in beside))
+    assert not_alone(plan) == 4
+    assert not_alone(replace(plan, device="cpu")) == 0  # where no run depends on another anyway
+    executed(monkeypatch, here, plan)
+    assert set(exact()) == {run.run_id for run in plan.runs} - beside
+    # trained again beside others, they are not alone any more
+    executed(monkeypatch, here, on_gpus(tiny(), tmp_path))
+    assert exact() == []

@@ -89,6 +89,7 @@ def test_a_command_that_is_shown_parses(name, command):
         pass
 
 
+@pytest.mark.usefixtures("nothing_timed")
 @pytest.mark.parametrize(("name", "command"), [each for each in SHOWN if each[1].split()[1] in ONLY_SAY])
 def test_a_command_that_is_shown_works(name, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

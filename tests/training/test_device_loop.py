@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from mupcheck.model.build import build_model
+from mupcheck.model.lm import LanguageModel
+from mupcheck.ops import fused
 from mupcheck.theory.parametrization import OPTIMIZERS
 from mupcheck.training import device_loop, replicas
 from mupcheck.training.data import feed
@@ -66,9 +68,24 @@ def test_evaluation_accumulation_and_bfloat16_are_those_of_the_host_loop(corpus,
 
 
 def test_a_streamed_corpus_gives_the_same_rows(corpus, make_run, monkeypatch):
-    runs = [make_run(steps=2 * RING + 20, seed=seed) for seed in (0, 1)]
+    runs = [make_run(steps=30, seed=seed) for seed in (0, 1)]
     monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(feed, "STEPS_AHEAD", 8)  # the ring goes around
+    monkeypatch.setattr(device_loop, "FLOPS_A_READ", 1.0)
     agree(runs, corpus)
+
+
+@pytest.mark.parametrize(
+    ("kind", "probes", "by_modules"),
+    [("coord", "full", True), ("coord", "none", True), ("lr", "full", True), ("lr", "activations", False)],
+)
+def test_all_steps_of_a_check_are_computed_by_modules(corpus, make_run, kind, probes, by_modules, monkeypatch):
+    asked, loss = [], LanguageModel.loss
+    monkeypatch.setattr(LanguageModel, "loss", lambda self, tokens: (asked.append(fused._on), loss(self, tokens))[1])
+    runs = [make_run(kind=kind, probes=probes, record=(0, 2), eval_tokens=64, steps=3)]
+    assert len(list(train_on_device(runs, corpus, device="cpu", n_steps=3))) == 3
+    assert set(asked) == {not by_modules}
+    assert fused._on
 
 
 # --- divergence -------------------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ uses atomics or tunes itself: two calls give equal bits. The rule's algebra is t
 
     rule.py      the gated delta rule, differentiable; configs.py has the table of its launch configurations
     invert.py    chunk by chunk: X = (I + A)^-1                             [B, H, N, C, C]
-    reads.py     chunk by chunk: P, where several programs of the scan need it
     scan.py      from chunk to chunk: the state, what is written, o         [B, T, H, V]
     backward.py  the way back, in two kernels of the same kind
 
-    norms.py, conv.py, gates.py, swiglu.py, cross_entropy.py, update.py: a torch form stands beside each
+    mixer.py     what a mixer gives the rule: one product (products.py), conv.py, gates.py
+    norms.py, swiglu.py, cross_entropy.py, update.py; sums.py adds up what programs leave, sigmoid.py is theirs
+
+A torch form of each stands in `mupcheck.model` and `mupcheck.training.updates`.
 """

@@ -1,14 +1,20 @@
-"""Gradients of the gated delta rule from what its forward kernels saved: two kernels, no atomics.
+"""Gradients of the gated delta rule from what its forward kernels saved: three kernels, no atomics.
 
-`scan_backward` carries the gradient of the state back over the chunks, `local_backward` computes from it, chunk by
-chunk and all at once, the gradients of the inputs. Sums have a fixed order: two calls give equal bits.
+`scan_backward` carries the gradient of the state back over the chunks; from it `pairs_backward` and `local_backward`
+compute the gradients of the inputs, all chunks at once. Sums have a fixed order: two calls give equal bits.
 """
+
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config, k_parts
+from mupcheck.ops.kernels.chunk_gates import write_gates
 from mupcheck.ops.kernels.local_backward import local_backward
+from mupcheck.ops.kernels.pairs_backward import pairs_backward
 from mupcheck.ops.kernels.scan_backward import scan_backward
 
 
@@ -26,6 +32,8 @@ def gradients(
     *,
     chunk: int,
     need_initial: bool,
+    gates: Tensor | None = None,
+    reads: Tensor | None = None,
     config: BackwardConfig | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Compute the gradients of q, k, v, log_alpha, beta and, when asked for, of the initial state.
@@ -40,6 +48,9 @@ def gradients(
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
         chunk: C: 16, 32 or 64.
         need_initial: whether the gradient of the initial state is wanted.
+        gates: [B, H, N, 5, C], float32, as `write_gates` makes them; None makes them again.
+        reads: P = (Q K^T) * decay in the inputs' dtype, [B, H, N, C, C], or as the sum of two parts [B, H, N, 2, C, C];
+            None makes it again, in two parts.
         config: how to cut the work; None takes the pinned one.
 
     Returns:
@@ -49,84 +60,158 @@ def gradients(
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o.to(v.dtype).contiguous()
     if grad_final_state is not None:
         grad_final_state = grad_final_state.float().contiguous()
-    d_states, d_rhs, d_initial_state = launch_scan(
-        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state),
-        chunk=chunk,
-        need_initial=need_initial,
-        config=config,
+    gates = launch_gates(log_alpha, beta, chunk) if gates is None else gates
+    d_states, dv, d_initial_state = launch_scan(
+        q, k, gates, inverse, reads, grad_o, grad_final_state, need_initial=need_initial, config=config
     )
-    local = launch_local(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, chunk=chunk, config=config)
-    return *local, d_initial_state
+    pairs, d_log_alpha, d_beta = launch_pairs(q, k, gates, writes, grad_o, dv, config=config)
+    dq, dk, d_log_alpha = launch_local(
+        q, k, gates, states, writes, grad_o, d_states, dv, pairs, d_log_alpha, config=config
+    )
+    return dq, dk, dv, d_log_alpha, d_beta, d_initial_state
+
+
+def launch_gates(log_alpha: Tensor, beta: Tensor, chunk: int) -> Tensor:
+    """What the kernels read of log_alpha and beta, [B, H, N, 5, C]."""
+    batch, time, heads = log_alpha.shape
+    n_chunks = -(-time // chunk)
+    gates = log_alpha.new_empty(batch, heads, n_chunks, 5, chunk)
+    write_gates[(batch * n_chunks * heads,)](log_alpha, beta, gates, time, heads, C=chunk, num_warps=1)
+    return gates
 
 
 def launch_scan(
     q: Tensor,
     k: Tensor,
-    log_alpha: Tensor,
-    beta: Tensor,
+    gates: Tensor,
     inverse: Tensor,
+    reads: Tensor | None,
     grad_o: Tensor,
     grad_final_state: Tensor | None,
     *,
-    chunk: int,
     need_initial: bool,
     config: BackwardConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Launch the scan: d_states [B, H, N, K, V], d_rhs [B, T, H, V], d_initial_state [B, H, K, V] or None."""
+    """Launch the scan: d_states [B, H, N, K, V], dv [B, T, H, V], d_initial_state [B, H, K, V] or None."""
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
     first, second = k_parts(key_dim)
+    chunk = gates.shape[-1]
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
-    d_rhs = torch.empty_like(grad_o)
-    d_initial_state = log_alpha.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
-    scan_backward[(batch * heads * -(-value_dim // config.scan_block),)](
-        *(q, k, log_alpha, beta, inverse, grad_o, grad_final_state, d_states, d_rhs, d_initial_state),
+    dv = torch.empty_like(grad_o)
+    d_initial_state = gates.new_empty(batch, heads, key_dim, value_dim) if need_initial else None
+    block = config.scan_block
+    tiled = config.scan_tiled and fit_copy_engine(q, k, inverse, grad_o, dv, d_states)
+    tiles = partial(tile, tiled=tiled)
+    squares = (1, chunk, chunk)
+    scan_backward[-(-value_dim // block), batch * heads](
+        *(tiles(q, 1, chunk, 1, first), tiles(q, 1, chunk, 1, second)),
+        *(tiles(k, 1, chunk, 1, first), tiles(k, 1, chunk, 1, second)),
+        *(gates, tiles(inverse.flatten(0, 2), *squares)),
+        None if reads is None else tiles(reads.flatten(0, -3), *squares),
+        *(tiles(grad_o, 1, chunk, 1, block), grad_final_state),
+        *(tiles(d_states.flatten(0, 2), 1, first, block), tiles(d_states.flatten(0, 2), 1, second, block)),
+        *(tiles(dv, 1, chunk, 1, block), d_initial_state),
         *(time, heads, key_dim, value_dim, first, second),
+        BV=block,
         C=chunk,
-        BV=config.scan_block,
-        HAS_FINAL=grad_final_state is not None,
-        NEED_INITIAL=need_initial,
+        READS=0 if reads is None else reads.ndim - 4,
         PRECISION=precision(q),
+        TILED=tiled,
         num_warps=config.scan_warps,
         num_stages=config.scan_stages,
     )
-    return d_states, d_rhs, d_initial_state
+    return d_states, dv, d_initial_state
+
+
+def launch_pairs(
+    q: Tensor,
+    k: Tensor,
+    gates: Tensor,
+    writes: Tensor,
+    grad_o: Tensor,
+    dv: Tensor,
+    *,
+    config: BackwardConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the pairs: E and G [B, H, N, 2 or 3, C, C], layers of d_log_alpha (only the first written), d_beta."""
+    batch, time, heads, key_dim = q.shape
+    chunk = gates.shape[-1]
+    layers = 2 if q.dtype == torch.float32 else 3
+    pairs = q.new_empty(batch, heads, -(-time // chunk), layers, chunk, chunk)
+    parts = -(-key_dim // config.local_k_block)
+    d_log_alpha = gates.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
+    d_beta = gates.new_empty(batch, time, heads)
+    block_k = 16 if key_dim <= 16 else 32 if key_dim <= 32 else 64
+    block = config.pairs_block
+    tiled = config.pairs_tiled and fit_copy_engine(q, k, writes, grad_o, dv)
+    tiles = partial(tile, tiled=tiled)
+    pairs_backward[(batch * -(-time // chunk) * heads,)](
+        *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
+        *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o, dv)),
+        *(pairs, d_log_alpha, d_beta, time, heads, key_dim, dv.shape[-1]),
+        C=chunk,
+        BK=block_k,
+        BV=block,
+        PRECISION=precision(q),
+        TILED=tiled,
+        num_warps=config.pairs_warps,
+        num_stages=config.pairs_stages,
+        maxnreg=config.pairs_registers,
+    )
+    return pairs, d_log_alpha, d_beta
 
 
 def launch_local(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
-    log_alpha: Tensor,
-    beta: Tensor,
+    gates: Tensor,
     states: Tensor,
     writes: Tensor,
     grad_o: Tensor,
     d_states: Tensor,
-    d_rhs: Tensor,
+    dv: Tensor,
+    pairs: Tensor,
+    d_log_alpha: Tensor,
     *,
-    chunk: int,
     config: BackwardConfig,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Launch the local kernel: dq, dk, dv, d_log_alpha, d_beta."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the local kernel: dq, dk and the whole of d_log_alpha, from its layers."""
     batch, time, heads, key_dim = q.shape
-    first, second = k_parts(key_dim, split=config.split)
-    answer = (
-        *(torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)),
-        *(torch.empty_like(log_alpha), torch.empty_like(beta)),
-    )
-    between = q.new_empty(batch * heads * -(-time // chunk), 2, chunk, chunk)
-    local_backward[(batch * -(-time // chunk) * heads,)](
-        *(q, k, v, log_alpha, beta, states, writes, grad_o, d_states, d_rhs, between, *answer),
-        *(time, heads, key_dim, v.shape[-1], first, second),
+    dq, dk = torch.empty_like(q), torch.empty_like(k)
+    chunk = gates.shape[-1]
+    parts = -(-key_dim // config.local_k_block)
+    block_k, block = config.local_k_block, config.local_block
+    tiled = config.local_tiled and fit_copy_engine(q, k, states, writes, grad_o, d_states, dv, pairs)
+    tiles = partial(tile, tiled=tiled)
+    local_backward[(batch * -(-time // chunk) * heads * parts,)](
+        *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
+        tiles(states.flatten(0, 2), 1, block_k, block),
+        *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o)),
+        *(tiles(d_states.flatten(0, 2), 1, block_k, block), tiles(dv, 1, chunk, 1, block)),
+        tiles(pairs.flatten(0, 3), 1, chunk, chunk),
+        *(dq, dk, d_log_alpha, time, batch, heads, key_dim, dv.shape[-1]),
         C=chunk,
-        BV=config.local_block,
-        SPLIT=config.split,
+        BK=block_k,
+        BV=block,
+        EARLY=config.local_early,
         PRECISION=precision(q),
+        TILED=tiled,
         num_warps=config.local_warps,
         num_stages=config.local_stages,
+        maxnreg=config.local_registers,
     )
-    return answer
+    return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
+
+
+def fit_copy_engine(*tensors: Tensor) -> bool:
+    """Say whether the tensors begin, and their rows lie, at multiples of 16 bytes."""
+    return all(x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0 for x in tensors)
+
+
+def tile(x: Tensor, *shape: int, tiled: bool) -> Any:
+    """A descriptor of tiles of x where `tiled`, else x, as for a part of size 0."""
+    return TensorDescriptor.from_tensor(x, list(shape)) if tiled and 0 not in shape else x
 
 
 def precision(x: Tensor) -> str:

@@ -1,9 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Depthwise causal convolution with SiLU, and for q and k the unit norm over a head, in one kernel each way.
 
-The backward pass computes again what the forward pass did, from x: nothing but x is kept. What a token sends to the
-tokens before it needs them in order, so a program walks along time and holds the last few in registers; longer filters
-than it has registers for are computed once a tap.
+The backward pass computes again what the forward pass did, from x: nothing but x is kept. A program walks along time
+and holds the last few tokens in registers; filters longer than that are computed tap by tap.
 """
 
 import torch
@@ -11,11 +10,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
+from mupcheck.ops.kernels.sums import sum_of_programs
+
 UNIT_EPS = 1e-6  # as `model.layers.unit_norm` has it
-SEGMENT = 32  # tokens that a row of the backward pass walks along, and 3 more at each end
-MOST_TAPS = 4  # that it can hold
+# tokens that a row of a program walks along; behind them the backward pass walks 3 more. Long ones leave too few
+# programs where replicas are few.
+FORWARD_SEGMENT, BACKWARD_SEGMENT = 8, 16
+FORWARD_UNROLL, BACKWARD_UNROLL = 4, 1  # tokens a turn of the loop: four need no moves, but more registers
+MOST_TAPS = 4  # that registers hold
 SPAN = 128  # tokens of one program where there are more taps
-FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 2048, 1024  # of a tile of 128 threads; more spills registers
+FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 1024, 512  # of a tile of 128 threads
+ELEMENTS_OF_MANY = 1024  # of one where there are more taps
 LARGEST_BLOCK = 128  # channels of a program where no norm asks for a whole head
 
 
@@ -34,7 +40,7 @@ def _convolved(x, weight, rows, channels, allowed, time, x_token, width, TAPS: t
 
 
 @triton.jit
-def _conv_forward(
+def _conv_forward_of_many(
     x, weight, out, n_batch, time, width, group, x_replica, x_token, eps,
     TAPS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +52,7 @@ def _conv_forward(
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     first = x + replica * x_replica + sequence % n_batch * time * x_token
     y = _convolved(first, weight + replica * TAPS * width, rows, channels, allowed, time, x_token, width, TAPS)
-    y *= tl.sigmoid(y)
+    y *= sigmoid(y)
     if UNIT:
         y *= tl.rsqrt(tl.sum(y * y, axis=1) + eps)[:, None]
     inside = (rows < time)[:, None] & allowed[None, :]
@@ -56,9 +62,54 @@ def _conv_forward(
 
 
 @triton.jit
+def _row(first, row, stride, time, allowed):
+    """Return one token of each segment in float32, zeros where there is none."""
+    there = allowed & (row >= 0) & (row < time)
+    return tl.load(first + row.to(tl.int64) * stride, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _tap(taps, lag, width, allowed, TAPS: tl.constexpr):
+    """Return the weight of the token `lag` steps back, 0 where there are fewer."""
+    return tl.load(taps + (TAPS - 1 - lag) * width, mask=allowed & (lag < TAPS), other=0.0)
+
+
+@triton.jit
+def _conv_forward(
+    x, weight, out, n_batch, time, width, group, x_replica, x_token, eps,
+    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Walk ROWS segments of LENGTH tokens at once, with the last three x at hand."""
+    sequence = tl.program_id(2).to(tl.int64)
+    replica = sequence // n_batch
+    within = tl.arange(0, BLOCK)
+    channels = tl.program_id(0) * group + within
+    allowed = ((within < group) & (channels < width))[None, :]
+    first = x + replica * x_replica + sequence % n_batch * time * x_token + channels[None, :]
+    o_first = out + sequence * time * width + channels[None, :]
+    taps = weight + replica * TAPS * width + channels[None, :]
+    w0, w1 = _tap(taps, 0, width, allowed, TAPS), _tap(taps, 1, width, allowed, TAPS)
+    w2, w3 = _tap(taps, 2, width, allowed, TAPS), _tap(taps, 3, width, allowed, TAPS)
+    start = ((tl.program_id(1) * ROWS + tl.arange(0, ROWS)) * LENGTH)[:, None]
+    x0, x1 = _row(first, start, x_token, time, allowed), _row(first, start - 1, x_token, time, allowed)
+    x2, x3 = _row(first, start - 2, x_token, time, allowed), _row(first, start - 3, x_token, time, allowed)
+    for step in tl.range(LENGTH, loop_unroll_factor=UNROLL):
+        row = start + step
+        x_next = _row(first, row + 1, x_token, time, allowed)  # on its way while this token is worked on
+        y = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
+        y *= sigmoid(y)
+        if UNIT:
+            y *= tl.rsqrt(tl.sum(y * y, axis=1) + eps)[:, None]
+        tl.store(o_first + row.to(tl.int64) * width, y.to(out.dtype.element_ty), mask=allowed & (row < time))
+        x3, x2, x1, x0 = x2, x1, x0, x_next
+
+
+@triton.jit
 def _conv_backward(
     grad, x, weight, dx, partial, n_batch, time, width, group, x_replica, x_token, dx_replica, dx_token, eps,
-    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    TAPS: tl.constexpr, UNIT: tl.constexpr, LENGTH: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Walk ROWS segments of LENGTH tokens at once, with the last three x and the last three gradients of y at hand."""
     sequence = tl.program_id(2).to(tl.int64)
@@ -70,10 +121,8 @@ def _conv_backward(
     d_first = dx + replica * dx_replica + sequence % n_batch * time * dx_token + channels[None, :]
     g_first = grad + sequence * time * width + channels[None, :]
     taps = weight + replica * TAPS * width + channels[None, :]
-    w0 = tl.load(taps + (TAPS - 1) * width, mask=allowed, other=0.0)
-    w1 = tl.load(taps + (TAPS - 2) * width, mask=allowed & (TAPS > 1), other=0.0)
-    w2 = tl.load(taps + (TAPS - 3) * width, mask=allowed & (TAPS > 2), other=0.0)
-    w3 = tl.load(taps + (TAPS - 4) * width, mask=allowed & (TAPS > 3), other=0.0)
+    w0, w1 = _tap(taps, 0, width, allowed, TAPS), _tap(taps, 1, width, allowed, TAPS)
+    w2, w3 = _tap(taps, 2, width, allowed, TAPS), _tap(taps, 3, width, allowed, TAPS)
     start = ((tl.program_id(1) * ROWS + tl.arange(0, ROWS)) * LENGTH)[:, None]
     x1 = _row(first, start - 1, x_token, time, allowed)
     x2 = _row(first, start - 2, x_token, time, allowed)
@@ -81,13 +130,13 @@ def _conv_backward(
     x0, g0 = _row(first, start, x_token, time, allowed), _row(g_first, start, width, time, allowed)
     d1 = tl.zeros([ROWS, BLOCK], tl.float32)
     d2, d3, s0, s1, s2, s3 = d1, d1, d1, d1, d1, d1
-    for step in range(LENGTH + 3):
+    for step in tl.range(LENGTH + 3, loop_unroll_factor=UNROLL):
         row = start + step
         # the next token is on its way while this one is worked on
         x_next = _row(first, row + 1, x_token, time, allowed)
         g_next = _row(g_first, row + 1, width, time, allowed)
         y = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
-        opened = tl.sigmoid(y)
+        opened = sigmoid(y)
         d0 = g0
         if UNIT:
             silu = y * opened
@@ -113,13 +162,6 @@ def _conv_backward(
 
 
 @triton.jit
-def _row(first, row, stride, time, allowed):
-    """Return one token of each segment in float32, zeros where there is none."""
-    there = allowed & (row >= 0) & (row < time)
-    return tl.load(first + row.to(tl.int64) * stride, mask=there, other=0.0).to(tl.float32)
-
-
-@triton.jit
 def _conv_backward_of_many(
     grad, x, weight, dx, partial, n_batch, time, width, group, x_replica, x_token, dx_replica, dx_token, eps,
     TAPS: tl.constexpr, LINES: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
@@ -142,7 +184,7 @@ def _conv_backward_of_many(
             later = rows + ahead
             inside = (later < time)[:, None] & allowed[None, :]
             y = _convolved(first, taps, later, channels, allowed, time, x_token, width, TAPS)
-            opened = tl.sigmoid(y)
+            opened = sigmoid(y)
             at = (sequence * time + later)[:, None] * width + channels[None, :]
             d_y = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
             if UNIT:
@@ -189,11 +231,19 @@ def conv_forward(x: Tensor, weight: Tensor, *, batch: int, head: int | None = No
     n_replicas, tokens, width = x.shape
     time = tokens // batch
     out = x.new_empty(n_replicas * batch, time, width)
-    shape = tile(width, head, elements=FORWARD_ELEMENTS)
-    grid = (triton.cdiv(width, shape["group"]), triton.cdiv(time, shape["ROWS"]), n_replicas * batch)
-    _conv_forward[grid](
+    if weight.shape[1] <= MOST_TAPS:
+        shape = tile(width, head, elements=FORWARD_ELEMENTS)
+        kernel, extra = (
+            _conv_forward,
+            {"LENGTH": min(FORWARD_SEGMENT, triton.cdiv(time, shape["ROWS"])), "UNROLL": FORWARD_UNROLL},
+        )
+    else:
+        shape = tile(width, head, elements=ELEMENTS_OF_MANY)
+        kernel, extra = _conv_forward_of_many, {}
+    span = shape["ROWS"] * extra.get("LENGTH", 1)
+    kernel[triton.cdiv(width, shape["group"]), triton.cdiv(time, span), n_replicas * batch](
         x, weight, out, batch, time, width, x_replica=x.stride(0), x_token=x.stride(1), eps=UNIT_EPS,
-        TAPS=weight.shape[1], UNIT=head is not None, **shape,
+        TAPS=weight.shape[1], UNIT=head is not None, **extra, **shape,
     )  # fmt: skip
     return out
 
@@ -207,7 +257,10 @@ def conv_backward(
     shape = tile(width, head, elements=BACKWARD_ELEMENTS)
     rows = shape["ROWS"]
     if taps <= MOST_TAPS:
-        kernel, extra = _conv_backward, {"LENGTH": min(SEGMENT, triton.cdiv(time, rows))}
+        kernel, extra = (
+            _conv_backward,
+            {"LENGTH": min(BACKWARD_SEGMENT, triton.cdiv(time, rows)), "UNROLL": BACKWARD_UNROLL},
+        )
         span = rows * extra["LENGTH"]
     else:
         kernel, extra = (
@@ -222,4 +275,4 @@ def conv_backward(
         dx_replica=dx.stride(0), dx_token=dx.stride(1), eps=UNIT_EPS, TAPS=taps, UNIT=head is not None,
         **extra, **shape,
     )  # fmt: skip
-    return partial.sum(1)
+    return sum_of_programs(partial)

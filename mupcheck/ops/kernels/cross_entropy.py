@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mupcheck.ops.kernels.products import weight_gradient
 
-LOGITS_AT_ONCE = 2**27  # numbers of one chunk: 256 MiB in bfloat16
+LOGITS_AT_ONCE = 2**28  # numbers of one chunk: 512 MiB in bfloat16; smaller chunks feed the device too little
 LARGEST_BLOCK = 4096
 
 
@@ -90,6 +90,23 @@ def cross_entropy_in_place(
     )  # fmt: skip
 
 
+@triton.jit
+def _scale(x, factor, size, BLOCK: tl.constexpr):
+    replica = tl.program_id(1).to(tl.int64)
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    times = tl.load(factor + replica)
+    at = x + replica * size + columns
+    inside = columns < tl.where(times != 1.0, size, 0)  # mostly it is 1, and then nothing is to be done
+    tl.store(at, (tl.load(at, mask=inside, other=0.0).to(tl.float32) * times).to(x.dtype.element_ty), mask=inside)
+
+
+def scale_in_place(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply x [R, ...] by factor [R] and return it; what is multiplied by 1 is not read."""
+    size = x[0].numel()
+    _scale[triton.cdiv(size, 8192), len(x)](x, factor.float().contiguous(), size, BLOCK=8192, num_warps=8)
+    return x
+
+
 class _ReadoutLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -117,7 +134,7 @@ class _ReadoutLoss(torch.autograd.Function):
             scale = 1.0 / tokens if wanted else None
             cross_entropy_in_place(logits, targets, factor, loss, first=first, scale=scale)
             if dx is not None:
-                dx[:, first : first + at_once] = torch.bmm(logits, matrix.transpose(1, 2))
+                torch.bmm(logits, matrix.transpose(1, 2), out=dx[:, first : first + at_once])
                 of_part = weight_gradient(logits, part) if tied else weight_gradient(part, logits)
                 dw = of_part if dw is None else dw.add_(of_part)
         if dw is not None and multiplier is not None:
@@ -128,8 +145,7 @@ class _ReadoutLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
-        grad = grads[0].view(-1, 1, 1)
-        return dx.mul_(grad), dw.mul_(grad), None, None, None, None, None
+        return scale_in_place(dx, grads[0]), scale_in_place(dw, grads[0]), None, None, None, None, None
 
 
 def readout_loss(

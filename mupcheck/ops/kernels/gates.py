@@ -6,6 +6,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
+from mupcheck.ops.kernels.sums import sum_of_programs
+
 SPAN = 128  # tokens of a program
 
 
@@ -33,7 +36,7 @@ def _gates_forward(
     z_beta = tl.load(z + at + heads, mask=inside, other=0.0).to(tl.float32)
     to = (replica * tokens + rows)[:, None] * heads + columns[None, :]
     tl.store(log_alpha + to, -rate[None, :] * _softplus(z_alpha), mask=inside)
-    tl.store(beta + to, tl.sigmoid(z_beta), mask=inside)
+    tl.store(beta + to, sigmoid(z_beta), mask=inside)
 
 
 @triton.jit
@@ -54,8 +57,8 @@ def _gates_backward(
     z_beta = tl.load(z + at + heads, mask=inside, other=0.0).to(tl.float32)
     of = (replica * tokens + rows)[:, None] * heads + columns[None, :]
     d_alpha = tl.load(d_log_alpha + of, mask=inside, other=0.0).to(tl.float32) * -rate[None, :]
-    d_bias = d_alpha * tl.sigmoid(z_alpha)
-    written = tl.sigmoid(z_beta)
+    d_bias = d_alpha * sigmoid(z_alpha)
+    written = sigmoid(z_beta)
     d_z_beta = tl.load(d_beta + of, mask=inside, other=0.0).to(tl.float32) * written * (1.0 - written)
     to = replica * dz_replica + rows[:, None].to(tl.int64) * dz_token + columns[None, :]
     tl.store(dz + to, d_bias.to(dz.dtype.element_ty), mask=inside)
@@ -95,7 +98,7 @@ def gates_backward(
         d_log_alpha, d_beta, z, a_log, dt_bias, dz, partial, tokens, heads, n_columns, z.stride(0), z.stride(1),
         dz.stride(0), dz.stride(1), **_tile(heads, n_columns - 2 * heads),
     )  # fmt: skip
-    d_a_log, d_dt_bias = partial.sum(1).unbind(1)
+    d_a_log, d_dt_bias = sum_of_programs(partial).unbind(1)
     return d_a_log, d_dt_bias
 
 

@@ -1,9 +1,9 @@
-"""Chunk by chunk: X = (I + A)^-1, A = (beta K K^T) * decay below the diagonal; one program a chunk and head.
+"""Chunk by chunk: X = (I + A)^-1, A = (beta K K^T) * decay below the diagonal, and P = (Q K^T) * decay down to it.
 
-A is made in blocks of 16 x 16. A diagonal block is inverted by halves, 1 to 2 to 4 to 8 to 16: with D the inverse of
-the diagonal blocks of one size and L what lies between two of them, that of the next size is D - D L D. Blocks below
-the diagonal follow by substitution. Both are exact, with nothing that grows where keys are alike, which a power series
-for the inverse does.
+One program a chunk and head. X by halves, 1 to 2 to 4 and so on to C: with D the inverses of the diagonal blocks of one
+size and L what lies below them in blocks of twice the size, the next inverses are D - D L D. That is exact, with
+nothing that grows where keys are alike, which a power series for the inverse does. All blocks of a size are one batch
+of products, so that few of them wait for each other.
 """
 
 # mypy: allow-untyped-defs
@@ -13,73 +13,129 @@ import triton.language as tl
 
 from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
 
+# the smallest side of a product
 SIDE = tl.constexpr(16)
+LOWEST_BETA = tl.constexpr(1e-15)
 
 
 @triton.jit
-def _doubled(inverse, a, HALF: tl.constexpr, PRECISION: tl.constexpr):
-    """From the inverse of the diagonal blocks of size HALF to that of those of twice the size."""
-    row = tl.arange(0, SIDE)[:, None]
-    column = tl.arange(0, SIDE)[None, :]
-    between = (row // (2 * HALF) == column // (2 * HALF)) & (row // HALF != column // HALF)
-    right = tl.dot(tl.where(between, a, 0.0), inverse, input_precision=PRECISION)
-    return inverse - tl.dot(inverse, right, input_precision=PRECISION)
-
-
-@triton.jit
-def _inverted(a, PRECISION: tl.constexpr):
-    """Invert I + a, with a [16, 16] zero on and above the diagonal."""
-    row = tl.arange(0, SIDE)[:, None]
-    column = tl.arange(0, SIDE)[None, :]
-    inverse = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, a, 0.0)
-    inverse = _doubled(inverse, a, 2, PRECISION)
-    inverse = _doubled(inverse, a, 4, PRECISION)
-    return _doubled(inverse, a, 8, PRECISION)
-
-
-@triton.jit
-def _steps(log_alpha, beta, gates, T, AT: tl.constexpr, C: tl.constexpr, H: tl.constexpr, whole_before, rest_before):
-    """Read 16 steps of the gates, sum on top of those before, and write that; steps beyond T are all zero."""
-    step = AT + tl.arange(0, SIDE)
-    inside = step < T
-    la = tl.load(log_alpha + step * H, mask=inside, other=0.0)
-    write = tl.load(beta + step * H, mask=inside, other=0.0)
-    whole, rest = running_sums(la)
-    last = tl.arange(0, SIDE) == SIDE - 1
-    whole += whole_before
-    rest += rest_before
+def _write_gates(log_alpha, beta, gates, left, H: tl.constexpr, C: tl.constexpr):
+    """Write what the kernels read of log_alpha and beta; steps beyond the `left` ones decay nothing."""
+    step = tl.arange(0, C)
+    whole, rest = running_sums(tl.load(log_alpha + step * H, mask=step < left, other=0.0))
+    write = tl.load(beta + step * H, mask=step < left, other=0.0)
+    last_whole = tl.sum(tl.where(step == C - 1, whole, 0.0), 0)
+    last_rest = tl.sum(tl.where(step == C - 1, rest, 0.0), 0)
     tl.store(gates + step, whole)
     tl.store(gates + C + step, rest)
-    tl.store(gates + 2 * C + step, write)
+    # the way back divides what a step writes by beta
+    tl.store(gates + 2 * C + step, tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write))
     tl.store(gates + 3 * C + step, decay_of(whole, rest))
-    return whole, rest, write, tl.sum(tl.where(last, whole, 0.0), 0), tl.sum(tl.where(last, rest, 0.0), 0)
+    tl.store(gates + 4 * C + step, decay_of(last_whole - whole, last_rest - rest))
 
 
 @triton.jit
-def _decays_out(gates, whole, rest, last_whole, last_rest, AT: tl.constexpr, C: tl.constexpr):
-    tl.store(gates + 4 * C + AT + tl.arange(0, SIDE), decay_of(last_whole - whole, last_rest - rest))
+def _write(
+    inverse, blocks, SIZE: tl.constexpr, STRIDE: tl.constexpr, ROW: tl.constexpr, COLUMN: tl.constexpr, C: tl.constexpr
+):
+    """Write blocks [C / STRIDE, SIZE, SIZE], each ROW and COLUMN from the diagonal's steps 0, STRIDE, ..."""
+    first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
+    row = first + ROW + tl.arange(0, SIZE)[None, :, None]
+    column = first + COLUMN + tl.arange(0, SIZE)[None, None, :]
+    tl.store(inverse + row * C + column, blocks.to(inverse.dtype.element_ty))
 
 
 @triton.jit
-def _decayed(block, whole_to, rest_to, beta_to, whole_from, rest_from, mask):
-    between = decay_between(whole_to[:, None], rest_to[:, None], whole_from[None, :], rest_from[None, :], mask)
-    return block * beta_to[:, None] * between
+def _blocks(
+    q,
+    k,
+    gates,
+    reads,
+    left,
+    SIZE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BELOW: tl.constexpr,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return blocks of A, [C / STRIDE, SIZE, SIZE], one every STRIDE steps, BELOW the diagonal by so many or on it.
+
+    Those on the diagonal are zero on and above their own. The same blocks of P are written to `reads`, if it is there.
+    """
+    first = tl.arange(0, C // STRIDE)[:, None, None] * STRIDE
+    row = first + BELOW + tl.arange(0, SIZE)[None, :, None]
+    column = first + tl.arange(0, SIZE)[None, None, :]
+    column_as_row = first + tl.arange(0, SIZE)[None, :, None]
+    a = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    p = tl.zeros((C // STRIDE, SIZE, SIZE), tl.float32)
+    precision: tl.constexpr = "tf32" if PRECISION == "fp16" else PRECISION  # of no effect on products of bfloat16
+    for i in range(tl.cdiv(K, BK)):
+        at = i * BK + tl.arange(0, BK)[None, None, :]
+        inside = (row < left) & (at < K)
+        keys = tl.load(k + column_as_row * (H * K) + at, mask=(column_as_row < left) & (at < K), other=0.0)
+        keys = tl.permute(keys, (0, 2, 1))
+        a = tl.dot(tl.load(k + row * (H * K) + at, mask=inside, other=0.0), keys, a, input_precision=precision)
+        if reads is not None:
+            p = tl.dot(tl.load(q + row * (H * K) + at, mask=inside, other=0.0), keys, p, input_precision=precision)
+    between = decay_between(
+        tl.load(gates + row),
+        tl.load(gates + C + row),
+        tl.load(gates + column),
+        tl.load(gates + C + column),
+        row >= column,
+    )
+    if reads is not None:
+        _write(reads, p * between, SIZE, STRIDE, BELOW, 0, C)
+        if BELOW > 0:
+            _write(reads, tl.zeros_like(p), SIZE, STRIDE, 0, BELOW, C)
+    a *= tl.load(gates + 2 * C + row) * between
+    return tl.where(row > column, a, 0.0)
 
 
 @triton.jit
-def _write(inverse, block, BLOCK_ROW: tl.constexpr, BLOCK_COLUMN: tl.constexpr, C: tl.constexpr):
-    row = BLOCK_ROW * SIDE + tl.arange(0, SIDE)[:, None]
-    column = BLOCK_COLUMN * SIDE + tl.arange(0, SIDE)[None, :]
-    tl.store(inverse + row * C + column, block.to(inverse.dtype.element_ty))
+def _product(x, y, PRECISION: tl.constexpr):
+    """Multiply float32 blocks; "fp16" rounds as tf32 does, with half the registers and a third of the shuffles."""
+    if PRECISION == "fp16":
+        product = tl.dot(x.to(tl.float16), y.to(tl.float16))
+    else:
+        product = tl.dot(x, y, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def _doubled(inverses, a, HALF: tl.constexpr, PRECISION: tl.constexpr):
+    """From the inverses of the diagonal blocks of size HALF of a [N, SIDE, SIDE] to those of twice the size."""
+    row = tl.arange(0, SIDE)[None, :, None]
+    column = tl.arange(0, SIDE)[None, None, :]
+    below = (row // (2 * HALF) == column // (2 * HALF)) & (row // HALF != column // HALF)
+    right = _product(tl.where(below, a, 0.0), inverses, PRECISION)
+    return inverses - _product(inverses, right, PRECISION)
+
+
+@triton.jit
+def _pairs(inverses, PAIRS: tl.constexpr, SIZE: tl.constexpr):
+    """Split [2 PAIRS, SIZE, SIZE] in the first and the second of each pair."""
+    return tl.split(tl.permute(tl.reshape(inverses, (PAIRS, 2, SIZE, SIZE)), (0, 2, 3, 1)))
+
+
+@triton.jit
+def _beside(x, y, PAIRS: tl.constexpr, SIZE: tl.constexpr):
+    """Put x and y, [PAIRS, SIZE, SIZE], beside each other: [PAIRS, SIZE, 2 SIZE]."""
+    return tl.reshape(tl.permute(tl.join(x, y), (0, 1, 3, 2)), (PAIRS, SIZE, 2 * SIZE))
 
 
 @triton.jit(do_not_specialize=["T"])
 def invert(
+    q,
     k,
     log_alpha,
     beta,
     gates,
     inverse,
+    reads,
     T,
     H: tl.constexpr,
     K: tl.constexpr,
@@ -89,100 +145,50 @@ def invert(
 ):
     """Write inverse [B, H, N, C, C] of k [B, T, H, K], log_alpha and beta [B, T, H]; C is 16, 32 or 64.
 
-    The blocks of 16 x 16 above the diagonal are not written. `gates` [B, H, N, 5, C] gets what the other kernels read
-    of log_alpha and beta: the running sums c of log_alpha, whole parts and what is left; beta; exp(c); exp(c_C - c).
+    It is zero above the diagonal, as is `reads`, of the same shape: P of q [B, T, H, K]; None where it is not wanted.
+    `gates` [B, H, N, 5, C] gets what the other kernels read of log_alpha and beta: the running sums c of log_alpha,
+    whole parts and what is left; beta, at least 1e-15; exp(c); exp(c_C - c).
     """
     n = tl.program_id(0)
-    b = (tl.program_id(1) // H).to(tl.int64)
-    h = tl.program_id(1) % H
-    k += (b * T * H + h) * K
-    log_alpha += b * T * H + h
-    beta += b * T * H + h
-    inverse += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * C * C
+    sequence = tl.program_id(1).to(tl.int64)
+    first = (sequence // H * T + n * C) * H + sequence % H
+    q += first * K
+    k += first * K
+    gates += (sequence * tl.num_programs(0) + n) * 5 * C
+    inverse += (sequence * tl.num_programs(0) + n) * C * C
+    if reads is not None:
+        reads += (sequence * tl.num_programs(0) + n) * C * C
+    left = T - n * C
 
-    gates += (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + n) * 5 * C
-
-    start = n * C
-    k += start.to(tl.int64) * H * K
-    log_alpha += start * H
-    beta += start * H
-    rows = tl.arange(0, SIDE)[:, None]
-    columns = tl.arange(0, SIDE)[None, :]
-    a00 = tl.zeros((SIDE, SIDE), tl.float32)
-    a10 = tl.zeros((SIDE, SIDE), tl.float32)
-    a11 = tl.zeros((SIDE, SIDE), tl.float32)
-    a20 = tl.zeros((SIDE, SIDE), tl.float32)
-    a21 = tl.zeros((SIDE, SIDE), tl.float32)
-    a22 = tl.zeros((SIDE, SIDE), tl.float32)
-    a30 = tl.zeros((SIDE, SIDE), tl.float32)
-    a31 = tl.zeros((SIDE, SIDE), tl.float32)
-    a32 = tl.zeros((SIDE, SIDE), tl.float32)
-    a33 = tl.zeros((SIDE, SIDE), tl.float32)
-    for i in range(tl.cdiv(K, BK)):
-        at = i * BK + tl.arange(0, BK)[None, :]
-        k0 = tl.load(k + rows * (H * K) + at, mask=(start + rows < T) & (at < K), other=0.0)
-        a00 = tl.dot(k0, tl.trans(k0), a00, input_precision=PRECISION)
-        if C > 16:
-            k1 = tl.load(k + (rows + 16) * (H * K) + at, mask=(start + 16 + rows < T) & (at < K), other=0.0)
-            a10 = tl.dot(k1, tl.trans(k0), a10, input_precision=PRECISION)
-            a11 = tl.dot(k1, tl.trans(k1), a11, input_precision=PRECISION)
-        if C > 32:
-            k2 = tl.load(k + (rows + 32) * (H * K) + at, mask=(start + 32 + rows < T) & (at < K), other=0.0)
-            k3 = tl.load(k + (rows + 48) * (H * K) + at, mask=(start + 48 + rows < T) & (at < K), other=0.0)
-            a20 = tl.dot(k2, tl.trans(k0), a20, input_precision=PRECISION)
-            a21 = tl.dot(k2, tl.trans(k1), a21, input_precision=PRECISION)
-            a22 = tl.dot(k2, tl.trans(k2), a22, input_precision=PRECISION)
-            a30 = tl.dot(k3, tl.trans(k0), a30, input_precision=PRECISION)
-            a31 = tl.dot(k3, tl.trans(k1), a31, input_precision=PRECISION)
-            a32 = tl.dot(k3, tl.trans(k2), a32, input_precision=PRECISION)
-            a33 = tl.dot(k3, tl.trans(k3), a33, input_precision=PRECISION)
-
-    below = rows > columns
-    everywhere = rows >= 0
-    w0, r0, beta0, w, r = _steps(log_alpha, beta, gates, T - start, 0, C, H, 0.0, 0.0)
-    x00 = _inverted(_decayed(a00, w0, r0, beta0, w0, r0, below), PRECISION)
-    _write(inverse, x00, 0, 0, C)
-    if C > 16:
-        w1, r1, beta1, w, r = _steps(log_alpha, beta, gates, T - start, 16, C, H, w, r)
-        a10 = _decayed(a10, w1, r1, beta1, w0, r0, everywhere)
-        x11 = _inverted(_decayed(a11, w1, r1, beta1, w1, r1, below), PRECISION)
-        right = tl.dot(a10, x00, input_precision=PRECISION)
-        x10 = -tl.dot(x11, right, input_precision=PRECISION)
-        _write(inverse, x10, 1, 0, C)
-        _write(inverse, x11, 1, 1, C)
-    if C > 32:
-        w2, r2, beta2, w, r = _steps(log_alpha, beta, gates, T - start, 32, C, H, w, r)
-        w3, r3, beta3, w, r = _steps(log_alpha, beta, gates, T - start, 48, C, H, w, r)
-        a20 = _decayed(a20, w2, r2, beta2, w0, r0, everywhere)
-        a21 = _decayed(a21, w2, r2, beta2, w1, r1, everywhere)
-        a30 = _decayed(a30, w3, r3, beta3, w0, r0, everywhere)
-        a31 = _decayed(a31, w3, r3, beta3, w1, r1, everywhere)
-        a32 = _decayed(a32, w3, r3, beta3, w2, r2, everywhere)
-        x22 = _inverted(_decayed(a22, w2, r2, beta2, w2, r2, below), PRECISION)
-        x33 = _inverted(_decayed(a33, w3, r3, beta3, w3, r3, below), PRECISION)
-        _write(inverse, x22, 2, 2, C)
-        _write(inverse, x33, 3, 3, C)
-
-        right = tl.dot(a21, x11, input_precision=PRECISION)
-        x21 = -tl.dot(x22, right, input_precision=PRECISION)
-        _write(inverse, x21, 2, 1, C)
-        right = tl.dot(a32, x22, input_precision=PRECISION)
-        x32 = -tl.dot(x33, right, input_precision=PRECISION)
-        _write(inverse, x32, 3, 2, C)
-        right = tl.dot(a21, x10, tl.dot(a20, x00, input_precision=PRECISION), input_precision=PRECISION)
-        x20 = -tl.dot(x22, right, input_precision=PRECISION)
-        _write(inverse, x20, 2, 0, C)
-        right = tl.dot(a32, x21, tl.dot(a31, x11, input_precision=PRECISION), input_precision=PRECISION)
-        x31 = -tl.dot(x33, right, input_precision=PRECISION)
-        _write(inverse, x31, 3, 1, C)
-        right = tl.dot(a31, x10, tl.dot(a30, x00, input_precision=PRECISION), input_precision=PRECISION)
-        right = tl.dot(a32, x20, right, input_precision=PRECISION)
-        x30 = -tl.dot(x33, right, input_precision=PRECISION)
-        _write(inverse, x30, 3, 0, C)
-
-    _decays_out(gates, w0, r0, w, r, 0, C)
-    if C > 16:
-        _decays_out(gates, w1, r1, w, r, 16, C)
-    if C > 32:
-        _decays_out(gates, w2, r2, w, r, 32, C)
-        _decays_out(gates, w3, r3, w, r, 48, C)
+    _write_gates(log_alpha + first, beta + first, gates, left, H, C)
+    tl.debug_barrier()  # the gates are read back by other threads, in the order that each product wants
+    a = _blocks(q, k, gates, reads, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
+    row = tl.arange(0, SIDE)[None, :, None]
+    column = tl.arange(0, SIDE)[None, None, :]
+    x = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, a, 0.0)
+    x = _doubled(x, a, 2, PRECISION)
+    x = _doubled(x, a, 4, PRECISION)
+    x = _doubled(x, a, 8, PRECISION)
+    if C == 16:
+        _write(inverse, x, 16, 16, 0, 0, C)
+    else:
+        below = _blocks(q, k, gates, reads, left, 16, 32, 16, H, K, C, BK, PRECISION)
+        upper, lower = _pairs(x, C // 32, 16)
+        right = _product(below, upper, PRECISION)
+        corner = -_product(lower, right, PRECISION)
+        if C == 32:
+            _write(inverse, upper, 16, 32, 0, 0, C)
+            _write(inverse, tl.zeros_like(upper), 16, 32, 0, 16, C)
+            _write(inverse, corner, 16, 32, 16, 0, C)
+            _write(inverse, lower, 16, 32, 16, 16, C)
+        else:
+            rows = tl.join(_beside(upper, tl.zeros_like(upper), 2, 16), _beside(corner, lower, 2, 16))
+            x = tl.reshape(tl.permute(rows, (0, 3, 1, 2)), (2, 32, 32))
+            below = _blocks(q, k, gates, reads, left, 32, 64, 32, H, K, C, BK, PRECISION)
+            upper, lower = _pairs(x, 1, 32)
+            right = _product(below, upper, PRECISION)
+            corner = -_product(lower, right, PRECISION)
+            _write(inverse, upper, 32, 64, 0, 0, C)
+            _write(inverse, tl.zeros_like(upper), 32, 64, 0, 32, C)
+            _write(inverse, corner, 32, 64, 32, 0, C)
+            _write(inverse, lower, 32, 64, 32, 32, C)

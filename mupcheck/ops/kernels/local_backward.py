@@ -1,242 +1,143 @@
 # mypy: allow-untyped-defs
-"""B3: what each chunk's inputs owe, from the states and their gradients at its two ends; chunks are independent.
+"""The gradients of q and k, and the states' share of that of log_alpha; chunks and parts of K all at once.
 
-With S the state that enters a chunk, dS' the gradient of the one that leaves it, U its writes and dR the gradient of
-its right-hand side (see chunk.py), all [C, C] below with the factor decay_ij:
+With S the state that enters a chunk, dS' the gradient of the one that leaves it, U its writes (see chunk.py), dV the
+gradient of v, and E and G from pairs_backward:
 
-    E = dO U^T, F = dR U^T (strictly lower), G_ij = beta_i F_ij
     dq = exp(c) (dO S^T) + E K
-    dk = E^T Q - (G + G^T) K - exp(c) beta (dR S^T) + exp(c_C - c) (U dS'^T)
-
-E and G go through memory: a product's transposed result is never fed to another product, which triton 3.4 to 3.7.0
-miscompile on Hopper; and where no product feeds another, the compiler spreads warps over columns too. They have a walk
-over V of their own, so that registers hold either them or the sums [C, K], which are more for K above 64.
+    dk = E^T Q - (G + G^T) K - exp(c) (dV S^T) + exp(c_C - c) (U dS'^T)
 """
 
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
+from mupcheck.ops.kernels.tiles import load_gate, load_square, load_values
 
 
 @triton.jit
-def _finish(q, k, dq, dk, at, inside, d_q_in, d_k_in, d_k_out, e, g, decay_in, decay_out, b, PRECISION: tl.constexpr):
-    """Complete and store dq and dk for one part of K; returns its shares of three sums over K, each [C]."""
-    q_part = tl.load(q + at, inside, 0.0)
-    k_part = tl.load(k + at, inside, 0.0)
-    q_dots = tl.sum(d_q_in * q_part.to(tl.float32), 1)
-    k_dots = tl.sum(d_k_in * k_part.to(tl.float32), 1)
-    to_leaving = tl.sum(d_k_out * k_part.to(tl.float32), 1)
-
-    d_q = tl.dot(e, k_part, input_precision=PRECISION) + d_q_in * decay_in[:, None]
-    tl.store(dq + at, d_q.to(dq.dtype.element_ty), inside)
-    d_k = d_k_out * decay_out[:, None] - d_k_in * (decay_in * b)[:, None]
-    d_k += tl.dot(tl.trans(e), q_part, input_precision=PRECISION)
-    d_k -= tl.dot(g, k_part, input_precision=PRECISION)
-    d_k -= tl.dot(tl.trans(g), k_part, input_precision=PRECISION)
-    tl.store(dk + at, d_k.to(dk.dtype.element_ty), inside)
-    return q_dots, k_dots, to_leaving
+def _load_state(
+    x, index, at_k, at_v, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, TILED: tl.constexpr
+):
+    """Read [BV, BK], transposed, of a stack of states [K, V]."""
+    if TILED:
+        state = tl.trans(x.load([index, at_k, at_v]).reshape(BK, BV))
+    else:
+        rows = at_k + tl.arange(0, BK)[None, :]
+        cols = at_v + tl.arange(0, BV)[:, None]
+        x += index.to(tl.int64) * K * V
+        state = tl.load(x + rows * V + cols, (rows < K) & (cols < V), 0.0)
+    return state
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "batches"])
 def local_backward(
     q,
     k,
-    v,
-    log_alpha,
-    beta,
+    gates,
     states,
     writes,
     grad_o,
     d_states,
-    d_rhs,
-    between,
+    dv,
+    pairs,
     dq,
     dk,
-    dv,
     d_log_alpha,
-    d_beta,
     T,
-    H,
+    batches,
+    H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
-    K1: tl.constexpr,
-    K2: tl.constexpr,
     C: tl.constexpr,
+    BK: tl.constexpr,
     BV: tl.constexpr,
-    SPLIT: tl.constexpr,
+    EARLY: tl.constexpr,
     PRECISION: tl.constexpr,
+    TILED: tl.constexpr,
 ):
-    """One program: one chunk of one head of one sequence; grid (B * N * H,), heads innermost: they share cache lines.
+    """One program: a part of K of one chunk of one head; grid (B * N * H * parts,): neighbours share cache lines.
 
-    K is taken in two parts K1 and K2 (0: one part). With SPLIT each has a walk over V of its own, which needs fewer
-    registers and reads writes, grad_o and d_rhs once more. `between` [B, H, N, 2, C, C] is scratch memory.
+    With one part, adds to d_log_alpha [1, B, T, H] what it owes; with more, each writes its share to a layer of its own
+    of [1 + parts, B, T, H]. EARLY: asks for all it reads at once, and holds it. All but gates, dq, dk and
+    d_log_alpha are descriptors where TILED, else pointers.
     """
+    PARTS: tl.constexpr = (K + BK - 1) // BK
     N = tl.cdiv(T, C)
-    head = (tl.program_id(0) % H).to(tl.int64)
-    n = (tl.program_id(0) // H) % N
-    batch = (tl.program_id(0) // (H * N)).to(tl.int64)
-    dtype = q.dtype.element_ty
-
+    part = tl.program_id(0) % PARTS
+    program = tl.program_id(0) // PARTS
+    h = program % H
+    n = (program // H) % N
+    batch = program // (H * N)
+    start = n * C
+    chunk = (batch * H + h) * N + n
+    at_k = part * BK
+    LAYERS: tl.constexpr = 2 if dq.dtype.element_ty == tl.float32 else 3
     # Offsets within the chunk are small: only where it begins needs 64 bits.
-    first = (batch * T + n * C) * H + head
-    chunk = (batch * H + head) * N + n
-    q += first * K
-    k += first * K
+    first = (batch.to(tl.int64) * T + start) * H + h
     dq += first * K
     dk += first * K
-    v += first * V
-    dv += first * V
-    grad_o += first * V
-    d_rhs += first * V
-    writes += first * V
-    log_alpha += first
-    beta += first
     d_log_alpha += first
-    d_beta += first
-    states += chunk * K * V
-    d_states += chunk * K * V
-    between += chunk * 2 * C * C
 
     steps = tl.arange(0, C)
     rows = steps * H
-    inside = steps < T - n * C
-    v_cols = tl.arange(0, BV)
-    k1_cols = tl.arange(0, K1)
-    in_k1 = k1_cols < K
-    at1 = rows[:, None] * K + k1_cols[None, :]
-    in_rows1 = inside[:, None] & in_k1[None, :]
-    if K2 > 0:
-        k2_cols = K1 + tl.arange(0, K2)
-        in_k2 = k2_cols < K
-        at2 = rows[:, None] * K + k2_cols[None, :]
-        in_rows2 = inside[:, None] & in_k2[None, :]
+    decay_in = load_gate(gates, chunk, 3, C)
+    decay_out = load_gate(gates, chunk, 4, C)
+    through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
 
-    b = tl.load(beta + rows, inside, 0.0)
-    a = tl.load(log_alpha + rows, inside, 0.0)
-    whole, rest = running_sums(a)
-    last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-    last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-    decay_in = decay_of(whole, rest)
-    decay_out = decay_of(last_whole - whole, last_rest - rest)
+    if EARLY:
+        queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
 
-    e = tl.zeros([C, C], tl.float32)
-    f = tl.zeros([C, C], tl.float32)
-    right_dots = tl.zeros([C], tl.float32)
+    d_q = tl.zeros([C, BK], tl.float32)
+    d_k = tl.zeros([C, BK], tl.float32)
+    d_out = tl.zeros([C, BK], tl.float32)
+    carried = tl.zeros([BK], tl.float32)
     for block in range(0, V, BV):
-        cols = block + v_cols
-        in_rows = inside[:, None] & (cols < V)[None, :]
-        at = rows[:, None] * V + cols[None, :]
-        go = tl.load(grad_o + at, in_rows, 0.0)
-        right = tl.load(d_rhs + at, in_rows, 0.0)
-        u = tl.load(writes + at, in_rows, 0.0)
-        value = tl.load(v + at, in_rows, 0.0)
-        e = tl.dot(go, tl.trans(u), e, input_precision=PRECISION)
-        f = tl.dot(right, tl.trans(u), f, input_precision=PRECISION)
-        right_dots += tl.sum(right.to(tl.float32) * value.to(tl.float32), 1)
-        tl.store(dv + at, (right.to(tl.float32) * b[:, None]).to(dtype), in_rows)
+        go = tl.trans(load_values(grad_o, batch, start, h, block, T, H, V, C, BV, TILED))
+        dvs = tl.trans(load_values(dv, batch, start, h, block, T, H, V, C, BV, TILED))
+        u = tl.trans(load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED))
+        s = _load_state(states, chunk, at_k, block, K, V, BK, BV, TILED)
+        d_s = _load_state(d_states, chunk, at_k, block, K, V, BK, BV, TILED)
+        d_q = tl.dot(go, s, d_q, input_precision=PRECISION)
+        d_k = tl.dot(dvs, s, d_k, input_precision=PRECISION)
+        d_out = tl.dot(u, d_s, d_out, input_precision=PRECISION)
+        carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 0)
 
-    # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
-    causal = steps[:, None] >= steps[None, :]
-    decay = decay_between(whole[:, None], rest[:, None] + e * 0.0, whole[None, :], rest[None, :], causal)
+    if not EARLY:
+        queries = tl.trans(load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        keys = tl.trans(load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED))
+        e_t = load_square(pairs, chunk * LAYERS, C, TILED)
+        g_t = load_square(pairs, chunk * LAYERS + 1, C, TILED)
+
+    d_q *= decay_in[:, None]
+    d_k *= decay_in[:, None]
+    d_out *= decay_out[:, None]
+    from_entering = tl.sum(d_q * queries.to(tl.float32) - d_k * keys.to(tl.float32), 1)
+    to_leaving = tl.sum(d_out * keys.to(tl.float32), 1)
+    everywhere = tl.sum(carried, 0) * through
+
+    k_cols = at_k + tl.arange(0, BK)
+    at = rows[:, None] * K + k_cols[None, :]
+    in_rows = (steps < T - start)[:, None] & (k_cols < K)[None, :]
+    d_q = tl.dot(tl.trans(e_t), keys, d_q, input_precision=PRECISION)
+    if LAYERS == 3:  # the sum over correlated keys cancels
+        e_rest = tl.trans(load_square(pairs, chunk * LAYERS + 2, C, TILED))
+        d_q = tl.dot(e_rest, keys, d_q, input_precision=PRECISION)
+    tl.store(dq + at, d_q.to(dq.dtype.element_ty), in_rows)
+    d_k = tl.dot(e_t, queries, d_out - d_k, input_precision=PRECISION)
+    d_k -= tl.dot(g_t, keys, tl.dot(tl.trans(g_t), keys, input_precision=PRECISION), input_precision=PRECISION)
+    tl.store(dk + at, d_k.to(dk.dtype.element_ty), in_rows)
+
+    # The step after s takes what decays across it from the entering state and to the leaving one.
     below = steps[:, None] > steps[None, :]
-    e *= decay
-    f = tl.where(below, f * decay, 0.0)
-    g = f * b[:, None]
-    square = steps[:, None] * C + steps[None, :]
-    tl.store(between + square, e.to(dtype))
-    tl.store(between + C * C + square, g.to(dtype))
-
-    q_part = tl.load(q + at1, in_rows1, 0.0)
-    k_part = tl.load(k + at1, in_rows1, 0.0)
-    qk = tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
-    kk = tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
-    if K2 > 0:
-        q_part = tl.load(q + at2, in_rows2, 0.0)
-        k_part = tl.load(k + at2, in_rows2, 0.0)
-        qk += tl.dot(q_part, tl.trans(k_part), input_precision=PRECISION)
-        kk += tl.dot(k_part, tl.trans(k_part), input_precision=PRECISION)
-    # A term that decays from j to i holds every log_alpha_t with i >= t > j: at [i, s] the sum over j <= s.
-    sums = tl.cumsum(tl.where(below, e * qk - g * kk, 0.0), 1)
-    across = tl.sum(tl.where(below, sums, 0.0), 0)
-    tl.store(d_beta + rows, right_dots - tl.sum(f * kk, 1), inside)
-
-    d_q1 = tl.zeros([C, K1], tl.float32)
-    d_k1 = tl.zeros([C, K1], tl.float32)
-    d_out1 = tl.zeros([C, K1], tl.float32)
-    carried1 = tl.zeros([K1], tl.float32)
-    if K2 > 0:
-        d_q2 = tl.zeros([C, K2], tl.float32)
-        d_k2 = tl.zeros([C, K2], tl.float32)
-        d_out2 = tl.zeros([C, K2], tl.float32)
-        carried2 = tl.zeros([K2], tl.float32)
-    for block in range(0, V, BV):
-        cols = block + v_cols
-        in_v = cols < V
-        in_rows = inside[:, None] & in_v[None, :]
-        at = rows[:, None] * V + cols[None, :]
-        go = tl.load(grad_o + at, in_rows, 0.0)
-        right = tl.load(d_rhs + at, in_rows, 0.0)
-        u = tl.load(writes + at, in_rows, 0.0)
-        at_state = k1_cols[:, None] * V + cols[None, :]
-        in_state = in_k1[:, None] & in_v[None, :]
-        s = tl.load(states + at_state, in_state, 0.0)
-        d_s = tl.load(d_states + at_state, in_state, 0.0)
-        d_q1 = tl.dot(go, tl.trans(s), d_q1, input_precision=PRECISION)
-        d_k1 = tl.dot(right, tl.trans(s), d_k1, input_precision=PRECISION)
-        d_out1 = tl.dot(u, tl.trans(d_s), d_out1, input_precision=PRECISION)
-        carried1 += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-        if K2 > 0 and not SPLIT:
-            at_state = k2_cols[:, None] * V + cols[None, :]
-            in_state = in_k2[:, None] & in_v[None, :]
-            s2 = tl.load(states + at_state, in_state, 0.0)
-            d_s2 = tl.load(d_states + at_state, in_state, 0.0)
-            d_q2 = tl.dot(go, tl.trans(s2), d_q2, input_precision=PRECISION)
-            d_k2 = tl.dot(right, tl.trans(s2), d_k2, input_precision=PRECISION)
-            d_out2 = tl.dot(u, tl.trans(d_s2), d_out2, input_precision=PRECISION)
-            carried2 += tl.sum(s2.to(tl.float32) * d_s2.to(tl.float32), 1)
-
-    tl.debug_barrier()  # other threads' share of `between`, and of d_beta
-    e_low = tl.load(between + square)
-    g_low = tl.load(between + C * C + square)
-    q_dots, k_dots, to_leaving = _finish(
-        q, k, dq, dk, at1, in_rows1, d_q1, d_k1, d_out1, e_low, g_low, decay_in, decay_out, b, PRECISION
-    )
-    carried = tl.sum(carried1, 0)
-    if K2 > 0:
-        if SPLIT:
-            for block in range(0, V, BV):
-                cols = block + v_cols
-                in_v = cols < V
-                in_rows = inside[:, None] & in_v[None, :]
-                at = rows[:, None] * V + cols[None, :]
-                go = tl.load(grad_o + at, in_rows, 0.0)
-                right = tl.load(d_rhs + at, in_rows, 0.0)
-                u = tl.load(writes + at, in_rows, 0.0)
-                at_state = k2_cols[:, None] * V + cols[None, :]
-                in_state = in_k2[:, None] & in_v[None, :]
-                s2 = tl.load(states + at_state, in_state, 0.0)
-                d_s2 = tl.load(d_states + at_state, in_state, 0.0)
-                d_q2 = tl.dot(go, tl.trans(s2), d_q2, input_precision=PRECISION)
-                d_k2 = tl.dot(right, tl.trans(s2), d_k2, input_precision=PRECISION)
-                d_out2 = tl.dot(u, tl.trans(d_s2), d_out2, input_precision=PRECISION)
-                carried2 += tl.sum(s2.to(tl.float32) * d_s2.to(tl.float32), 1)
-        more_q, more_k, more_to = _finish(
-            q, k, dq, dk, at2, in_rows2, d_q2, d_k2, d_out2, e_low, g_low, decay_in, decay_out, b, PRECISION
-        )
-        q_dots += more_q
-        k_dots += more_k
-        to_leaving += more_to
-        carried += tl.sum(carried2, 0)
-
-    so_far = tl.load(d_beta + rows, inside, 0.0)
-    tl.store(d_beta + rows, so_far - decay_in * k_dots, inside)
-
-    # The step after s takes what decays across it from within (above), from the entering and to the leaving state.
-    from_entering = decay_in * (q_dots - b * k_dots)
-    to_leaving *= decay_out
-    carried *= decay_of(last_whole, last_rest)
-    across += tl.sum(tl.where(below, from_entering[:, None], to_leaving[:, None]), 0) + carried
-    tl.store(d_log_alpha + rows + H, across, (steps + 1 < T - n * C) & (steps + 1 < C))
-    at_first = tl.zeros([C], tl.float32) + (tl.sum(from_entering, 0) + carried)
+    across = tl.sum(tl.where(below, from_entering[:, None], to_leaving[:, None]), 0) + everywhere
+    at_first = tl.zeros([C], tl.float32) + (tl.sum(from_entering, 0) + everywhere)
+    in_next = (steps + 1 < T - start) & (steps + 1 < C)
+    if PARTS == 1:
+        across += tl.load(d_log_alpha + rows + H, in_next, 0.0)
+    else:
+        d_log_alpha += (1 + part) * batches.to(tl.int64) * T * H
+    tl.store(d_log_alpha + rows + H, across, in_next)
     tl.store(d_log_alpha + rows, at_first, steps == 0)

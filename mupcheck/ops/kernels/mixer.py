@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mupcheck.ops.kernels.conv import conv_backward, conv_forward
 from mupcheck.ops.kernels.gates import gates_backward, gates_forward
-from mupcheck.ops.kernels.products import Factors, apart, side_by_side, weight_gradient
+from mupcheck.ops.kernels.products import Factors, side_by_side, weight_gradients
 
 
 class Weights(NamedTuple):
@@ -112,7 +112,7 @@ class _Inputs(torch.autograd.Function):
         d_v_conv = conv_backward(d_v.contiguous(), parts.v, weights.v_conv, d_parts.v, batch=batch)
         gates = parts.gates, weights.a_log, weights.dt_bias, d_parts.gates
         d_a_log, d_dt_bias = gates_backward(d_log_alpha.contiguous(), d_beta.contiguous(), *gates)
-        of_projections = apart(weight_gradient(x, d_y), weights[:6], ctx.factors)
+        of_projections = weight_gradients(x, d_y, weights[:6], ctx.factors)
         dx = torch.bmm(d_y, matrix.transpose(1, 2))
         return dx, None, None, None, None, *of_projections, d_q_conv, d_k_conv, d_v_conv, d_a_log, d_dt_bias
 

@@ -12,7 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-SPAN = 64  # rows that one program of a backward pass sums for a gain's gradient
+from mupcheck.ops.kernels.sigmoid import sigmoid
+from mupcheck.ops.kernels.sums import sum_of_programs
+
+SPAN, HEAD_SPAN = 32, 128  # rows that one program of a backward pass sums for a gain's gradient; of heads
 
 
 @triton.jit
@@ -42,12 +45,12 @@ def _norm_backward(
     replica = tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     gains = tl.load(gain + replica * width + columns, mask=columns < width, other=0.0)
-    summed = tl.zeros([BLOCK], tl.float32)
+    summed = tl.zeros([ROWS, BLOCK], tl.float32)  # rows are added up once, at the end: it takes a barrier
     for step in range(STEPS):
         rows = (tl.program_id(0) * STEPS + step) * ROWS + tl.arange(0, ROWS)
         inside = (rows < n_rows)[:, None] & (columns < width)[None, :]
         at = (replica * n_rows + rows)[:, None] * width + columns[None, :]
-        root = tl.load(inverse + replica * n_rows + rows, mask=rows < n_rows, other=0.0)[:, None]
+        root = tl.load(inverse + (replica * n_rows + rows)[:, None], mask=(rows < n_rows)[:, None], other=0.0)
         upstream = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         normed = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * root
         scaled = upstream * gains[None, :]
@@ -57,8 +60,10 @@ def _norm_backward(
         tl.store(dx + at, change.to(dx.dtype.element_ty), mask=inside)
         if COPY:
             tl.store(dy + at, change.to(dy.dtype.element_ty), mask=inside)
-        summed += tl.sum(upstream * normed, axis=0)
-    tl.store(partial + (replica * n_spans + tl.program_id(0)) * width + columns, summed, mask=columns < width)
+        summed += upstream * normed
+    tl.store(
+        partial + (replica * n_spans + tl.program_id(0)) * width + columns, tl.sum(summed, axis=0), mask=columns < width
+    )
 
 
 @triton.jit
@@ -78,7 +83,7 @@ def _gated_forward(
     gate = tl.load(g + g_row[:, None] + columns[None, :], mask=inside, other=0.0).to(tl.float32)
     gains = tl.load(gain + replica * width + columns, mask=columns < width, other=0.0)
     root = tl.rsqrt(tl.sum(value * value, axis=1) / width + eps)
-    result = value * root[:, None] * gains[None, :] * gate * tl.sigmoid(gate)
+    result = value * root[:, None] * gains[None, :] * gate * sigmoid(gate)
     tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
     tl.store(inverse + replica * n_rows + rows, root, mask=rows < n_rows)
 
@@ -95,38 +100,46 @@ def _gated_backward(
     scale = 1.0
     if FACTOR:
         scale = tl.load(factor + replica)
-    summed = tl.zeros([BLOCK], tl.float32)
+    summed = tl.zeros([ROWS, BLOCK], tl.float32)  # rows are added up once, at the end: it takes a barrier
     for step in range(STEPS):
         rows = (tl.program_id(0) * STEPS + step) * ROWS + tl.arange(0, ROWS)
         inside = (rows < n_rows)[:, None] & (columns < width)[None, :]
         at = (replica * n_rows + rows)[:, None] * width + columns[None, :]
         token, head = (rows // heads).to(tl.int64), rows % heads
-        root = tl.load(inverse + replica * n_rows + rows, mask=rows < n_rows, other=0.0)[:, None] * scale
+        root = tl.load(inverse + (replica * n_rows + rows)[:, None], mask=(rows < n_rows)[:, None], other=0.0) * scale
         upstream = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         normed = tl.load(o + at, mask=inside, other=0.0).to(tl.float32) * root
         gate = tl.load(
             g + (replica * g_replica + token * g_token + head * width)[:, None] + columns[None, :],
             mask=inside, other=0.0,
         ).to(tl.float32)  # fmt: skip
-        opened = tl.sigmoid(gate)
-        through = upstream * gate * opened
+        opened = sigmoid(gate)
+        opening = upstream * opened
+        through = opening * gate
         scaled = through * gains[None, :]
         change = (scaled - normed * (tl.sum(scaled * normed, axis=1) / width)[:, None]) * root
         tl.store(d_o + at, change.to(d_o.dtype.element_ty), mask=inside)
-        of_gate = upstream * normed * gains[None, :] * opened * (1.0 + gate * (1.0 - opened))
+        of_gate = (opening * gains[None, :]) * normed * (1.0 + gate - gate * opened)
         tl.store(
             d_g + (replica * dg_replica + token * dg_token + head * width)[:, None] + columns[None, :],
             of_gate.to(d_g.dtype.element_ty), mask=inside,
         )  # fmt: skip
-        summed += tl.sum(through * normed, axis=0)
-    tl.store(partial + (replica * n_spans + tl.program_id(0)) * width + columns, summed, mask=columns < width)
+        summed += through * normed
+    tl.store(
+        partial + (replica * n_spans + tl.program_id(0)) * width + columns, tl.sum(summed, axis=0), mask=columns < width
+    )
 
 
-def tile(width: int, elements: int = 2048) -> dict[str, int]:
-    """Return a tile of whole rows and its warps: some `elements` numbers, so that registers hold them."""
+def tile(width: int, elements: int = 2048, a_thread: int = 16) -> dict[str, int]:
+    """Return a tile of whole rows, some `elements` numbers, and its warps: so many numbers a thread."""
     block = max(16, triton.next_power_of_2(width))
     rows = min(SPAN, max(1, elements // block))
-    return {"ROWS": rows, "BLOCK": block, "num_warps": 4 if rows * block <= 2048 else 8}
+    return {"ROWS": rows, "BLOCK": block, "num_warps": max(1, min(16, rows * block // (32 * a_thread)))}
+
+
+def _tile_backward(width: int) -> dict[str, int]:
+    """Return a tile for a backward pass, which holds more of each number: with 16 a thread too few programs fit."""
+    return tile(width, 1024, 8)
 
 
 def norm_forward(x: Tensor, y: Tensor | None, gain: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -147,14 +160,14 @@ def norm_backward(
     n_replicas, n_rows, width = x.shape
     dx = torch.empty_like(x)
     dy = None if copy is None else torch.empty_like(x, dtype=copy)
-    shape = tile(width)
+    shape = _tile_backward(width)
     n_spans = triton.cdiv(n_rows, SPAN)
     partial = x.new_empty(n_replicas, n_spans, width, dtype=torch.float32)
     _norm_backward[n_spans, n_replicas](
         grad, residual, x, gain, inverse, dx, dy, partial, n_rows, width, n_spans,
         RESIDUAL=residual is not None, COPY=copy is not None, STEPS=SPAN // shape["ROWS"], **shape,
     )  # fmt: skip
-    return dx, dy, partial.sum(1)
+    return dx, dy, sum_of_programs(partial)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -218,15 +231,15 @@ class _GatedRmsNorm(torch.autograd.Function):
         n_replicas, tokens, heads, width = o.shape
         d_o = torch.empty_like(o)
         d_g = g.new_empty(g.shape) if ctx.gradient is None else ctx.gradient()
-        shape = tile(width)
-        n_spans = triton.cdiv(tokens * heads, SPAN)
+        shape = _tile_backward(width)
+        n_spans = triton.cdiv(tokens * heads, HEAD_SPAN)
         partial = o.new_empty(n_replicas, n_spans, width, dtype=torch.float32)
         _gated_backward[n_spans, n_replicas](
             grads[0].contiguous(), o, g, gain, factor, inverse, d_o, d_g, partial, tokens * heads, heads, width,
             n_spans, g.stride(0), g.stride(1), d_g.stride(0), d_g.stride(1),
-            FACTOR=factor is not None, STEPS=SPAN // shape["ROWS"], **shape,
+            FACTOR=factor is not None, STEPS=HEAD_SPAN // shape["ROWS"], **shape,
         )  # fmt: skip
-        return d_o, d_g, partial.sum(1), None, None, None
+        return d_o, d_g, sum_of_programs(partial), None, None, None
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

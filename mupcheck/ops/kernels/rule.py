@@ -1,17 +1,39 @@
 """The gated delta rule in Triton, differentiable once: launches the kernels and keeps what the way back needs."""
 
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
-from mupcheck.ops.kernels.reads import read
 from mupcheck.ops.kernels.scan import scan
+
+
+class Forward(NamedTuple):
+    """What the kernels write; None for what was not asked for.
+
+    Attributes:
+        o: [B, T, H, V].
+        final_state: [B, H, K, V], float32.
+        inverse: X of each chunk, [B, H, N, C, C], zero above the diagonal.
+        states: that enter each chunk, [B, H, N, K, V].
+        writes: U, [B, T, H, V].
+        gates: what the kernels read of log_alpha and beta, [B, H, N, 5, C], float32: see `invert`.
+        reads: P of each chunk, [B, H, N, C, C]; None where the scan made it itself.
+    """
+
+    o: Tensor
+    final_state: Tensor | None
+    inverse: Tensor
+    states: Tensor | None
+    writes: Tensor | None
+    gates: Tensor
+    reads: Tensor | None
 
 
 def gated_delta_rule_triton(
@@ -58,8 +80,8 @@ def forward(
     final_state: bool,
     save: bool,
     config: Config,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """Return o, final_state, inverse, states and writes, None where not asked for; all inputs contiguous."""
+) -> Forward:
+    """Launch the kernels; all inputs contiguous. With `save`, `states` and `writes` are kept for the way back."""
     batch, time, heads, key_dim = q.shape
     value_dim = v.shape[-1]
     n_chunks = triton.cdiv(time, config.chunk)
@@ -70,10 +92,27 @@ def forward(
     writes = torch.empty_like(v) if save else None
     final = log_alpha.new_empty(batch, heads, key_dim, value_dim) if final_state else None
 
-    precision = config.precision if q.dtype == torch.float32 else "tf32"
+    reads = torch.empty_like(inverse) if config.reads else None
+    launch_invert(q, k, log_alpha, beta, gates, inverse, reads, config)
+    launch_scan(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, config)
+    return Forward(o, final, inverse, states, writes, gates, reads)
+
+
+def launch_invert(
+    q: Tensor,
+    k: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    gates: Tensor,
+    inverse: Tensor,
+    reads: Tensor | None,
+    config: Config,
+) -> None:
+    """Launch `invert`, which writes gates, inverse and, where it is not None, reads."""
+    batch, time, heads, key_dim = k.shape
     launch = config.invert
-    invert[n_chunks, batch * heads](
-        *(k, log_alpha, beta, gates, inverse, time),
+    invert[triton.cdiv(time, config.chunk), batch * heads](
+        *(q, k, log_alpha, beta, gates, inverse, reads, time),
         H=heads,
         K=key_dim,
         C=config.chunk,
@@ -81,36 +120,71 @@ def forward(
         PRECISION=config.precision,
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
+        maxnreg=launch.registers,
     )
-    reads = None
-    if config.read is not None:
-        reads = torch.empty_like(inverse)
-        read[n_chunks, batch * heads](
-            *(q, k, gates, reads, time),
-            H=heads,
-            K=key_dim,
-            C=config.chunk,
-            BK=config.read.block_k,
-            PRECISION=precision,
-            num_warps=config.read.num_warps,
-            num_stages=config.read.num_stages,
-        )
+
+
+def launch_scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    inverse: Tensor,
+    reads: Tensor | None,
+    initial_state: Tensor | None,
+    o: Tensor,
+    states: Tensor | None,
+    writes: Tensor | None,
+    final_state: Tensor | None,
+    config: Config,
+) -> None:
+    """Launch `scan`, which writes what comes after `initial_state` here, where it is not None."""
+    batch, time, heads, key_dim = q.shape
+    value_dim, chunk = v.shape[-1], config.chunk
+    block_v = config.scan.block_v
     k1, k2 = parts_of_keys(key_dim)
-    blocks = triton.cdiv(value_dim, config.scan.block_v)
-    scan[blocks, batch * heads](
-        *(q, k, v, gates, inverse, reads, initial_state, o, states, writes, final, time),
+    fit = all(_fits_copy_engine(x) for x in (q, k, v))
+    loads, stores = config.scan.loads and fit, config.scan.stores and fit
+
+    def tiles(x: Tensor | None, *shape: int, when: bool = loads) -> Any:
+        if x is None or not when or 0 in shape:
+            return x
+        return TensorDescriptor.from_tensor(x, list(shape))
+
+    squares, values = (1, chunk, chunk), (1, chunk, 1, block_v)
+    stacked = None if states is None else states.flatten(0, 2)
+    arguments = (
+        *(tiles(q, 1, chunk, 1, k1), tiles(q, 1, chunk, 1, k2), tiles(k, 1, chunk, 1, k1), tiles(k, 1, chunk, 1, k2)),
+        *(tiles(v, *values), gates, tiles(inverse.flatten(0, 2), *squares)),
+        *(
+            tiles(None if reads is None else reads.flatten(0, 2), *squares),
+            initial_state,
+            tiles(o, *values, when=stores),
+        ),
+        *(tiles(stacked, 1, k1, block_v, when=stores), tiles(stacked, 1, k2, block_v, when=stores)),
+        *(tiles(writes, *values, when=stores), final_state, time),
+    )
+    scan[triton.cdiv(value_dim, block_v), batch * heads](
+        *arguments,
         H=heads,
         K=key_dim,
         V=value_dim,
         K1=k1,
         K2=k2,
-        BV=config.scan.block_v,
-        C=config.chunk,
-        PRECISION=precision,
+        BV=block_v,
+        C=chunk,
+        PRECISION=config.precision if q.dtype == torch.float32 else "tf32",
+        SAVE=states is not None,
+        LOADS=loads,
+        STORES=stores,
         num_warps=config.scan.num_warps,
         num_stages=config.scan.num_stages,
     )
-    return o, final, inverse, states, writes
+
+
+def _fits_copy_engine(x: Tensor) -> bool:
+    """Say whether x begins and its rows lie at multiples of 16 bytes."""
+    return x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0
 
 
 class _Rule(torch.autograd.Function):
@@ -126,23 +200,26 @@ class _Rule(torch.autograd.Function):
         final_state: bool,
         config: Config,
     ) -> tuple[Tensor, Tensor | None]:
-        o, final, inverse, states, writes = forward(
-            q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config
-        )
-        ctx.save_for_backward(q, k, v, log_alpha, beta, inverse, states, writes)
+        made = forward(q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config)
+        ctx.save_for_backward(q, k, v, log_alpha, beta, made.inverse, made.states, made.writes, made.gates, made.reads)
         ctx.chunk = config.chunk
         ctx.set_materialize_grads(False)
-        return o, final
+        return made.o, made.final_state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
         backward = import_module("mupcheck.ops.kernels.backward")
-        v = ctx.saved_tensors[2]
+        *saved, gates, reads = ctx.saved_tensors
+        v = saved[2]
         grad_o = torch.zeros_like(v) if grad_o is None else grad_o.contiguous()
         if grad_final_state is not None:
             grad_final_state = grad_final_state.contiguous()
         gradients = backward.gradients(
-            *ctx.saved_tensors, grad_o, grad_final_state, chunk=ctx.chunk, need_initial=ctx.needs_input_grad[5]
+            *(*saved, grad_o, grad_final_state),
+            chunk=ctx.chunk,
+            need_initial=ctx.needs_input_grad[5],
+            gates=gates,
+            reads=reads,
         )
         return *gradients, None, None

@@ -16,36 +16,31 @@ import triton
 import triton.language as tl
 
 from mupcheck.ops.kernels.decay import decay_between
-
-
-@triton.jit
-def _keys(x, AT: tl.constexpr, SIZE: tl.constexpr, inside, H: tl.constexpr, K: tl.constexpr, C: tl.constexpr):
-    """Read columns AT to AT + SIZE of a chunk of q or k, [C, SIZE]."""
-    at = AT + tl.arange(0, SIZE)[None, :]
-    mask = inside[:, None]
-    if AT + SIZE > K:
-        mask = mask & (at < K)
-    return tl.load(x + tl.arange(0, C)[:, None] * (H * K) + at, mask=mask, other=0.0)
-
-
-@triton.jit
-def _state_at(AT: tl.constexpr, SIZE: tl.constexpr, at_v, K: tl.constexpr, V: tl.constexpr):
-    """Where S^T [BV, SIZE] lies in a state [K, V], and what of it is there."""
-    at = AT + tl.arange(0, SIZE)[None, :]
-    return at * V + at_v[:, None], (at < K) & (at_v < V)[:, None]
+from mupcheck.ops.kernels.tiles import (
+    load_gate,
+    load_keys,
+    load_square,
+    load_values,
+    place_of_state,
+    store_state,
+    store_values,
+)
 
 
 @triton.jit(do_not_specialize=["T"])
 def scan(
-    q,
-    k,
+    q1,
+    q2,
+    k1,
+    k2,
     v,
     gates,
     inverse,
     reads,
     initial_state,
     o,
-    states,
+    states1,
+    states2,
     writes,
     final_state,
     T,
@@ -57,113 +52,92 @@ def scan(
     BV: tl.constexpr,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
+    SAVE: tl.constexpr,
+    LOADS: tl.constexpr,
+    STORES: tl.constexpr,
 ):
-    """Write o [B, T, H, V] and, where they are not None, states [B, H, N, K, V], writes [B, T, H, V], final_state.
+    """Write o [B, T, H, V] and, where asked to SAVE, states [B, H, N, K, V] and writes [B, T, H, V]; and final_state.
 
-    `reads` [B, H, N, C, C] is P, or None where it is to be made here; `states` are those that enter each chunk;
-    initial_state (or None) and final_state are [B, H, K, V] in float32.
+    q, k and the states, which enter each chunk, come twice, for the parts K1 and K2. `reads` [B, H, N, C, C] is P, or
+    None where it is to be made here. What is read is a descriptor where LOADS says so, else a pointer, what is written
+    where STORES does; initial_state (or None) and final_state (or None) are pointers to [B, H, K, V] in float32, gates
+    to what `invert` left.
     """
-    at_v = tl.program_id(0) * BV + tl.arange(0, BV)
-    sequence = tl.program_id(1).to(tl.int64)
+    at_v = tl.program_id(0) * BV
+    sequence = tl.program_id(1)
     b = sequence // H
     h = sequence % H
-    first = b * T * H + h
-    q += first * K
-    k += first * K
-    v += first * V
-    o += first * V
     n_chunks = tl.cdiv(T, C)
-    inverse += sequence * n_chunks * C * C
-    if reads is not None:
-        reads += sequence * n_chunks * C * C
-    gates += sequence * n_chunks * 5 * C
-    if states is not None:
-        states += sequence * n_chunks * K * V
-        writes += first * V
-
     step = tl.arange(0, C)
-    # the blocks of 16 x 16 above the diagonal of X are not there
-    at_x = step[:, None] * C + step[None, :]
-    has_x = step[:, None] // 16 >= step[None, :] // 16
-    at_1, has_1 = _state_at(0, K1, at_v, K, V)
+    dtype: tl.constexpr = v.dtype if LOADS else v.dtype.element_ty
+
     if initial_state is not None:
-        s1 = tl.load(initial_state + sequence * K * V + at_1, mask=has_1, other=0.0)
+        place, there = place_of_state(initial_state, sequence, 0, K1, at_v, K, V, BV)
+        s1 = tl.load(place, mask=there, other=0.0)
     else:
         s1 = tl.zeros((BV, K1), tl.float32)
     if K2 > 0:
-        at_2, has_2 = _state_at(K1, K2, at_v, K, V)
         if initial_state is not None:
-            s2 = tl.load(initial_state + sequence * K * V + at_2, mask=has_2, other=0.0)
+            place, there = place_of_state(initial_state, sequence, K1, K2, at_v, K, V, BV)
+            s2 = tl.load(place, mask=there, other=0.0)
         else:
             s2 = tl.zeros((BV, K2), tl.float32)
 
-    dtype = q.dtype.element_ty
     for n in range(n_chunks):
-        inside = step < T - n * C
-        k1 = _keys(k, 0, K1, inside, H, K, C)
-        q1 = _keys(q, 0, K1, inside, H, K, C)
+        start = n * C
+        chunk = sequence * n_chunks + n
+        keys1 = load_keys(k1, b, start, h, T, 0, K1, H, K, C, LOADS)
+        queries1 = load_keys(q1, b, start, h, T, 0, K1, H, K, C, LOADS)
         if K2 > 0:
-            k2 = _keys(k, K1, K2, inside, H, K, C)
-            q2 = _keys(q, K1, K2, inside, H, K, C)
-        at_tv = step[None, :] * (H * V) + at_v[:, None]
-        has_tv = inside[None, :]
-        if V % BV != 0:
-            has_tv = has_tv & (at_v < V)[:, None]
-        values = tl.load(v + at_tv, mask=has_tv, other=0.0)
-        x = tl.load(inverse + at_x, mask=has_x, other=0.0)
-        write = tl.load(gates + 2 * C + step)
-        decay_in = tl.load(gates + 3 * C + step)
-        decay_out = tl.load(gates + 4 * C + step)
-        decay_all = tl.load(gates + 4 * C - 1)
+            keys2 = load_keys(k2, b, start, h, T, K1, K2, H, K, C, LOADS)
+            queries2 = load_keys(q2, b, start, h, T, K1, K2, H, K, C, LOADS)
+        values = load_values(v, b, start, h, at_v, T, H, V, C, BV, LOADS)
+        x = load_square(inverse, chunk, C, LOADS)
+        write = load_gate(gates, chunk, 2, C)
+        decay_in = load_gate(gates, chunk, 3, C)
+        decay_out = load_gate(gates, chunk, 4, C)
+        decay_all = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
 
         if reads is None:
-            p = tl.dot(k1, tl.trans(q1), input_precision=PRECISION)
+            p = tl.dot(keys1, tl.trans(queries1), input_precision=PRECISION)
             if K2 > 0:
-                p = tl.dot(k2, tl.trans(q2), p, input_precision=PRECISION)
-            whole = tl.load(gates + step)
-            rest = tl.load(gates + C + step)
+                p = tl.dot(keys2, tl.trans(queries2), p, input_precision=PRECISION)
+            whole = load_gate(gates, chunk, 0, C)
+            rest = load_gate(gates, chunk, 1, C)
             later = step[:, None] <= step[None, :]  # the writer's step in rows, the reader's in columns
             p *= decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
             p_low = p.to(dtype)
         else:
-            p_low = tl.trans(tl.load(reads + at_x, mask=has_x, other=0.0))
-            reads += C * C
+            p_low = load_square(reads, chunk, C, LOADS)
 
         s1_low = s1.to(dtype)
-        recalled = tl.dot(s1_low, tl.trans(k1), input_precision=PRECISION)
-        if states is not None:
-            tl.store(states + at_1, s1_low, mask=has_1)
+        recalled = tl.dot(s1_low, tl.trans(keys1), input_precision=PRECISION)
+        if SAVE:
+            store_state(states1, s1_low, chunk, at_v, 0, K1, K, V, BV, STORES)
         if K2 > 0:
             s2_low = s2.to(dtype)
-            recalled = tl.dot(s2_low, tl.trans(k2), recalled, input_precision=PRECISION)
-            if states is not None:
-                tl.store(states + at_2, s2_low, mask=has_2)
+            recalled = tl.dot(s2_low, tl.trans(keys2), recalled, input_precision=PRECISION)
+            if SAVE:
+                store_state(states2, s2_low, chunk, at_v, K1, K2, K, V, BV, STORES)
         rhs = write[None, :] * (values - decay_in[None, :] * recalled)
-        u = tl.dot(rhs.to(dtype), tl.trans(x), input_precision=PRECISION)
+        u = tl.dot(rhs.to(dtype), x, input_precision=PRECISION)
         u_low = u.to(dtype)
-        if states is not None:
-            tl.store(writes + at_tv, u_low, mask=has_tv)
-            states += K * V
-            writes += C * H * V
+        if SAVE:
+            store_values(writes, u_low, b, start, h, at_v, T, H, V, C, BV, STORES)
 
-        read = tl.dot(s1_low, tl.trans(q1), input_precision=PRECISION)
+        read = tl.dot(s1_low, tl.trans(queries1), input_precision=PRECISION)
         if K2 > 0:
-            read = tl.dot(s2_low, tl.trans(q2), read, input_precision=PRECISION)
+            read = tl.dot(s2_low, tl.trans(queries2), read, input_precision=PRECISION)
         out = tl.dot(u_low, p_low, read * decay_in[None, :], input_precision=PRECISION)
-        tl.store(o + at_tv, out.to(dtype), mask=has_tv)
+        store_values(o, out.to(dtype), b, start, h, at_v, T, H, V, C, BV, STORES)
         u_out = (u * decay_out[None, :]).to(dtype)
-        s1 = tl.dot(u_out, k1, s1 * decay_all, input_precision=PRECISION)
+        s1 = tl.dot(u_out, keys1, s1 * decay_all, input_precision=PRECISION)
         if K2 > 0:
-            s2 = tl.dot(u_out, k2, s2 * decay_all, input_precision=PRECISION)
-
-        q += C * H * K
-        k += C * H * K
-        v += C * H * V
-        o += C * H * V
-        inverse += C * C
-        gates += 5 * C
+            s2 = tl.dot(u_out, keys2, s2 * decay_all, input_precision=PRECISION)
 
     if final_state is not None:
-        tl.store(final_state + sequence * K * V + at_1, s1, mask=has_1)
+        place, there = place_of_state(final_state, sequence, 0, K1, at_v, K, V, BV)
+        tl.store(place, s1, mask=there)
         if K2 > 0:
-            tl.store(final_state + sequence * K * V + at_2, s2, mask=has_2)
+            place, there = place_of_state(final_state, sequence, K1, K2, at_v, K, V, BV)
+            tl.store(place, s2, mask=there)

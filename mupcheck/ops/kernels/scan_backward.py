@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""B2: the gradient of the state, carried back over the chunks; and with it that of each chunk's right-hand side.
+"""The gradient of the state, carried back over the chunks; and with it that of v.
 
 Everything is held transposed, states as [V block, K] and writes as [V block, C]: each product's left operand is then
 the result of an earlier one and stays in registers, its right operand is q, k or the inverse as loaded, and the rows
@@ -9,140 +9,136 @@ of every product are the V block, 64 or more where V allows, whatever K is.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
+from mupcheck.ops.kernels.decay import decay_between
+from mupcheck.ops.kernels.tiles import (
+    load_gate,
+    load_keys,
+    load_square,
+    load_values,
+    place_of_state,
+    store_state,
+    store_values,
+)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def scan_backward(
-    q,
-    k,
-    log_alpha,
-    beta,
+    q1,
+    q2,
+    k1,
+    k2,
+    gates,
     inverse,
+    reads,
     grad_o,
     grad_final_state,
-    d_states,
-    d_rhs,
+    d_states1,
+    d_states2,
+    dv,
     d_initial_state,
     T,
-    H,
+    H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
     K1: tl.constexpr,
     K2: tl.constexpr,
-    C: tl.constexpr,
     BV: tl.constexpr,
-    HAS_FINAL: tl.constexpr,
-    NEED_INITIAL: tl.constexpr,
+    C: tl.constexpr,
+    READS: tl.constexpr,
     PRECISION: tl.constexpr,
+    TILED: tl.constexpr,
 ):
-    """One program: one block of V of one head of one sequence; grid (B * H * blocks of V,).
+    """One program: one block of V of one head of one sequence; grid (blocks of V, B * H).
 
-    Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and d_rhs [B, T, H, V].
+    Reads gates [B, H, N, 5, C], as the forward pass left them; and READS parts of P = (Q K^T) * decay,
+    reads [B, H, N, READS, C, C] (0: computes them). q, k and d_states come twice, for the parts K1 and K2.
+    Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and dv [B, T, H, V].
+    All these are descriptors where TILED, else pointers, but for gates; grad_final_state and d_initial_state (or None)
+    are pointers to [B, H, K, V] in float32.
     """
+    at_v = tl.program_id(0) * BV
+    sequence = tl.program_id(1)
+    batch = sequence // H
+    h = sequence % H
     N = tl.cdiv(T, C)
-    BLOCKS: tl.constexpr = (V + BV - 1) // BV
-    sequence = (tl.program_id(0) // BLOCKS).to(tl.int64)
-    batch, head = sequence // H, sequence % H
-    dtype = q.dtype.element_ty
-
     steps = tl.arange(0, C)
-    v_cols = (tl.program_id(0) % BLOCKS) * BV + tl.arange(0, BV)
-    k1_cols = tl.arange(0, K1)
-    in_v = v_cols < V
-    in_k1 = k1_cols < K
-    causal = steps[:, None] >= steps[None, :]
+    dtype: tl.constexpr = dv.dtype if TILED else dv.dtype.element_ty
 
-    # Pointers to the last chunk; offsets within one chunk are small: only where it begins needs 64 bits.
-    first = (batch * T + (N - 1) * C) * H + head
-    chunk = sequence * N + N - 1
-    q += first * K
-    k += first * K
-    log_alpha += first
-    beta += first
-    grad_o += first * V
-    d_rhs += first * V
-    inverse += chunk * C * C
-    d_states += chunk * K * V
-    rows = steps * H
-    at_k1 = rows[:, None] * K + k1_cols[None, :]
-    at_v = rows[:, None] * V + v_cols[None, :]
-    at_v_t = rows[None, :] * V + v_cols[:, None]
-    square = steps[:, None] * C + steps[None, :]
-    written = steps[:, None] // 16 >= steps[None, :] // 16  # of the inverse
-
-    at_state1 = k1_cols[None, :] * V + v_cols[:, None]
-    in_state1 = in_k1[None, :] & in_v[:, None]
-    if HAS_FINAL:
-        d_state1 = tl.load(grad_final_state + sequence * K * V + at_state1, in_state1, 0.0)
+    if grad_final_state is not None:
+        place, there = place_of_state(grad_final_state, sequence, 0, K1, at_v, K, V, BV)
+        d_state1 = tl.load(place, there, 0.0)
     else:
         d_state1 = tl.zeros([BV, K1], tl.float32)
     if K2 > 0:
-        k2_cols = K1 + tl.arange(0, K2)
-        in_k2 = k2_cols < K
-        at_k2 = rows[:, None] * K + k2_cols[None, :]
-        at_state2 = k2_cols[None, :] * V + v_cols[:, None]
-        in_state2 = in_k2[None, :] & in_v[:, None]
-        if HAS_FINAL:
-            d_state2 = tl.load(grad_final_state + sequence * K * V + at_state2, in_state2, 0.0)
+        if grad_final_state is not None:
+            place, there = place_of_state(grad_final_state, sequence, K1, K2, at_v, K, V, BV)
+            d_state2 = tl.load(place, there, 0.0)
         else:
             d_state2 = tl.zeros([BV, K2], tl.float32)
 
     for back in tl.range(N, disable_licm=True):
-        inside = steps < T - (N - 1 - back) * C
-        q1 = tl.load(q + at_k1, inside[:, None] & in_k1[None, :], 0.0)
-        k1 = tl.load(k + at_k1, inside[:, None] & in_k1[None, :], 0.0)
-        g = tl.load(grad_o + at_v, inside[:, None] & in_v[None, :], 0.0)
-        x = tl.load(inverse + square, written, 0.0)
-        a = tl.load(log_alpha + rows, inside, 0.0)
-        b = tl.load(beta + rows, inside, 0.0)
-        p = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+        n = N - 1 - back
+        start = n * C
+        chunk = sequence * N + n
+        queries1 = load_keys(q1, batch, start, h, T, 0, K1, H, K, C, TILED)
+        keys1 = load_keys(k1, batch, start, h, T, 0, K1, H, K, C, TILED)
         if K2 > 0:
-            q2 = tl.load(q + at_k2, inside[:, None] & in_k2[None, :], 0.0)
-            k2 = tl.load(k + at_k2, inside[:, None] & in_k2[None, :], 0.0)
-            p = tl.dot(q2, tl.trans(k2), p, input_precision=PRECISION)
-
-        whole, rest = running_sums(a)
-        last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-        last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-        decay_in = decay_of(whole, rest)
-        decay_out = decay_of(last_whole - whole, last_rest - rest)
-        # The zero makes the compiler compute exp where p is held, not elsewhere with a trip through shared memory.
-        p *= decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
-        p = p.to(dtype)
+            queries2 = load_keys(q2, batch, start, h, T, K1, K2, H, K, C, TILED)
+            keys2 = load_keys(k2, batch, start, h, T, K1, K2, H, K, C, TILED)
+        b = load_gate(gates, chunk, 2, C)
+        decay_in = load_gate(gates, chunk, 3, C)
+        decay_out = load_gate(gates, chunk, 4, C)
+        through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
+        if READS == 0:
+            p = tl.dot(queries1, tl.trans(keys1), input_precision=PRECISION)
+            if K2 > 0:
+                p = tl.dot(queries2, tl.trans(keys2), p, input_precision=PRECISION)
+            whole = load_gate(gates, chunk, 0, C)
+            rest = load_gate(gates, chunk, 1, C)
+            causal = steps[:, None] >= steps[None, :]
+            # The zero makes the compiler compute exp where p is held, not elsewhere with a trip through shared memory.
+            p *= decay_between(whole[:, None], rest[:, None] + p * 0.0, whole[None, :], rest[None, :], causal)
+            p_high = p.to(dtype)
+            if dtype != tl.float32:
+                p_low = (p - p_high.to(tl.float32)).to(dtype)
 
         d_low1 = d_state1.to(dtype)
-        d_write = tl.dot(d_low1, tl.trans(k1), input_precision=PRECISION)  # [BV, C]
-        tl.store(d_states + at_state1, d_low1, in_state1)
+        d_write = tl.dot(d_low1, tl.trans(keys1), input_precision=PRECISION)  # [BV, C]
+        store_state(d_states1, d_low1, chunk, at_v, 0, K1, K, V, BV, TILED)
         if K2 > 0:
             d_low2 = d_state2.to(dtype)
-            d_write = tl.dot(d_low2, tl.trans(k2), d_write, input_precision=PRECISION)
-            tl.store(d_states + at_state2, d_low2, in_state2)
-        g = tl.trans(g)  # [BV, C]
-        d_write = tl.dot(g, p, d_write * decay_out[None, :], input_precision=PRECISION)
+            d_write = tl.dot(d_low2, tl.trans(keys2), d_write, input_precision=PRECISION)
+            store_state(d_states2, d_low2, chunk, at_v, K1, K2, K, V, BV, TILED)
 
-        d_right = tl.dot(d_write.to(dtype), x, input_precision=PRECISION)
-        tl.store(d_rhs + at_v_t, d_right.to(dtype), inside[None, :] & in_v[:, None])
+        g = load_values(grad_o, batch, start, h, at_v, T, H, V, C, BV, TILED)  # [BV, C]
+        # Sums over correlated keys cancel: in bfloat16 the operands that were computed are taken in two parts.
+        if READS > 0:
+            p_high = tl.trans(load_square(reads, chunk * READS, C, TILED))
+        d_write = tl.dot(g, p_high, d_write * decay_out[None, :], input_precision=PRECISION)
+        if READS == 2:
+            p_low = tl.trans(load_square(reads, chunk * READS + 1, C, TILED))
+        if READS != 1 and dtype != tl.float32:
+            d_write = tl.dot(g, p_low, d_write, input_precision=PRECISION)
+        x = tl.trans(load_square(inverse, chunk, C, TILED))
+        d_high = d_write.to(dtype)
+        d_right = tl.dot(d_high, x, input_precision=PRECISION)
+        if dtype != tl.float32:
+            d_rest = (d_write - d_high.to(tl.float32)).to(dtype)
+            d_right = tl.dot(d_rest, x, d_right, input_precision=PRECISION)
+        d_right *= b[None, :]
+        store_values(dv, d_right.to(dtype), batch, start, h, at_v, T, H, V, C, BV, TILED)
 
         g_in = (g.to(tl.float32) * decay_in[None, :]).to(dtype)
-        right_in = (d_right * (-decay_in * b)[None, :]).to(dtype)
-        through = decay_of(last_whole, last_rest)
-        d_state1 = tl.dot(g_in, q1, d_state1 * through, input_precision=PRECISION)
-        d_state1 = tl.dot(right_in, k1, d_state1, input_precision=PRECISION)
+        right_in = (d_right * -decay_in[None, :]).to(dtype)
+        d_state1 = tl.dot(g_in, queries1, d_state1 * through, input_precision=PRECISION)
+        d_state1 = tl.dot(right_in, keys1, d_state1, input_precision=PRECISION)
         if K2 > 0:
-            d_state2 = tl.dot(g_in, q2, d_state2 * through, input_precision=PRECISION)
-            d_state2 = tl.dot(right_in, k2, d_state2, input_precision=PRECISION)
+            d_state2 = tl.dot(g_in, queries2, d_state2 * through, input_precision=PRECISION)
+            d_state2 = tl.dot(right_in, keys2, d_state2, input_precision=PRECISION)
 
-        q -= C * H * K
-        k -= C * H * K
-        log_alpha -= C * H
-        beta -= C * H
-        grad_o -= C * H * V
-        d_rhs -= C * H * V
-        inverse -= C * C
-        d_states -= K * V
-
-    if NEED_INITIAL:
-        tl.store(d_initial_state + sequence * K * V + at_state1, d_state1, in_state1)
+    if d_initial_state is not None:
+        place, there = place_of_state(d_initial_state, sequence, 0, K1, at_v, K, V, BV)
+        tl.store(place, d_state1, there)
         if K2 > 0:
-            tl.store(d_initial_state + sequence * K * V + at_state2, d_state2, in_state2)
+            place, there = place_of_state(d_initial_state, sequence, K1, K2, at_v, K, V, BV)
+            tl.store(place, d_state2, there)

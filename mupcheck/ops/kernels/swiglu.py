@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mupcheck.ops.kernels.sigmoid import sigmoid
+
 ROWS, BLOCK = 4, 512
 
 
@@ -18,7 +20,7 @@ def _swiglu_forward(gu, out, n_rows, hidden, ROWS: tl.constexpr, BLOCK: tl.const
     g = tl.load(gu + at, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(gu + at + hidden, mask=inside, other=0.0).to(tl.float32)
     tl.store(
-        out + rows[:, None] * hidden + columns[None, :], (g * tl.sigmoid(g) * u).to(out.dtype.element_ty), mask=inside
+        out + rows[:, None] * hidden + columns[None, :], (g * sigmoid(g) * u).to(out.dtype.element_ty), mask=inside
     )
 
 
@@ -32,7 +34,7 @@ def _swiglu_backward(grad, gu, out, d_gu, n_rows, hidden, ROWS: tl.constexpr, BL
     g = tl.load(gu + at, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(gu + at + hidden, mask=inside, other=0.0).to(tl.float32)
     d = tl.load(grad + to, mask=inside, other=0.0).to(tl.float32)
-    opened = tl.sigmoid(g)
+    opened = sigmoid(g)
     silu = g * opened
     tl.store(out + to, (silu * u).to(out.dtype.element_ty), mask=inside)
     tl.store(d_gu + at, (d * u * opened * (1.0 + g * (1.0 - opened))).to(d_gu.dtype.element_ty), mask=inside)

@@ -76,9 +76,7 @@ def execute(
     if jobs == 1:
         yield from _execute_here(waiting, work, devices[0] if devices else "")
         return
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(list(preload))
+    context = _context(preload)
     free: deque[tuple[str, _Worker | None]] = deque(
         (devices[i % len(devices)] if devices else "", None) for i in range(jobs)
     )
@@ -121,6 +119,37 @@ def execute(
             worker.process.terminate()
         for worker in started:
             worker.process.join()
+
+
+@contextmanager
+def beside(groups: Sequence[Group], work: Work, *, device: str, preload: Sequence[str]) -> Iterator[None]:
+    """Work through groups in a process on a device, beside what is done within; nobody asks how it goes.
+
+    Args:
+        groups: as in `execute`; none start no process.
+        work: as in `execute`, with little to yield.
+        device: that `work` takes.
+        preload: as in `execute`.
+    """
+    if not groups:
+        yield
+        return
+    worker = _start(_context(preload), work, device)
+    try:
+        for group in (*groups, None):  # None ends it, and gives back what it has of the device
+            worker.pipe.send(group)
+        yield
+    finally:
+        worker.process.terminate()
+        worker.process.join()
+
+
+def _context(preload: Sequence[str]) -> Any:
+    """Return where processes come from: a fork server that has imported what they need, where there is one."""
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload(list(preload))
+    return context
 
 
 def _execute_here(waiting: deque[Group], work: Work, device: str) -> Iterator[Message]:
@@ -183,11 +212,11 @@ def _child(work: Work, device: str, pipe: Connection) -> None:
     # Ctrl-C reaches the whole terminal's group; the parent decides, and ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    inbox: SimpleQueue[Group] = SimpleQueue()
+    inbox: SimpleQueue[Group | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    while True:
+    while (group := inbox.get()) is not None:
         unsent, sent_at = 0, time.monotonic()
-        for steps, error, retry, lost in _events(work, inbox.get(), device):
+        for steps, error, retry, lost in _events(work, group, device):
             unsent += steps or 0
             if steps is None:
                 pipe.send((None, error, retry, lost))
@@ -228,7 +257,7 @@ def _ended(process: Any, device: str) -> Event:
     return None, said, not device, bool(device)
 
 
-def _listen(pipe: Connection, inbox: "SimpleQueue[Group]") -> None:
+def _listen(pipe: Connection, inbox: "SimpleQueue[Group | None]") -> None:
     """Take in groups, and end this process when the other end closes, so that a killed sweep leaves nothing running.
 
     PR_SET_PDEATHSIG would not do it: Linux counts the fork server as parent, and that lives as long as its children.

@@ -33,13 +33,14 @@ class Windows:
         # torch computes little with unsigned integers: signed ones of the same bits, and the sign cut off
         bits = 8 * tokens.itemsize
         signed = np.ascontiguousarray(tokens).view(f"i{tokens.itemsize}")
-        self.mask = (1 << bits) - 1
-        self.tokens = _as_tensor(signed).to(device)
+        self.mask = (1 << bits) - 1 if bits > 8 else None
+        self.tokens = _as_tensor(signed if bits > 8 else signed.view(np.uint8)).to(device)
 
     def at(self, starts: Tensor, length: int) -> Tensor:
         """Return the windows that start there: int64 [..., length] of starts [...]."""
         places = starts[..., None] + torch.arange(length, device=starts.device)
-        return self.tokens[places].long() & self.mask
+        windows = self.tokens[places].long()
+        return windows if self.mask is None else windows & self.mask
 
 
 class ResidentFeed:

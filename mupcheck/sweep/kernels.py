@@ -1,0 +1,47 @@
+"""Triton's kernels tested before a sweep names them, each shape in a process of its own.
+
+A kernel that reads where it may not takes the whole CUDA context of its process with it, and compiling keeps one core
+busy for seconds: so shapes are tested beside each other, away from the process that trains. What was compiled stays in
+Triton's cache on disk.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+
+from mupcheck.sweep.engines import local
+
+AT_A_TIME = 4
+# what a worker imports; the first that starts a process decides for all
+PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
+Heads = tuple[int, int, int]  # H, K, V
+
+
+def faults_of(heads: Sequence[Heads], dtype: str, devices: Sequence[str]) -> list[str]:
+    """Return what is wrong with the kernels of these shapes, in words; nothing where all of them pass their test."""
+    # in a worker of a pool, which may start no processes, it has to do without
+    jobs = 1 if multiprocessing.current_process().daemon else max(2, min(len(heads), AT_A_TIME))
+    groups = [(*each, dtype) for each in heads]
+    messages = local.execute(groups, _test, jobs=jobs, preload=PRELOAD, devices=devices)
+    faults = [message.error for message in messages if message.steps is None and message.error]
+    if any("forked subprocess" in fault for fault in faults):
+        # not the kernels' fault: something that the fork server imported has touched CUDA
+        messages = local.execute(groups, _test, jobs=1, preload=PRELOAD, devices=devices)
+        faults = [message.error for message in messages if message.steps is None and message.error]
+    return faults
+
+
+def _test(group: tuple[int, int, int, str], *, device: str) -> Iterator[int]:
+    """Raise ValueError where the kernels of a shape are wrong or do not run."""
+    import torch
+
+    from mupcheck.ops.choice import self_test
+
+    heads, k_dim, v_dim, dtype = group
+    try:
+        with torch.cuda.device(device):  # where kernels of our own start
+            fault = self_test(torch.device(device), heads, k_dim, v_dim, getattr(torch, dtype))
+    except RuntimeError as error:
+        fault = f"Triton's kernels cannot be tested on {device}: {str(error).splitlines()[0]}"
+    if fault:
+        raise ValueError(fault)
+    yield from ()

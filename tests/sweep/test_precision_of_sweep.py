@@ -1,0 +1,46 @@
+"""The precision check from options to answer."""
+
+import pytest
+from commands import mupcheck
+from tiny_sweeps import tiny, tiny_coord
+
+from mupcheck.cli import exits
+from mupcheck.results.reading import load_results
+from mupcheck.sweep.plan import plan_sweep
+from mupcheck.sweep.precision import counterpart, other_dtype
+
+
+def test_the_counterpart_is_the_smallest_width_in_the_other_dtype(tmp_path):
+    plan = plan_sweep(tiny(refine=True), out=tmp_path)
+    other = counterpart(plan)
+    assert other.folder == tmp_path / "tiny" / "precision"
+    assert {run.width for run in other.runs} == {16}
+    assert {run.base_width for run in other.runs} == {16}
+    assert {run.dtype for run in other.runs} == {"bfloat16"}
+    cells = {(run.parametrization, run.lr, run.seed) for run in plan.runs}
+    assert {(run.parametrization, run.lr, run.seed) for run in other.runs} == cells
+    assert {run.run_id for run in other.runs}.isdisjoint(run.run_id for run in plan.runs)
+    check = counterpart(plan_sweep(tiny_coord(), out=tmp_path))
+    assert {run.width for run in check.runs} == {16, 32}
+    assert [other_dtype(dtype) for dtype in ("bfloat16", "float64", "float32")] == ["float32", "float32", "bfloat16"]
+
+
+@pytest.mark.parametrize("command", ["lr-sweep", "coord"])
+def test_a_sweep_says_what_the_other_dtype_moves(tmp_path, command):
+    options = "--data synthetic --vocab-size 32 --device cpu --widths 16,32,64 --seeds 2 --layers 1"
+    options += " --batch-size 2 --seq-len 16"
+    more = "--lrs 2^-9:2^-5:4 --steps 4 --eval-tokens 64 -p gdn-mup" if command == "lr-sweep" else "--record 0,1"
+    asked = [command, *options.split(), *more.split(), "--jobs", "1", "--out", str(tmp_path), "--check-precision"]
+    planned = mupcheck(*asked, "--dry-run")
+    assert "the precision check trains" in planned.err
+    answer = mupcheck(*asked)
+    assert answer.code in (exits.FAILED, exits.CANNOT_TELL)
+    assert ": bfloat16 m" in answer.out.splitlines()[-1]
+    name = "lr" if command == "lr-sweep" else "coord"
+    assert set(load_results(tmp_path / name / "precision").runs["dtype"]) == {"bfloat16"}
+    # beside other sweeps it is not one of them
+    assert set(load_results(tmp_path).runs["sweep"]) == {name}
+    as_json = mupcheck(*asked, "--json").json
+    record = as_json[0]["precision"][0] if command == "lr-sweep" else as_json["summary"][0]["precision"][0]
+    assert (record["dtype"], record["other"]) == ("float32", "bfloat16")
+    assert record["verdict"] in ("holds", "moves", "cannot tell")
