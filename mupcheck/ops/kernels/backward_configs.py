@@ -34,8 +34,8 @@ class BackwardConfig(NamedTuple):
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 2, 168, 64, 64, 4, 2, False, 168),
-    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, 168),
+    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, None),
     (64, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
     (96, 192): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
     (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
