@@ -26,7 +26,7 @@ from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, 
 from mupcheck.theory.rules_file import find_table
 
 MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
-AHEAD_BYTES = 2**31
+AHEAD_BYTES = 2**32
 _ahead: dict[tuple, Future[Tensor]] = {}  # what threads draw for the next model
 
 
