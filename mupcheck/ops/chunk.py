@@ -10,7 +10,8 @@ leaves it, unrolling the recurrence over the chunk gives (arXiv:2412.06464, sect
     O  = exp(c) Q S + P U
     S' = exp(c_C) S + (exp(c_C - c) K)^T U
 
-U comes from substitution, never from a power series for the inverse, which explodes once keys are correlated.
+U comes from substitution, never from a power series for the inverse, which explodes once keys are correlated. Where a
+state enters, (I + A)^-1 itself does, by substitution too, for all chunks before the scan: then the scan has no solves.
 """
 
 from typing import Any
@@ -84,7 +85,7 @@ class _Chunked(torch.autograd.Function):
             else:
                 q_in, inverse = decay_in * q_c, _inverse(a)
                 k_in = torch.bmm(inverse, decay_in * beta_k)
-                writes = torch.bmm(inverse, beta_c * v_c)
+                writes = torch.bmm(inverse * beta_c.mT, v_c)
                 entering = q.new_empty(n_chunks, sequences, key_dim, value_dim)
         if entering is not None:
             entering[0] = 0.0 if initial_state is None else initial_state.flatten(0, 1)
@@ -174,7 +175,7 @@ class _Chunked(torch.autograd.Function):
             d_k.baddbmm_(d_qk.mT, q_c)
         d_k.baddbmm_(d_kk.mT, beta_k, alpha=-1)
         if entering is not None and d_states is not None:
-            carried = (entering * d_states[1:]).sum((-2, -1)).view(-1, 1, 1)
+            carried = torch.linalg.vecdot(entering.flatten(-2), d_states[1:].flatten(-2)).view(-1, 1, 1)
             d_log_alpha += decay_in[:, -1:] * carried
 
         k_dots = _row_dots(d_beta_k, k_c)

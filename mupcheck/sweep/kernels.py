@@ -7,10 +7,11 @@ Triton's cache on disk.
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mupcheck.sweep.engines import local
 
-AT_A_TIME = 4
+AT_A_TIME, UNTESTED = 4, "Triton's kernels cannot be tested"
 # what a worker imports; the first that starts a process decides for all
 PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
 Heads = tuple[int, int, int]  # H, K, V
@@ -21,13 +22,16 @@ def faults_of(heads: Sequence[Heads], dtype: str, devices: Sequence[str]) -> lis
     # in a worker of a pool, which may start no processes, it has to do without
     jobs = 1 if multiprocessing.current_process().daemon else max(2, min(len(heads), AT_A_TIME))
     groups = [(*each, dtype) for each in heads]
-    messages = local.execute(groups, _test, jobs=jobs, preload=PRELOAD, devices=devices)
-    faults = [message.error for message in messages if message.steps is None and message.error]
-    if any("forked subprocess" in fault for fault in faults):
-        # not the kernels' fault: something that the fork server imported has touched CUDA
-        messages = local.execute(groups, _test, jobs=1, preload=PRELOAD, devices=devices)
-        faults = [message.error for message in messages if message.steps is None and message.error]
+    faults = _faults(groups, devices, jobs=jobs)
+    if jobs > 1 and any(UNTESTED in fault for fault in faults):
+        # not the kernels' fault, as on a GPU that takes one process at a time: here it may do
+        return _faults(groups, devices, jobs=1)
     return faults
+
+
+def _faults(groups: Sequence[tuple[Any, ...]], devices: Sequence[str], *, jobs: int) -> list[str]:
+    messages = local.execute(groups, _test, jobs=jobs, preload=PRELOAD, devices=devices)
+    return [message.error for message in messages if message.steps is None and message.error]
 
 
 def _test(group: tuple[int, int, int, str], *, device: str) -> Iterator[int]:
@@ -41,7 +45,7 @@ def _test(group: tuple[int, int, int, str], *, device: str) -> Iterator[int]:
         with torch.cuda.device(device):  # where kernels of our own start
             fault = self_test(torch.device(device), heads, k_dim, v_dim, getattr(torch, dtype))
     except RuntimeError as error:
-        fault = f"Triton's kernels cannot be tested on {device}: {str(error).splitlines()[0]}"
+        fault = f"{UNTESTED} on {device}: {str(error).splitlines()[0]}"
     if fault:
         raise ValueError(fault)
     yield from ()

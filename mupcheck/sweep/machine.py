@@ -16,7 +16,6 @@ TORCH_BYTES = 250 * 2**20
 GIB = 2**30
 # glibc's malloc.h: how much free memory stays, how much is asked for in advance, from what size on the kernel is asked
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-GLIBC_DEFAULT = 128 * 2**10
 
 
 def cores() -> int:
@@ -61,8 +60,9 @@ def memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD):
-            library.mallopt(setting, GLIBC_DEFAULT)
+        # what glibc comes to by itself once large blocks were freed; a threshold that was set it moves no more
+        for setting, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**26), (M_TOP_PAD, 2**17)):
+            library.mallopt(setting, size)
         library.malloc_trim(0)
 
 

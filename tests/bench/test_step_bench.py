@@ -9,7 +9,7 @@ from torch import nn
 
 from mupcheck.bench import fla_model, step
 from mupcheck.bench.plain_loop import plain_loop
-from mupcheck.bench.rows import Machine
+from mupcheck.bench.rows import ALLOWED_NATS, Machine
 from mupcheck.model.build import build_model
 from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.rows import StepRow
@@ -158,3 +158,10 @@ def test_float32_is_right_where_float64_has_no_room(monkeypatch):
     rows = measured()
     assert {row.facts["compared with"] for row in rows.values()} == {"float32"}
     assert all(row.times for row in rows.values())
+
+
+def test_the_first_steps_move_the_loss_by_more_than_is_allowed():
+    # or a step that updates nothing would agree
+    (run,) = step.runs_of(replace(TINY, seq_len=64), 64, "chunk", n=1, steps=step.CHECKED_STEPS)
+    losses = [row.loss[0] for row in step.train([run], open_corpus("synthetic", vocab_size=256))]
+    assert max(abs(loss - losses[0]) for loss in losses) > 2 * ALLOWED_NATS["bfloat16"]

@@ -153,6 +153,20 @@ def test_kernels_are_tested_in_processes_of_their_own():
     assert all("do not run" in fault or "cannot be tested on cuda:" in fault for fault in faults)
 
 
+@pytest.mark.parametrize(("says", "tried"), [("cannot be tested on cuda:0: busy", [2, 1]), ("are wrong", [2])])
+def test_kernels_that_no_other_process_can_test_are_tested_here(monkeypatch, says, tried):
+    jobs_asked = []
+
+    def execute(groups, _work, *, jobs, **_):
+        jobs_asked.append(jobs)
+        error = f"Triton's kernels {says}" if jobs > 1 else None
+        return [local.Message(group, error=error) for group in groups]
+
+    monkeypatch.setattr(local, "execute", execute)
+    assert bool(faults_of([(2, 8, 16)], "float32", TWO)) == (tried == [2])
+    assert jobs_asked == tried
+
+
 def test_the_backend_that_computes_is_part_of_every_run(tmp_path):
     plan = replace(plan_sweep(tiny(), out=tmp_path), backend="triton")
     runs = plan.sweep.runs(**plan.source)

@@ -41,9 +41,10 @@ def gradients(
     Args:
         q, k: [B, T, H, K]; v: [B, T, H, V]; contiguous, of one dtype, float32 or bfloat16.
         log_alpha, beta: [B, T, H], float32.
-        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], C = `chunk`, N = ceil(T / C); read up to the diagonal.
+        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], C = `chunk`, N = ceil(T / C); zero above the
+            diagonal.
         states: the state that enters each chunk, [B, H, N, K, V].
-        writes: what each step writes, [B, T, H, V].
+        writes: what each step writes, [B, T, H, V], with beta at least 1e-15: the gradient of beta is taken from it.
         grad_o: gradient of o, [B, T, H, V]; None means zeros.
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
         chunk: C: 16, 32 or 64.
@@ -104,7 +105,7 @@ def launch_scan(
     tiled = config.scan_tiled and fit_copy_engine(q, k, inverse, grad_o, dv, d_states)
     tiles = partial(tile, tiled=tiled)
     squares = (1, chunk, chunk)
-    scan_backward[-(-value_dim // block), batch * heads](
+    scan_backward[(-(-value_dim // block) * batch * heads,)](
         *(tiles(q, 1, chunk, 1, first), tiles(q, 1, chunk, 1, second)),
         *(tiles(k, 1, chunk, 1, first), tiles(k, 1, chunk, 1, second)),
         *(gates, tiles(inverse.flatten(0, 2), *squares)),

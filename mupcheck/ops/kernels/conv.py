@@ -233,14 +233,13 @@ def conv_forward(x: Tensor, weight: Tensor, *, batch: int, head: int | None = No
     out = x.new_empty(n_replicas * batch, time, width)
     if weight.shape[1] <= MOST_TAPS:
         shape = tile(width, head, elements=FORWARD_ELEMENTS)
-        kernel, extra = (
-            _conv_forward,
-            {"LENGTH": min(FORWARD_SEGMENT, triton.cdiv(time, shape["ROWS"])), "UNROLL": FORWARD_UNROLL},
-        )
+        length = min(FORWARD_SEGMENT, triton.cdiv(time, shape["ROWS"]))
+        kernel, extra = _conv_forward, {"LENGTH": length, "UNROLL": FORWARD_UNROLL}
     else:
         shape = tile(width, head, elements=ELEMENTS_OF_MANY)
+        length = 1
         kernel, extra = _conv_forward_of_many, {}
-    span = shape["ROWS"] * extra.get("LENGTH", 1)
+    span = shape["ROWS"] * length
     kernel[triton.cdiv(width, shape["group"]), triton.cdiv(time, span), n_replicas * batch](
         x, weight, out, batch, time, width, x_replica=x.stride(0), x_token=x.stride(1), eps=UNIT_EPS,
         TAPS=weight.shape[1], UNIT=head is not None, **extra, **shape,
@@ -255,20 +254,13 @@ def conv_backward(
     n_replicas, tokens, width = x.shape
     time, taps = tokens // batch, weight.shape[1]
     shape = tile(width, head, elements=BACKWARD_ELEMENTS)
-    rows = shape["ROWS"]
     if taps <= MOST_TAPS:
-        kernel, extra = (
-            _conv_backward,
-            {"LENGTH": min(BACKWARD_SEGMENT, triton.cdiv(time, rows)), "UNROLL": BACKWARD_UNROLL},
-        )
-        span = rows * extra["LENGTH"]
+        length = min(BACKWARD_SEGMENT, triton.cdiv(time, shape["ROWS"]))
+        kernel, extra = _conv_backward, {"LENGTH": length, "UNROLL": BACKWARD_UNROLL}
     else:
-        kernel, extra = (
-            _conv_backward_of_many,
-            {"LINES": triton.next_power_of_2(taps), "STEPS": triton.cdiv(min(SPAN, time), rows)},
-        )
-        span = rows * extra["STEPS"]
-    n_spans = triton.cdiv(time, span)
+        length = triton.cdiv(min(SPAN, time), shape["ROWS"])
+        kernel, extra = _conv_backward_of_many, {"STEPS": length, "LINES": triton.next_power_of_2(taps)}
+    n_spans = triton.cdiv(time, shape["ROWS"] * length)
     partial = x.new_empty(n_replicas, batch * n_spans, taps, width, dtype=torch.float32)
     kernel[triton.cdiv(width, shape["group"]), n_spans, n_replicas * batch](
         grad, x, weight, dx, partial, batch, time, width, x_replica=x.stride(0), x_token=x.stride(1),

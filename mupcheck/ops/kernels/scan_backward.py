@@ -48,7 +48,7 @@ def scan_backward(
     PRECISION: tl.constexpr,
     TILED: tl.constexpr,
 ):
-    """One program: one block of V of one head of one sequence; grid (blocks of V, B * H).
+    """One program: one block of V of one head of one sequence; grid (blocks of V * B * H,), blocks innermost.
 
     Reads gates [B, H, N, 5, C], as the forward pass left them; and READS parts of P = (Q K^T) * decay,
     reads [B, H, N, READS, C, C] (0: computes them). q, k and d_states come twice, for the parts K1 and K2.
@@ -56,8 +56,9 @@ def scan_backward(
     All these are descriptors where TILED, else pointers, but for gates; grad_final_state and d_initial_state (or None)
     are pointers to [B, H, K, V] in float32.
     """
-    at_v = tl.program_id(0) * BV
-    sequence = tl.program_id(1)
+    BLOCKS: tl.constexpr = (V + BV - 1) // BV
+    at_v = tl.program_id(0) % BLOCKS * BV
+    sequence = tl.program_id(0) // BLOCKS
     batch = sequence // H
     h = sequence % H
     N = tl.cdiv(T, C)
