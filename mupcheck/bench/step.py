@@ -76,7 +76,7 @@ def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: An
     heads, key_dim, value_dim = head_of(width)
     given = {
         "kind": "lr", "parametrizations": ["sp-fanin"], "widths": [width], "base_width": width, "seeds": n,
-        "lrs": [2.0**-5 / width], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
+        "lrs": [2.0**-6 / width], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
         "head_v_dim": value_dim, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
         "warmup_steps": 0, "schedule": "constant", "logit_scale": 1.0, "clip": 1.0, "readout_std": width**-0.5,
         "eval_tokens": 0, "data": "synthetic", "dtype": setting.dtype, "backend": backend,
