@@ -26,7 +26,7 @@ from mupcheck.theory.parametrization import DECAYED, MULTIPLIER_SITES, Factors, 
 from mupcheck.theory.rules_file import find_table
 
 MOST_DRAWING_THREADS = 16  # more than copies to a GPU keep up with
-AHEAD_BYTES = 2**31
+AHEAD_BYTES = 2**32
 _ahead: dict[tuple, Future[Tensor]] = {}  # what threads draw for the next model
 
 
@@ -204,9 +204,10 @@ def _generator(*key: object) -> np.random.Generator:
 @torch.no_grad()
 def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
     draws, device = _draws(model, runs), model.embedding.weight.device
-    tasks = [_taken(_key(draw)) or partial(_drawn, draw, device) for draw in draws]
+    tasks = [_taken(_key(draw)) or partial(_drawn, draw) for draw in draws]
     for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
-        drawn = values.to(module.weight, non_blocking=True)
+        # a few pinned buffers, in turn: to pin all that is drawn takes as long as to draw it
+        drawn = (values.pin_memory() if device.type == "cuda" else values).to(module.weight, non_blocking=True)
         for replica in alike:
             torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
 
@@ -244,7 +245,7 @@ def draw_ahead(runs: Sequence[RunSpec], device: str) -> None:
         future.cancel()
     _ahead.clear()
     pool = ThreadPoolExecutor(_drawing_threads(place))
-    _ahead.update((_key(draw), pool.submit(_drawn, draw, place)) for draw in draws)
+    _ahead.update((_key(draw), pool.submit(_drawn, draw)) for draw in draws)
     pool.shutdown(wait=False)
 
 
@@ -259,10 +260,8 @@ def _taken(key: tuple) -> Callable[[], Tensor] | None:
     return _ahead.pop(key).result if key in _ahead else None
 
 
-def _drawn(draw: Draw, device: torch.device) -> Tensor:
-    """Return what `_base_values` does, where a GPU can fetch it while the next ones are drawn."""
-    values = torch.from_numpy(_base_values(draw.name, draw.module, draw.run))
-    return values.pin_memory() if device.type == "cuda" else values
+def _drawn(draw: Draw) -> Tensor:
+    return torch.from_numpy(_base_values(draw.name, draw.module, draw.run))
 
 
 def _drawing_threads(device: torch.device) -> int:
@@ -297,7 +296,9 @@ def _base_values(name: str, module: Weight, run: RunSpec) -> np.ndarray:
     if module.std is not None:
         if module.std == 0:
             return np.zeros(shape, dtype=np.float32)
-        return _generator(run.seed, run.width, name).standard_normal(shape, dtype=np.float32) * np.float32(module.std)
+        values = _generator(run.seed, run.width, name).standard_normal(shape, dtype=np.float32)
+        values *= np.float32(module.std)
+        return values
     # Common random numbers: drawn once for the base width's heads and repeated, so that widths do not differ by luck.
     uniform = _generator(run.seed, name).random(run.base_heads[0])
     values = GATE_SCALAR_DRAWS[site](uniform)

@@ -10,7 +10,8 @@ leaves it, unrolling the recurrence over the chunk gives (arXiv:2412.06464, sect
     O  = exp(c) Q S + P U
     S' = exp(c_C) S + (exp(c_C - c) K)^T U
 
-U comes from substitution, never from a power series for the inverse, which explodes once keys are correlated.
+U comes from substitution, never from a power series for the inverse, which explodes once keys are correlated. Where a
+state enters, (I + A)^-1 itself does, by substitution too, for all chunks before the scan: then the scan has no solves.
 """
 
 from typing import Any

@@ -146,6 +146,11 @@ def test_what_the_forward_pass_read_is_used(reads, monkeypatch):
         assert_agree({"v": expected["v"]}, got)
 
 
+def test_parts_of_k_that_fault_on_hopper_are_never_chosen():
+    sizes = (8, 16, 24, 32, 48, 64, 96, 100, 128, 192, 256)
+    assert {backward_config(k, v, torch.bfloat16).local_k_block for k in sizes for v in (*sizes, 384, 512)} == {64}
+
+
 def test_every_way_to_cut_the_work():
     inputs = make_inputs(70, 48, 72, heads=1)
     cuts = [

@@ -9,7 +9,8 @@ class BackwardConfig(NamedTuple):
     """Blocks of K and V, warps and stages of the three kernels.
 
     `registers`: at most so many a thread, for more programs at a time. `early`: what is read late is asked for early.
-    local_stages is never 1: with parts of K of 16 or 32 some such kernels, in bounds in PTX, fault on Hopper.
+    local_k_block is 64 in bfloat16, however small K: with 16 or 32 some kernels fault on Hopper, though every address
+    in their PTX is in bounds.
     `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
@@ -33,8 +34,8 @@ class BackwardConfig(NamedTuple):
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 2, 168, 32, 64, 4, 2, False, 128),
-    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, 168),
+    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
+    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, None),
     (64, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
     (96, 192): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
     (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
@@ -56,9 +57,8 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
     """The config of a shape: the pinned one, or one that keeps registers and shared memory in bounds."""
     if dtype == torch.bfloat16 and (key_dim, value_dim) in BACKWARD_CONFIGS:
         return BACKWARD_CONFIGS[key_dim, value_dim]
-    k_block = 64 if key_dim > 32 else 32 if key_dim > 16 else 16
     if dtype == torch.float32:
         scan_block = 32 if key_dim <= 128 else 16
-        return BackwardConfig(scan_block, 8, 1, 32, 4, 2, None, min(k_block, 32), 32, 4, 2, False, None)
+        return BackwardConfig(scan_block, 8, 1, 32, 4, 2, None, 32 if key_dim > 16 else 16, 32, 4, 2, False, None)
     scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
-    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, k_block, 32, 4, 2, False, None, key_dim > 96)
+    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, 64, 32, 4, 2, False, None, key_dim > 96)
