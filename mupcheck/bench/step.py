@@ -70,8 +70,8 @@ def head_of(width: int) -> tuple[int, int, int]:
 def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: Any) -> list[RunSpec]:
     """Return n runs that differ in their seed: heads of `head_of`, clipped AdamW, every multiplier 1.
 
-    Logits have size 1 and the lr falls as width grows: the first steps move the loss by a tenth of a nat and more at
-    every width, and rounding moves it by a few thousandths; at a large lr it would grow from step to step.
+    Logits have size 1 and the lr falls as width grows: the first steps move the loss by more than twice what is
+    allowed, and rounding by a few thousandths of a nat; at a large lr rounding would grow from step to step.
     """
     heads, key_dim, value_dim = head_of(width)
     given = {
