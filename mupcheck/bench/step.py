@@ -70,13 +70,13 @@ def head_of(width: int) -> tuple[int, int, int]:
 def runs_of(setting: Setting, width: int, backend: str, *, n: int, **changes: Any) -> list[RunSpec]:
     """Return n runs that differ in their seed: heads of `head_of`, clipped AdamW, every multiplier 1.
 
-    Logits have size 1 and the lr falls as width grows: the first steps move the loss by a tenth of a nat and more at
-    every width, and rounding moves it by a few thousandths; at a large lr it would grow from step to step.
+    Logits have size 1 and the lr falls as width grows: the first steps move the loss by more than twice what is
+    allowed, and rounding by a few thousandths of a nat; at a large lr rounding would grow from step to step.
     """
     heads, key_dim, value_dim = head_of(width)
     given = {
         "kind": "lr", "parametrizations": ["sp-fanin"], "widths": [width], "base_width": width, "seeds": n,
-        "lrs": [2.0**-5 / width], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
+        "lrs": [2.0**-6 / width], "n_layers": setting.n_layers, "n_heads": heads, "head_k_dim": key_dim,
         "head_v_dim": value_dim, "batch_size": setting.batch_size, "seq_len": setting.seq_len, "steps": 1,
         "warmup_steps": 0, "schedule": "constant", "logit_scale": 1.0, "clip": 1.0, "readout_std": width**-0.5,
         "eval_tokens": 0, "data": "synthetic", "dtype": setting.dtype, "backend": backend,
