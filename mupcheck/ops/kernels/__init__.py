@@ -9,7 +9,7 @@ uses atomics or tunes itself: two calls give equal bits. The rule's algebra is t
     backward.py  the way back, in two kernels of the same kind
 
     mixer.py     what a mixer gives the rule: one product (products.py), conv.py, gates.py
-    norms.py, swiglu.py, cross_entropy.py, update.py; sums.py adds up what programs leave, sigmoid.py is theirs
+    norms.py, swiglu.py, cross_entropy.py, steps.py; sums.py adds up what programs leave, sigmoid.py is theirs
 
 A torch form of each stands in `mupcheck.model` and `mupcheck.training.updates`.
 """
