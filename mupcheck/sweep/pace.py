@@ -11,6 +11,9 @@ from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.plan import Plan
 
 MOMENT = 0.05  # seconds; a GPU's steps come many at a time, and their time is that of all of them
+# The share of a group that still counts as its start: kernels compile and a step is captured after some steps. And the
+# share of all work from which on starts say how long the rest takes, where nothing else does yet.
+START, TELLING = 0.05, 0.02
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Pace:
 
     How the work of one width compares with that of another is known roughly beforehand; how long a width takes shows
     once some of it is done. Until then it goes by the nearest width that is known. What is first heard of a group holds
-    its start as well, of a process, of kernels to compile: that counts only while nothing else is known.
+    its start as well, of a process, of kernels to compile: that counts only while nothing else is known, and not before
+    it is a fair share of all there is.
 
     Args:
         plan: what is trained.
@@ -56,7 +60,7 @@ class Pace:
         self.known: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.underway: dict[str, float] = {}  # work, by the first run of a group
         self.heard: dict[str, float] = {}  # when, by the first run of a group
-        self.pending: dict[str, tuple[float, float, bool]] = {}  # seconds, work, whether with a start: not ended yet
+        self.pending: dict[str, tuple[float, float, bool]] = {}  # seconds, work, whether of a start: not ended yet
         self.idle_since = [clock()] * places  # of places without a group that was heard of
 
     def advance(self, group: Group, steps: int) -> None:
@@ -81,12 +85,13 @@ class Pace:
     def _gain(self, group: Group, work: float) -> None:
         key, width, now = group[0].run_id, group[0].width, self.clock()
         first = key not in self.heard
+        starting = first or self.underway.get(key, 0.0) < START * group_cost(group, self.device)
         if first:
             self.heard[key] = self.idle_since.pop(0) if self.idle_since else now
         seconds = now - self.heard[key]
         if first or seconds > MOMENT:
             self._count(key, width)
-            self.pending[key] = (seconds, work, first)
+            self.pending[key] = (seconds, work, starting)
         else:
             before, done, with_start = self.pending[key]
             self.pending[key] = (before + seconds, done + work, with_start)
@@ -115,7 +120,7 @@ class Pace:
             for pace in (self.known, self.rough)
         ]
         known = next(filter(None, paces), None)
-        if known is None:
+        if known is None or (not paces[0] and self.done < TELLING * self.total):
             return None
         busy = 0.0
         for width, work in self.left.items():

@@ -201,3 +201,33 @@ def test_places_that_work_beside_each_other_halve_what_is_left(tmp_path):
         pace.finish(group)
     ratio = group_cost(plan.groups[2]) / group_cost(plan.groups[0])
     assert pace.seconds_left == pytest.approx(5 * ratio)
+
+
+def test_no_time_is_told_of_two_steps_and_a_compilation(tmp_path):
+    """As seen on a GPU: two steps behind 40 seconds of compiling, then bursts of 64 behind the capture of a step."""
+    sweep = tiny(widths=(16, 64), seeds=2, steps=500)
+    plan = plan_sweep(sweep, out=tmp_path, jobs=1)
+    wide, narrow = plan.groups
+    now = 40.0
+    pace = Pace(plan, places=1, clock=lambda: now)
+    pace.idle_since = [0.0]
+    pace.advance(wide, 2)
+    now = 41.0
+    pace.advance(wide, 1)  # a capture
+    now = 42.0
+    pace.advance(wide, 0)
+    assert pace.seconds_left is None
+    for _ in range(7):
+        now += 6.4
+        pace.advance(wide, 64)
+    now += 6.4
+    pace.finish(wide)  # the last 49
+    now += 20.0
+    pace.advance(narrow, 2)
+    now += 1.0
+    pace.advance(narrow, 1)
+    now += 1.0
+    pace.advance(narrow, 0)
+    # the narrow one goes by the wide one's steps, a tenth of a second each, not by its own start
+    ratio = group_cost(narrow) / group_cost(wide)
+    assert pace.seconds_left == pytest.approx(0.1 * 500 * ratio, rel=0.1)
