@@ -10,7 +10,8 @@ pytest.importorskip("triton")
 from kernels.saved_by_forward import reads_of, saved
 
 from mupcheck.ops.kernels import backward
-from mupcheck.ops.kernels.backward_configs import backward_config, k_parts
+from mupcheck.ops.kernels.backward_configs import backward_config
+from mupcheck.ops.kernels.configs import parts_of_keys
 from mupcheck.ops.reference import gated_delta_rule_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -211,11 +212,11 @@ def test_unwritten_memory_is_seen():
 
 def test_parts_of_k_are_powers_of_two_that_cover_it():
     for key_dim in range(1, 257):
-        first, second = k_parts(key_dim)
+        first, second = parts_of_keys(key_dim)
         assert first + second >= key_dim
         assert all(x in (16, 32, 64, 128, 256) for x in (first, second) if x)
         assert second == 0 or (first < key_dim and second < first)
-    assert [k_parts(key_dim) for key_dim, _ in PAPER_SHAPES] == [
+    assert [parts_of_keys(key_dim) for key_dim, _ in PAPER_SHAPES] == [
         *[(32, 0), (32, 16), (64, 0), (64, 32), (128, 0), (128, 64)]
     ]
 

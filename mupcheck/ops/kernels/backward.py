@@ -5,17 +5,17 @@ compute the gradients of the inputs, all chunks at once. Sums have a fixed order
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config, k_parts
+from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config
 from mupcheck.ops.kernels.chunk_gates import write_gates
+from mupcheck.ops.kernels.configs import parts_of_keys
 from mupcheck.ops.kernels.local_backward import local_backward
 from mupcheck.ops.kernels.pairs_backward import pairs_backward
 from mupcheck.ops.kernels.scan_backward import scan_backward
+from mupcheck.ops.kernels.tiles import fit_copy_engine, tile
 
 
 def gradients(
@@ -96,7 +96,7 @@ def launch_scan(
     """Launch the scan: d_states [B, H, N, K, V], dv [B, T, H, V], d_initial_state [B, H, K, V] or None."""
     batch, time, heads, key_dim = q.shape
     value_dim = grad_o.shape[-1]
-    first, second = k_parts(key_dim)
+    first, second = parts_of_keys(key_dim)
     chunk = gates.shape[-1]
     d_states = q.new_empty(batch, heads, -(-time // chunk), key_dim, value_dim)
     dv = torch.empty_like(grad_o)
@@ -203,16 +203,6 @@ def launch_local(
         maxnreg=config.local_registers,
     )
     return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
-
-
-def fit_copy_engine(*tensors: Tensor) -> bool:
-    """Say whether the tensors begin, and their rows lie, at multiples of 16 bytes."""
-    return all(x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0 for x in tensors)
-
-
-def tile(x: Tensor, *shape: int, tiled: bool) -> Any:
-    """A descriptor of tiles of x where `tiled`, else x, as for a part of size 0."""
-    return TensorDescriptor.from_tensor(x, list(shape)) if tiled and 0 not in shape else x
 
 
 def precision(x: Tensor) -> str:

@@ -44,15 +44,6 @@ BACKWARD_CONFIGS = {
 }
 
 
-def k_parts(key_dim: int) -> tuple[int, int]:
-    """Cut K, at most 256, into one or two powers of two from 16 on (the second may be 0), with little padding."""
-    first = max(16, 1 << (key_dim.bit_length() - 1))
-    if key_dim <= first:
-        return first, 0
-    rest = max(16, 1 << (key_dim - first - 1).bit_length())
-    return (2 * first, 0) if first + rest == 2 * first else (first, rest)
-
-
 def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> BackwardConfig:
     """The config of a shape: the pinned one, or one that keeps registers and shared memory in bounds."""
     if dtype == torch.bfloat16 and (key_dim, value_dim) in BACKWARD_CONFIGS:

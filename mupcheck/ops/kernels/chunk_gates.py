@@ -4,10 +4,7 @@
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_of, running_sums
-
-# What a step writes is beta times something, and the gradient of beta is taken from that write, divided by beta.
-LOWEST_BETA = tl.constexpr(1e-15)
+from mupcheck.ops.kernels.decay import store_gates
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -24,14 +21,5 @@ def write_gates(log_alpha, beta, gates, T, H, C: tl.constexpr):
     steps = tl.arange(0, C)
     at = (batch * T + n * C + steps) * H + head
     inside = steps < T - n * C
-    whole, rest = running_sums(tl.load(log_alpha + at, inside, 0.0))
-    b = tl.load(beta + at, inside, 0.0)
-    last_whole = tl.sum(tl.where(steps == C - 1, whole, 0.0), 0)
-    last_rest = tl.sum(tl.where(steps == C - 1, rest, 0.0), 0)
-
     gates += ((batch * H + head) * N + n) * 5 * C
-    tl.store(gates + steps, whole)
-    tl.store(gates + C + steps, rest)
-    tl.store(gates + 2 * C + steps, tl.where(tl.abs(b) < LOWEST_BETA, LOWEST_BETA, b))
-    tl.store(gates + 3 * C + steps, decay_of(whole, rest))
-    tl.store(gates + 4 * C + steps, decay_of(last_whole - whole, last_rest - rest))
+    store_gates(tl.load(log_alpha + at, inside, 0.0), tl.load(beta + at, inside, 0.0), gates, C)

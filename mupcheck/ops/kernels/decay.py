@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 LOWEST_LOG_DECAY = tl.constexpr(-60.0)
+LOWEST_BETA = tl.constexpr(1e-15)
 
 
 @triton.jit
@@ -34,3 +35,19 @@ def decay_between(whole_to, rest_to, whole_from, rest_from, mask):
     total = (whole_to - whole_from) + (rest_to - rest_from)
     total = tl.where(mask, tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total), 0.0)
     return tl.where(mask, tl.exp(total), 0.0)
+
+
+@triton.jit
+def store_gates(log_alpha, write, gates, C: tl.constexpr):
+    """Write what the kernels read of a chunk's log_alpha and beta [C], gates [5, C]: see `invert`."""
+    step = tl.arange(0, C)
+    whole, rest = running_sums(log_alpha)
+    # the way back divides what a step writes by beta
+    write = tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write)
+    last_whole = tl.sum(tl.where(step == C - 1, whole, 0.0), 0)
+    last_rest = tl.sum(tl.where(step == C - 1, rest, 0.0), 0)
+    tl.store(gates + step, whole)
+    tl.store(gates + C + step, rest)
+    tl.store(gates + 2 * C + step, write)
+    tl.store(gates + 3 * C + step, decay_of(whole, rest))
+    tl.store(gates + 4 * C + step, decay_of(last_whole - whole, last_rest - rest))

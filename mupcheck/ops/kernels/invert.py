@@ -11,27 +11,10 @@ of products, so that few of them wait for each other.
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between, decay_of, running_sums
+from mupcheck.ops.kernels.decay import decay_between, store_gates
 
 # the smallest side of a product
 SIDE = tl.constexpr(16)
-LOWEST_BETA = tl.constexpr(1e-15)
-
-
-@triton.jit
-def _write_gates(log_alpha, write, gates, C: tl.constexpr):
-    """Write what the kernels read of log_alpha and beta, [C] each."""
-    step = tl.arange(0, C)
-    whole, rest = running_sums(log_alpha)
-    # the way back divides what a step writes by beta
-    write = tl.where(tl.abs(write) < LOWEST_BETA, LOWEST_BETA, write)
-    last_whole = tl.sum(tl.where(step == C - 1, whole, 0.0), 0)
-    last_rest = tl.sum(tl.where(step == C - 1, rest, 0.0), 0)
-    tl.store(gates + step, whole)
-    tl.store(gates + C + step, rest)
-    tl.store(gates + 2 * C + step, write)
-    tl.store(gates + 3 * C + step, decay_of(whole, rest))
-    tl.store(gates + 4 * C + step, decay_of(last_whole - whole, last_rest - rest))
 
 
 @triton.jit
@@ -172,7 +155,7 @@ def invert(
     decay = tl.load(log_alpha + first + step * H, mask=step < left, other=0.0)
     write = tl.load(beta + first + step * H, mask=step < left, other=0.0)
     a, p = _products(q, k, reads, left, SIDE, SIDE, 0, H, K, C, BK, PRECISION)
-    _write_gates(decay, write, gates, C)
+    store_gates(decay, write, gates, C)
     tl.debug_barrier()  # the gates are read back by other threads, in the order that each block wants
     a = _blocks(a, p, gates, reads, SIDE, SIDE, 0, C)
     row = tl.arange(0, SIDE)[None, :, None]

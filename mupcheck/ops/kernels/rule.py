@@ -1,5 +1,6 @@
 """The gated delta rule in Triton, differentiable once: launches the kernels and keeps what the way back needs."""
 
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -7,11 +8,11 @@ import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mupcheck.ops.kernels.configs import Config, config_of, parts_of_keys
 from mupcheck.ops.kernels.invert import invert
 from mupcheck.ops.kernels.scan import scan
+from mupcheck.ops.kernels.tiles import fit_copy_engine, tile
 
 
 class Forward(NamedTuple):
@@ -143,26 +144,18 @@ def launch_scan(
     value_dim, chunk = v.shape[-1], config.chunk
     block_v = config.scan.block_v
     k1, k2 = parts_of_keys(key_dim)
-    fit = all(_fits_copy_engine(x) for x in (q, k, v))
+    fit = fit_copy_engine(q, k, v)
     loads, stores = config.scan.loads and fit, config.scan.stores and fit
 
-    def tiles(x: Tensor | None, *shape: int, when: bool = loads) -> Any:
-        if x is None or not when or 0 in shape:
-            return x
-        return TensorDescriptor.from_tensor(x, list(shape))
-
+    read, write = partial(tile, tiled=loads), partial(tile, tiled=stores)
     squares, values = (1, chunk, chunk), (1, chunk, 1, block_v)
     stacked = None if states is None else states.flatten(0, 2)
     arguments = (
-        *(tiles(q, 1, chunk, 1, k1), tiles(q, 1, chunk, 1, k2), tiles(k, 1, chunk, 1, k1), tiles(k, 1, chunk, 1, k2)),
-        *(tiles(v, *values), gates, tiles(inverse.flatten(0, 2), *squares)),
-        *(
-            tiles(None if reads is None else reads.flatten(0, 2), *squares),
-            initial_state,
-            tiles(o, *values, when=stores),
-        ),
-        *(tiles(stacked, 1, k1, block_v, when=stores), tiles(stacked, 1, k2, block_v, when=stores)),
-        *(tiles(writes, *values, when=stores), final_state, time),
+        *(read(q, 1, chunk, 1, k1), read(q, 1, chunk, 1, k2), read(k, 1, chunk, 1, k1), read(k, 1, chunk, 1, k2)),
+        *(read(v, *values), gates, read(inverse.flatten(0, 2), *squares)),
+        *(read(None if reads is None else reads.flatten(0, 2), *squares), initial_state, write(o, *values)),
+        *(write(stacked, 1, k1, block_v), write(stacked, 1, k2, block_v)),
+        *(write(writes, *values), final_state, time),
     )
     scan[triton.cdiv(value_dim, block_v), batch * heads](
         *arguments,
@@ -180,11 +173,6 @@ def launch_scan(
         num_warps=config.scan.num_warps,
         num_stages=config.scan.num_stages,
     )
-
-
-def _fits_copy_engine(x: Tensor) -> bool:
-    """Say whether x begins and its rows lie at multiples of 16 bytes."""
-    return x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0
 
 
 class _Rule(torch.autograd.Function):
@@ -211,10 +199,6 @@ class _Rule(torch.autograd.Function):
     def backward(ctx: Any, grad_o: Tensor | None, grad_final_state: Tensor | None) -> tuple[Tensor | None, ...]:
         backward = import_module("mupcheck.ops.kernels.backward")
         *saved, gates, reads = ctx.saved_tensors
-        v = saved[2]
-        grad_o = torch.zeros_like(v) if grad_o is None else grad_o.contiguous()
-        if grad_final_state is not None:
-            grad_final_state = grad_final_state.contiguous()
         gradients = backward.gradients(
             *(*saved, grad_o, grad_final_state),
             chunk=ctx.chunk,

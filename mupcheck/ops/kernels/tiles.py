@@ -6,8 +6,22 @@ third of the instructions of the scan, and at K = 192 some 150 registers a threa
 
 # mypy: allow-untyped-defs
 
+from typing import Any
+
 import triton
 import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+
+def fit_copy_engine(*tensors: Tensor) -> bool:
+    """Say whether the tensors begin, and their rows lie, at multiples of 16 bytes."""
+    return all(x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0 for x in tensors)
+
+
+def tile(x: Tensor | None, *shape: int, tiled: bool) -> Any:
+    """Return a descriptor of tiles of x where `tiled`, else x, as where it is None and for a part of size 0."""
+    return x if x is None or not tiled or 0 in shape else TensorDescriptor.from_tensor(x, list(shape))
 
 
 @triton.jit
