@@ -149,29 +149,15 @@ def test_what_the_forward_pass_read_is_used(reads, monkeypatch):
 
 def test_parts_of_k_that_fault_on_hopper_are_never_chosen():
     sizes = (8, 16, 24, 32, 48, 64, 96, 100, 128, 192, 256)
-    assert {backward_config(k, v, torch.bfloat16).local_k_block for k in sizes for v in (*sizes, 384, 512)} == {64}
+    assert {backward_config(k, v, torch.bfloat16).chunk_k_block for k in sizes for v in (*sizes, 384, 512)} == {64}
 
 
 def test_every_way_to_cut_the_work():
     inputs = make_inputs(70, 48, 72, heads=1)
     cuts = [
-        {
-            "scan_block": 16,
-            "pairs_block": 64,
-            "local_block": 16,
-            "local_k_block": 16,
-            "local_early": True,
-            "scan_tiled": False,
-        },
-        {
-            "scan_block": 128,
-            "pairs_block": 16,
-            "local_block": 128,
-            "local_k_block": 32,
-            "pairs_tiled": True,
-            "local_tiled": True,
-        },
-        {"scan_block": 64, "pairs_block": 128, "local_block": 64, "local_k_block": 64, "scan_tiled": True},
+        {"scan_block": 16, "chunk_block": 16, "chunk_k_block": 16},
+        {"scan_block": 128, "chunk_block": 128, "chunk_k_block": 32},
+        {"scan_block": 64, "chunk_block": 64, "chunk_k_block": 64, "scan_tiled": True, "chunk_tiled": True},
     ]
     for cut in cuts:
         config = backward_config(48, 72, torch.float32)._replace(**cut)

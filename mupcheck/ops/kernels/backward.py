@@ -1,7 +1,7 @@
-"""Gradients of the gated delta rule from what its forward kernels saved: three kernels, no atomics.
+"""Gradients of the gated delta rule from what its forward kernels saved: two kernels, no atomics.
 
-`scan_backward` carries the gradient of the state back over the chunks; from it `pairs_backward` and `local_backward`
-compute the gradients of the inputs, all chunks at once. Sums have a fixed order: two calls give equal bits.
+`scan_backward` carries the gradient of the state back over the chunks; from it `chunk_backward` computes the gradients
+of the inputs, all chunks at once. Sums have a fixed order: two calls give equal bits.
 """
 
 from functools import partial
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config
+from mupcheck.ops.kernels.chunk_backward import chunk_backward
 from mupcheck.ops.kernels.chunk_gates import write_gates
 from mupcheck.ops.kernels.configs import parts_of_keys
-from mupcheck.ops.kernels.local_backward import local_backward
-from mupcheck.ops.kernels.pairs_backward import pairs_backward
 from mupcheck.ops.kernels.scan_backward import scan_backward
 from mupcheck.ops.kernels.tiles import fit_copy_engine, tile
 
@@ -65,10 +64,7 @@ def gradients(
     d_states, dv, d_initial_state = launch_scan(
         q, k, gates, inverse, reads, grad_o, grad_final_state, need_initial=need_initial, config=config
     )
-    pairs, d_log_alpha, d_beta = launch_pairs(q, k, gates, writes, grad_o, dv, config=config)
-    dq, dk, d_log_alpha = launch_local(
-        q, k, gates, states, writes, grad_o, d_states, dv, pairs, d_log_alpha, config=config
-    )
+    dq, dk, d_log_alpha, d_beta = launch_chunks(q, k, gates, states, writes, grad_o, d_states, dv, config=config)
     return dq, dk, dv, d_log_alpha, d_beta, d_initial_state
 
 
@@ -125,45 +121,7 @@ def launch_scan(
     return d_states, dv, d_initial_state
 
 
-def launch_pairs(
-    q: Tensor,
-    k: Tensor,
-    gates: Tensor,
-    writes: Tensor,
-    grad_o: Tensor,
-    dv: Tensor,
-    *,
-    config: BackwardConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the pairs: E and G [B, H, N, 2 or 3, C, C], layers of d_log_alpha (only the first written), d_beta."""
-    batch, time, heads, key_dim = q.shape
-    chunk = gates.shape[-1]
-    layers = 2 if q.dtype == torch.float32 else 3
-    pairs = q.new_empty(batch, heads, -(-time // chunk), layers, chunk, chunk)
-    parts = -(-key_dim // config.local_k_block)
-    d_log_alpha = gates.new_empty(1 if parts == 1 else 1 + parts, batch, time, heads)
-    d_beta = gates.new_empty(batch, time, heads)
-    block_k = 16 if key_dim <= 16 else 32 if key_dim <= 32 else 64
-    block = config.pairs_block
-    tiled = config.pairs_tiled and fit_copy_engine(q, k, writes, grad_o, dv)
-    tiles = partial(tile, tiled=tiled)
-    pairs_backward[(batch * -(-time // chunk) * heads,)](
-        *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
-        *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o, dv)),
-        *(pairs, d_log_alpha, d_beta, time, heads, key_dim, dv.shape[-1]),
-        C=chunk,
-        BK=block_k,
-        BV=block,
-        PRECISION=precision(q),
-        TILED=tiled,
-        num_warps=config.pairs_warps,
-        num_stages=config.pairs_stages,
-        maxnreg=config.pairs_registers,
-    )
-    return pairs, d_log_alpha, d_beta
-
-
-def launch_local(
+def launch_chunks(
     q: Tensor,
     k: Tensor,
     gates: Tensor,
@@ -172,37 +130,35 @@ def launch_local(
     grad_o: Tensor,
     d_states: Tensor,
     dv: Tensor,
-    pairs: Tensor,
-    d_log_alpha: Tensor,
     *,
     config: BackwardConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the local kernel: dq, dk and the whole of d_log_alpha, from its layers."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Launch what comes after the scan, all chunks at once: dq, dk, d_log_alpha and d_beta."""
     batch, time, heads, key_dim = q.shape
-    dq, dk = torch.empty_like(q), torch.empty_like(k)
     chunk = gates.shape[-1]
-    parts = -(-key_dim // config.local_k_block)
-    block_k, block = config.local_k_block, config.local_block
-    tiled = config.local_tiled and fit_copy_engine(q, k, states, writes, grad_o, d_states, dv, pairs)
+    block_k, block = config.chunk_k_block, config.chunk_block
+    parts = -(-key_dim // block_k)
+    dq, dk = torch.empty_like(q), torch.empty_like(k)
+    d_log_alpha = gates.new_empty(parts, batch, time, heads)
+    d_beta = gates.new_empty(batch, time, heads)
+    tiled = config.chunk_tiled and fit_copy_engine(q, k, states, writes, grad_o, d_states, dv)
     tiles = partial(tile, tiled=tiled)
-    local_backward[(batch * -(-time // chunk) * heads * parts,)](
+    chunk_backward[(batch * -(-time // chunk) * heads * parts,)](
         *(tiles(q, 1, chunk, 1, block_k), tiles(k, 1, chunk, 1, block_k), gates),
         tiles(states.flatten(0, 2), 1, block_k, block),
         *(tiles(x, 1, chunk, 1, block) for x in (writes, grad_o)),
         *(tiles(d_states.flatten(0, 2), 1, block_k, block), tiles(dv, 1, chunk, 1, block)),
-        tiles(pairs.flatten(0, 3), 1, chunk, chunk),
-        *(dq, dk, d_log_alpha, time, batch, heads, key_dim, dv.shape[-1]),
+        *(dq, dk, d_log_alpha, d_beta, time, batch, heads, key_dim, dv.shape[-1]),
         C=chunk,
         BK=block_k,
         BV=block,
-        EARLY=config.local_early,
         PRECISION=precision(q),
         TILED=tiled,
-        num_warps=config.local_warps,
-        num_stages=config.local_stages,
-        maxnreg=config.local_registers,
+        num_warps=config.chunk_warps,
+        num_stages=config.chunk_stages,
+        maxnreg=config.chunk_registers,
     )
-    return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0)
+    return dq, dk, d_log_alpha[0] if parts == 1 else d_log_alpha.sum(0), d_beta
 
 
 def precision(x: Tensor) -> str:

@@ -6,41 +6,35 @@ import torch
 
 
 class BackwardConfig(NamedTuple):
-    """Blocks of K and V, warps and stages of the three kernels.
+    """Blocks of K and V, warps and stages of the two kernels.
 
-    `registers`: at most so many a thread, for more programs at a time. `early`: what is read late is asked for early.
-    local_k_block is 64 in bfloat16, however small K: with 16 or 32 some kernels fault on Hopper, though every address
-    in their PTX is in bounds.
+    `registers`: at most so many a thread, for more programs at a time.
+    chunk_k_block is at least 64 in bfloat16, however small K: with 16 or 32 some kernels fault on Hopper, though every
+    address in their PTX is in bounds.
     `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
     scan_block: int
     scan_warps: int
     scan_stages: int
-    pairs_block: int
-    pairs_warps: int
-    pairs_stages: int
-    pairs_registers: int | None
-    local_k_block: int
-    local_block: int
-    local_warps: int
-    local_stages: int
-    local_early: bool
-    local_registers: int | None
-    scan_tiled: bool = False
-    pairs_tiled: bool = False
-    local_tiled: bool = False
+    scan_tiled: bool
+    chunk_k_block: int
+    chunk_block: int
+    chunk_warps: int
+    chunk_stages: int
+    chunk_registers: int | None = None
+    chunk_tiled: bool = False
 
 
 # Of (K, V), in bfloat16.
 BACKWARD_CONFIGS = {
-    (32, 64): BackwardConfig(64, 4, 3, 64, 4, 2, 168, 64, 64, 4, 2, False, None),
-    (48, 96): BackwardConfig(64, 4, 2, 32, 4, 3, 168, 64, 64, 4, 2, False, None),
-    (64, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
-    (96, 192): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None),
-    (128, 128): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
-    (128, 256): BackwardConfig(64, 4, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
-    (192, 384): BackwardConfig(128, 8, 2, 64, 4, 3, 168, 64, 64, 4, 2, True, None, True),
+    (32, 64): BackwardConfig(64, 4, 3, False, 64, 64, 4, 2),
+    (48, 96): BackwardConfig(64, 4, 2, False, 64, 32, 4, 2),
+    (64, 128): BackwardConfig(64, 4, 2, False, 64, 64, 4, 2),
+    (96, 192): BackwardConfig(64, 4, 2, False, 64, 64, 4, 2),
+    (128, 128): BackwardConfig(64, 4, 2, True, 64, 64, 4, 2),
+    (128, 256): BackwardConfig(64, 4, 2, True, 64, 64, 4, 2),
+    (192, 384): BackwardConfig(128, 8, 2, True, 64, 64, 4, 2),
 }
 
 
@@ -50,6 +44,6 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
         return BACKWARD_CONFIGS[key_dim, value_dim]
     if dtype == torch.float32:
         scan_block = 32 if key_dim <= 128 else 16
-        return BackwardConfig(scan_block, 8, 1, 32, 4, 2, None, 32 if key_dim > 16 else 16, 32, 4, 2, False, None)
+        return BackwardConfig(scan_block, 8, 1, False, 32 if key_dim > 16 else 16, 32, 4, 2)
     scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
-    return BackwardConfig(scan_block, 4, 2, 32, 4, 2, None, 64, 32, 4, 2, False, None, key_dim > 96)
+    return BackwardConfig(scan_block, 4, 2, key_dim > 96, 64, 32, 4, 2)

@@ -1,0 +1,165 @@
+# mypy: allow-untyped-defs
+"""From the states' gradients to those of q, k, beta and log_alpha: chunks and parts of K all at once.
+
+With S the state that enters a chunk, dS' the gradient of the one that leaves it, U its writes (see chunk.py) and
+dV = beta dR the gradient of v, with pairs of steps [j, i], written at j and read at i:
+
+    E = (U dO^T) * decay, j <= i      G = (U dV^T) * decay, j < i
+    dq^T = exp(c) (S dO^T) + K^T E
+    dk = (exp(c_C - c) (U dS'^T) + E Q - G K) - (exp(c) (S dV^T) + K^T G)^T
+    d_beta_i = dV_i . U_i / beta_i^2, as U_i is beta_i times what v_i differs by from what the state recalls
+
+The first half of dk comes of what step j writes, the second of what it recalls. Where c_i is made larger, all that
+step i reads and recalls grows, and what it writes shrinks by as much; so the gradient of c_i is q_i . dq_i + k_i . (the
+second half - the first), and that of log_alpha_t the sum of these from t on, and what the chunk's end owes. E and G
+are rounded once for all their products: in these sums what steps beyond t owe each other cancels.
+
+A product's transposed result is never fed to another product, which triton 3.4 to 3.7.0 miscompile on Hopper.
+"""
+
+import triton
+import triton.language as tl
+
+from mupcheck.ops.kernels.decay import decay_between
+from mupcheck.ops.kernels.tiles import load_gate, load_values
+
+
+@triton.jit
+def _load_state(
+    x, index, at_k, at_v, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, TILED: tl.constexpr
+):
+    """Read [BK, BV] of a stack of states [K, V]."""
+    if TILED:
+        state = x.load([index, at_k, at_v]).reshape(BK, BV)
+    else:
+        rows = at_k + tl.arange(0, BK)[:, None]
+        cols = at_v + tl.arange(0, BV)[None, :]
+        x += index.to(tl.int64) * K * V
+        state = tl.load(x + rows * V + cols, (rows < K) & (cols < V), 0.0)
+    return state
+
+
+@triton.jit(do_not_specialize=["T", "batches"])
+def chunk_backward(
+    q,
+    k,
+    gates,
+    states,
+    writes,
+    grad_o,
+    d_states,
+    dv,
+    dq,
+    dk,
+    d_log_alpha,
+    d_beta,
+    T,
+    batches,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILED: tl.constexpr,
+):
+    """One program: a part of K of one chunk of one head; grid (B * N * H * parts,): neighbours share cache lines.
+
+    Writes dq and dk [B, T, H, K], the parts' shares of d_log_alpha [parts, B, T, H], and d_beta [B, T, H]. q, k,
+    states, writes, grad_o, d_states and dv are descriptors where TILED, all else are pointers.
+    """
+    PARTS: tl.constexpr = (K + BK - 1) // BK
+    N = tl.cdiv(T, C)
+    part = tl.program_id(0) % PARTS
+    program = tl.program_id(0) // PARTS
+    h = program % H
+    n = (program // H) % N
+    batch = program // (H * N)
+    start = n * C
+    chunk = (batch * H + h) * N + n
+    at_k = part * BK
+    dtype: tl.constexpr = dq.dtype.element_ty
+    # Offsets within the chunk are small: only where it begins needs 64 bits.
+    first = (batch.to(tl.int64) * T + start) * H + h
+    dq += first * K
+    dk += first * K
+    d_log_alpha += part * batches.to(tl.int64) * T * H + first
+    d_beta += first
+
+    queries = load_values(q, batch, start, h, at_k, T, H, K, C, BK, TILED)
+    keys = load_values(k, batch, start, h, at_k, T, H, K, C, BK, TILED)
+    carried = tl.zeros([BK], tl.float32)
+    # Where V is one block, products wait for their turn, which spares registers.
+    if V <= BV:
+        u = tl.trans(load_values(writes, batch, start, h, 0, T, H, V, C, BV, TILED))
+        go = load_values(grad_o, batch, start, h, 0, T, H, V, C, BV, TILED)
+        dvs = load_values(dv, batch, start, h, 0, T, H, V, C, BV, TILED)
+        s = _load_state(states, chunk, at_k, 0, K, V, BK, BV, TILED)
+        d_s = _load_state(d_states, chunk, at_k, 0, K, V, BK, BV, TILED)
+        e = tl.dot(u, go, input_precision=PRECISION)
+        g = tl.dot(u, dvs, input_precision=PRECISION)
+        carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
+    else:
+        e = tl.zeros([C, C], tl.float32)
+        g = tl.zeros([C, C], tl.float32)
+        d_q = tl.zeros([BK, C], tl.float32)
+        d_recall = tl.zeros([BK, C], tl.float32)
+        d_write = tl.zeros([C, BK], tl.float32)
+        for block in range(0, V, BV):
+            u = tl.trans(load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED))
+            go = load_values(grad_o, batch, start, h, block, T, H, V, C, BV, TILED)
+            dvs = load_values(dv, batch, start, h, block, T, H, V, C, BV, TILED)
+            s = _load_state(states, chunk, at_k, block, K, V, BK, BV, TILED)
+            d_s = _load_state(d_states, chunk, at_k, block, K, V, BK, BV, TILED)
+            e = tl.dot(u, go, e, input_precision=PRECISION)
+            g = tl.dot(u, dvs, g, input_precision=PRECISION)
+            d_q = tl.dot(s, go, d_q, input_precision=PRECISION)
+            d_recall = tl.dot(s, dvs, d_recall, input_precision=PRECISION)
+            d_write = tl.dot(u, tl.trans(d_s), d_write, input_precision=PRECISION)
+            carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
+
+    steps = tl.arange(0, C)
+    rows = steps * H
+    inside = steps < T - start
+    itself = steps[:, None] == steps[None, :]
+    b = tl.where(inside, load_gate(gates, chunk, 2, C), 1.0)
+    tl.store(d_beta + rows, tl.sum(tl.where(itself, g, 0.0), 0) / b / b, inside & (part == 0))
+    later = steps[:, None] <= steps[None, :]
+    whole = load_gate(gates, chunk, 0, C)
+    rest = load_gate(gates, chunk, 1, C)
+    # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
+    decay = decay_between(whole[None, :], rest[None, :] + e * 0.0, whole[:, None], rest[:, None], later)
+    e *= decay
+    e_high = e.to(dtype)
+    e_rest = (e - e_high.to(tl.float32)).to(dtype)
+    g_less = tl.where(itself, 0.0, g * -decay).to(dtype)
+
+    decay_in = load_gate(gates, chunk, 3, C)
+    cols = at_k + tl.arange(0, BK)
+    at = rows[None, :] * K + cols[:, None]
+    there = inside[None, :] & (cols < K)[:, None]
+    if V <= BV:
+        d_q = tl.dot(s, go, input_precision=PRECISION)
+    d_q = tl.dot(keys, e_high, d_q * decay_in[None, :], input_precision=PRECISION)
+    owed = tl.sum(d_q * queries.to(tl.float32), 0)
+    if dtype != tl.float32:  # the sum over correlated keys cancels
+        d_q = tl.dot(keys, e_rest, d_q, input_precision=PRECISION)
+    tl.store(dq + at, d_q.to(dtype), there)
+
+    if V <= BV:
+        d_recall = tl.dot(s, dvs, input_precision=PRECISION)
+    d_recall = tl.dot(keys, g_less, d_recall * -decay_in[None, :], input_precision=PRECISION)
+    owed += tl.sum(d_recall * keys.to(tl.float32), 0)
+
+    if V <= BV:
+        d_write = tl.dot(u, tl.trans(d_s), input_precision=PRECISION)
+    d_write *= load_gate(gates, chunk, 4, C)[:, None]
+    through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
+    keys_of_rows = tl.trans(keys).to(tl.float32)
+    at_end = tl.sum(tl.sum(d_write * keys_of_rows, 1), 0) + tl.sum(carried, 0) * through
+    d_write = tl.dot(e_high, tl.trans(queries), d_write, input_precision=PRECISION)
+    d_write = tl.dot(g_less, tl.trans(keys), d_write, input_precision=PRECISION)
+    owed -= tl.sum(d_write * keys_of_rows, 1)
+    tl.store(dk + at, (d_recall + tl.trans(d_write)).to(dtype), there)
+    tl.store(d_log_alpha + rows, tl.cumsum(owed, 0, reverse=True) + at_end, inside)
