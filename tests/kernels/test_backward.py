@@ -11,7 +11,8 @@ from kernels.saved_by_forward import reads_of, saved
 
 from mupcheck.ops.kernels import backward
 from mupcheck.ops.kernels.backward_configs import backward_config
-from mupcheck.ops.kernels.configs import parts_of_keys
+from mupcheck.ops.kernels.configs import config_of, parts_of_keys
+from mupcheck.ops.kernels.rule import launch_invert
 from mupcheck.ops.reference import gated_delta_rule_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,6 +62,17 @@ def make_inputs(time: int, key_dim: int, value_dim: int, *, batch: int = 1, head
     return inputs
 
 
+def gates_of(inputs: Inputs, chunk: int) -> Tensor:
+    """What the forward kernels leave of log_alpha and beta: [B, H, N, 5, C]."""
+    q, k, log_alpha, beta = (inputs[name] for name in ("q", "k", "log_alpha", "beta"))
+    batch, time, heads, _ = k.shape
+    gates = log_alpha.new_empty(batch, heads, -(-time // chunk), 5, chunk)
+    inverse = k.new_empty(batch, heads, -(-time // chunk), chunk, chunk)
+    config = config_of(k.shape[-1], inputs["v"].shape[-1], k.dtype)._replace(chunk=chunk)
+    launch_invert(q, k, log_alpha, beta, gates, inverse, None, config)
+    return gates
+
+
 def expected_and_got(
     inputs: Inputs, *, chunk: int = 64, dtype=torch.float32, loss: str = "o, state", config=None, reads: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -77,13 +89,12 @@ def expected_and_got(
     # A transposed view: gradients come in any layout.
     grad_o = grad_o.transpose(1, 2).contiguous().transpose(1, 2)
     got = backward.gradients(
-        *(low[name] for name in NAMES[:5]),
-        *(inverse, states, writes),
+        *(low["q"], low["k"], inverse, states, writes),
         grad_o if "o" in loss else None,
         grad_final if "state" in loss else None,
-        chunk=chunk,
-        need_initial=True,
+        gates=gates_of(low, chunk),
         reads=reads_of(low, chunk, reads) if reads else None,
+        need_initial=True,
         config=config,
     )
     return {name: x.grad for name, x in leaves.items()}, dict(zip(NAMES, got, strict=True))

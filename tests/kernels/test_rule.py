@@ -174,7 +174,7 @@ def test_nothing_is_kept_where_nothing_goes_back(monkeypatch):
 
     def gradients(*saved: Tensor | None, **options: object) -> tuple[Tensor | None, ...]:
         kept.append((saved, options))
-        return *(torch.full_like(x, 2.0) for x in saved[:5]), torch.full((1, 1, 16, 24), 3.0)
+        return *(torch.full_like(x, 2.0) for x in inputs[:5]), torch.full((1, 1, 16, 24), 3.0)
 
     monkeypatch.setitem(sys.modules, "mupcheck.ops.kernels.backward", SimpleNamespace(gradients=gradients))
     inputs = rounded(rule_inputs(1, 40, 1, 16, 24, **SETTINGS["plain"]), torch.float32)
@@ -184,11 +184,9 @@ def test_nothing_is_kept_where_nothing_goes_back(monkeypatch):
     o[..., 0].sum().backward()
     (saved, options), *more = kept
     assert not more
-    gates, reads = options.pop("gates"), options.pop("reads")
-    assert gates.shape == (1, 1, 2, 5, 32) and reads is None
-    assert options == {"chunk": config_of(16, 24, torch.float32).chunk, "need_initial": True}
+    assert options["gates"].shape == (1, 1, 2, 5, 32) and options["reads"] is None and options["need_initial"]
     assert all(x is None or x.is_contiguous() for x in saved)
-    assert torch.equal(saved[8], torch.eye(24)[0].expand_as(o)) and saved[9] is None
+    assert torch.equal(saved[5], torch.eye(24)[0].expand_as(o)) and saved[6] is None
     assert all((x.grad == 2.0).all() for x in (q, k, v, log_alpha, beta)) and (start.grad == 3.0).all()
     with torch.no_grad():
         without, _ = gated_delta_rule_triton(q, k, v, log_alpha, beta, start)

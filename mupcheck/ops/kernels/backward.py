@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mupcheck.ops.kernels.backward_configs import BackwardConfig, backward_config
 from mupcheck.ops.kernels.chunk_backward import chunk_backward
-from mupcheck.ops.kernels.chunk_gates import write_gates
 from mupcheck.ops.kernels.configs import parts_of_keys
 from mupcheck.ops.kernels.scan_backward import scan_backward
 from mupcheck.ops.kernels.tiles import fit_copy_engine, tile
@@ -20,61 +19,44 @@ from mupcheck.ops.kernels.tiles import fit_copy_engine, tile
 def gradients(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
-    log_alpha: Tensor,
-    beta: Tensor,
     inverse: Tensor,
     states: Tensor,
     writes: Tensor,
     grad_o: Tensor | None,
     grad_final_state: Tensor | None,
     *,
-    chunk: int,
+    gates: Tensor,
+    reads: Tensor | None,
     need_initial: bool,
-    gates: Tensor | None = None,
-    reads: Tensor | None = None,
     config: BackwardConfig | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Compute the gradients of q, k, v, log_alpha, beta and, when asked for, of the initial state.
 
     Args:
-        q, k: [B, T, H, K]; v: [B, T, H, V]; contiguous, of one dtype, float32 or bfloat16.
-        log_alpha, beta: [B, T, H], float32.
-        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], C = `chunk`, N = ceil(T / C); zero above the
-            diagonal.
+        q, k: [B, T, H, K]; contiguous, of one dtype, float32 or bfloat16.
+        inverse: (I + A)^-1 of each chunk, [B, H, N, C, C], N = ceil(T / C); zero above the diagonal.
         states: the state that enters each chunk, [B, H, N, K, V].
         writes: what each step writes, [B, T, H, V], with beta at least 1e-15: the gradient of beta is taken from it.
         grad_o: gradient of o, [B, T, H, V]; None means zeros.
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
-        chunk: C: 16, 32 or 64.
-        need_initial: whether the gradient of the initial state is wanted.
-        gates: [B, H, N, 5, C], float32, as `write_gates` makes them; None makes them again.
+        gates: [B, H, N, 5, C], float32, C = 16, 32 or 64, as `invert` writes them.
         reads: P = (Q K^T) * decay in the inputs' dtype, [B, H, N, C, C], or as the sum of two parts [B, H, N, 2, C, C];
             None makes it again, in two parts.
+        need_initial: whether the gradient of the initial state is wanted.
         config: how to cut the work; None takes the pinned one.
 
     Returns:
         dq, dk, dv in the inputs' dtype; d_log_alpha, d_beta and d_initial_state (or None) in float32.
     """
-    config = config or backward_config(q.shape[-1], v.shape[-1], q.dtype)
-    grad_o = torch.zeros_like(v) if grad_o is None else grad_o.to(v.dtype).contiguous()
+    config = config or backward_config(q.shape[-1], writes.shape[-1], q.dtype)
+    grad_o = torch.zeros_like(writes) if grad_o is None else grad_o.to(writes.dtype).contiguous()
     if grad_final_state is not None:
         grad_final_state = grad_final_state.float().contiguous()
-    gates = launch_gates(log_alpha, beta, chunk) if gates is None else gates
     d_states, dv, d_initial_state = launch_scan(
         q, k, gates, inverse, reads, grad_o, grad_final_state, need_initial=need_initial, config=config
     )
     dq, dk, d_log_alpha, d_beta = launch_chunks(q, k, gates, states, writes, grad_o, d_states, dv, config=config)
     return dq, dk, dv, d_log_alpha, d_beta, d_initial_state
-
-
-def launch_gates(log_alpha: Tensor, beta: Tensor, chunk: int) -> Tensor:
-    """What the kernels read of log_alpha and beta, [B, H, N, 5, C]."""
-    batch, time, heads = log_alpha.shape
-    n_chunks = -(-time // chunk)
-    gates = log_alpha.new_empty(batch, heads, n_chunks, 5, chunk)
-    write_gates[(batch * n_chunks * heads,)](log_alpha, beta, gates, time, heads, C=chunk, num_warps=1)
-    return gates
 
 
 def launch_scan(

@@ -189,8 +189,7 @@ class _Rule(torch.autograd.Function):
         config: Config,
     ) -> tuple[Tensor, Tensor | None]:
         made = forward(q, k, v, log_alpha, beta, initial_state, final_state=final_state, save=True, config=config)
-        ctx.save_for_backward(q, k, v, log_alpha, beta, made.inverse, made.states, made.writes, made.gates, made.reads)
-        ctx.chunk = config.chunk
+        ctx.save_for_backward(q, k, made.inverse, made.states, made.writes, made.gates, made.reads)
         ctx.set_materialize_grads(False)
         return made.o, made.final_state
 
@@ -201,9 +200,8 @@ class _Rule(torch.autograd.Function):
         *saved, gates, reads = ctx.saved_tensors
         gradients = backward.gradients(
             *(*saved, grad_o, grad_final_state),
-            chunk=ctx.chunk,
-            need_initial=ctx.needs_input_grad[5],
             gates=gates,
             reads=reads,
+            need_initial=ctx.needs_input_grad[5],
         )
         return *gradients, None, None
