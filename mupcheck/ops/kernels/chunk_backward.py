@@ -39,6 +39,18 @@ def _load_state(
     return state
 
 
+@triton.jit
+def _in_two(x, dtype: tl.constexpr):
+    """Split x in two of a dtype with fewer bits: the bits that fit, which is cheaper than to round, and what is left."""
+    if dtype == tl.float32:
+        high, rest = x, x
+    else:
+        kept: tl.constexpr = -(1 << 16) if dtype == tl.bfloat16 else -(1 << 13)
+        cut = (x.to(tl.int32, bitcast=True) & kept).to(tl.float32, bitcast=True)
+        high, rest = cut.to(dtype), (x - cut).to(dtype)
+    return high, rest
+
+
 @triton.jit(do_not_specialize=["T", "batches"])
 def chunk_backward(
     q,
@@ -92,13 +104,13 @@ def chunk_backward(
     carried = tl.zeros([BK], tl.float32)
     # Where V is one block, products wait for their turn, which spares registers and shared memory.
     if V <= BV:
-        u = tl.trans(load_values(writes, batch, start, h, 0, T, H, V, C, BV, TILED))
+        u = load_values(writes, batch, start, h, 0, T, H, V, C, BV, TILED)
         go = load_values(grad_o, batch, start, h, 0, T, H, V, C, BV, TILED)
         s = _load_state(states, chunk, at_k, 0, K, V, BK, BV, TILED)
         dvs = load_values(dv, batch, start, h, 0, T, H, V, C, BV, TILED)
         d_s = _load_state(d_states, chunk, at_k, 0, K, V, BK, BV, TILED)
         carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-        e = tl.dot(u, go, input_precision=PRECISION)
+        e = tl.dot(tl.trans(u), go, input_precision=PRECISION)
     else:
         e = tl.zeros([C, C], tl.float32)
         g = tl.zeros([C, C], tl.float32)
@@ -106,59 +118,58 @@ def chunk_backward(
         d_recall = tl.zeros([BK, C], tl.float32)
         d_write = tl.zeros([C, BK], tl.float32)
         for block in range(0, V, BV):
-            u = tl.trans(load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED))
+            u = load_values(writes, batch, start, h, block, T, H, V, C, BV, TILED)
             go = load_values(grad_o, batch, start, h, block, T, H, V, C, BV, TILED)
             s = _load_state(states, chunk, at_k, block, K, V, BK, BV, TILED)
             dvs = load_values(dv, batch, start, h, block, T, H, V, C, BV, TILED)
             d_s = _load_state(d_states, chunk, at_k, block, K, V, BK, BV, TILED)
             carried += tl.sum(s.to(tl.float32) * d_s.to(tl.float32), 1)
-            e = tl.dot(u, go, e, input_precision=PRECISION)
+            e = tl.dot(tl.trans(u), go, e, input_precision=PRECISION)
             d_q = tl.dot(s, go, d_q, input_precision=PRECISION)
-            g = tl.dot(u, dvs, g, input_precision=PRECISION)
+            g = tl.dot(tl.trans(u), dvs, g, input_precision=PRECISION)
             d_recall = tl.dot(s, dvs, d_recall, input_precision=PRECISION)
-            d_write = tl.dot(u, tl.trans(d_s), d_write, input_precision=PRECISION)
+            d_write = tl.dot(tl.trans(u), tl.trans(d_s), d_write, input_precision=PRECISION)
 
     steps = tl.arange(0, C)
     rows = steps * H
     inside = steps < T - start
+    cols = at_k + tl.arange(0, BK)
+    at = rows[:, None] * K + cols[None, :]
+    there = inside[:, None] & (cols < K)[None, :]
     itself = steps[:, None] == steps[None, :]
     later = steps[:, None] <= steps[None, :]
-    cols = at_k + tl.arange(0, BK)
-    at = rows[None, :] * K + cols[:, None]
-    there = inside[None, :] & (cols < K)[:, None]
     decay_in = load_gate(gates, chunk, 3, C)
     whole = load_gate(gates, chunk, 0, C)
     rest = load_gate(gates, chunk, 1, C)
 
     # E and G in two parts, what is rounded and what is left: sums over correlated keys cancel.
     # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
-    decay = decay_between(whole[None, :], rest[None, :] + e * 0.0, whole[:, None], rest[:, None], later)
+    between = (whole[None, :] - whole[:, None]) + (rest[None, :] - rest[:, None] + e * 0.0)
+    decay = tl.exp(tl.where(later, between, float("-inf")))
     e *= decay
-    e_high = e.to(dtype)
-    e_rest = (e - e_high.to(tl.float32)).to(dtype)
+    e_high, e_rest = _in_two(e, dtype)
     if V <= BV:
-        d_q = tl.dot(s, go, input_precision=PRECISION)
-    d_q = tl.dot(keys, e_high, d_q * decay_in[None, :], input_precision=PRECISION)
-    if dtype != tl.float32:
-        d_q = tl.dot(keys, e_rest, d_q, input_precision=PRECISION)
-    tl.store(dq + at, d_q.to(dtype), there)
-    change = tl.sum(d_q * queries.to(tl.float32), 0)
-    if V <= BV:
-        d_write = tl.dot(u, tl.trans(d_s), input_precision=PRECISION)
+        d_write = tl.dot(tl.trans(u), tl.trans(d_s), input_precision=PRECISION)
     d_write *= load_gate(gates, chunk, 4, C)[:, None]
     through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
     at_end = tl.sum(tl.sum(d_write * tl.trans(keys).to(tl.float32), 1), 0) + tl.sum(carried, 0) * through
     d_write = tl.dot(e_high, tl.trans(queries), d_write, input_precision=PRECISION)
     if dtype != tl.float32:
         d_write = tl.dot(e_rest, tl.trans(queries), d_write, input_precision=PRECISION)
+    if V <= BV:
+        d_q = tl.dot(s, go, input_precision=PRECISION)
+    d_q = tl.dot(keys, e_high, d_q * decay_in[None, :], input_precision=PRECISION)
+    if dtype != tl.float32:
+        d_q = tl.dot(keys, e_rest, d_q, input_precision=PRECISION)
+    d_q = tl.trans(d_q) + d_write * 0.0  # as above: sums of rows are cheap where d_write is held
+    tl.store(dq + at, d_q.to(dtype), there)
+    change = tl.sum(d_q * tl.trans(queries).to(tl.float32), 1)
 
     if V <= BV:
-        g = tl.dot(u, dvs, input_precision=PRECISION)
+        g = tl.dot(tl.trans(u), dvs, input_precision=PRECISION)
     b = tl.where(inside, load_gate(gates, chunk, 2, C), 1.0)
-    tl.store(d_beta + rows, tl.sum(tl.where(itself, g, 0.0), 0) / b / b, inside & (part == 0))
-    g = tl.where(itself, 0.0, g * -decay)
-    g_high = g.to(dtype)
-    g_rest = (g - g_high.to(tl.float32)).to(dtype)
+    tl.store(d_beta + rows, tl.sum(tl.where(itself, g, 0.0), 1) / b / b, inside & (part == 0))
+    g_high, g_rest = _in_two(tl.where(itself, 0.0, g * -decay), dtype)
     if V <= BV:
         d_recall = tl.dot(s, dvs, input_precision=PRECISION)
     d_recall = tl.dot(keys, g_high, d_recall * -decay_in[None, :], input_precision=PRECISION)
@@ -166,7 +177,7 @@ def chunk_backward(
     if dtype != tl.float32:
         d_recall = tl.dot(keys, g_rest, d_recall, input_precision=PRECISION)
         d_write = tl.dot(g_rest, tl.trans(keys), d_write, input_precision=PRECISION)
-    change += tl.sum(d_recall * keys.to(tl.float32), 0)
-    change -= tl.sum(d_write * tl.trans(keys).to(tl.float32), 1)
+    d_recall = tl.trans(d_recall)
+    tl.store(dk + at, (d_recall + d_write).to(dtype), there)
+    change += tl.sum((d_recall - d_write) * tl.trans(keys).to(tl.float32), 1)
     tl.store(d_log_alpha + rows, tl.cumsum(change, 0, reverse=True) + at_end, inside)
-    tl.store(dk + at, (d_recall + tl.trans(d_write)).to(dtype), there)
