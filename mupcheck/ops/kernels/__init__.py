@@ -6,7 +6,7 @@ uses atomics or tunes itself: two calls give equal bits. The rule's algebra is t
     rule.py      the gated delta rule, differentiable; configs.py has the table of its launch configurations
     invert.py    chunk by chunk: X = (I + A)^-1                             [B, H, N, C, C]
     scan.py      from chunk to chunk: the state, what is written, o         [B, T, H, V]
-    backward.py  the way back, in three kernels of the same kind
+    backward.py  the way back, in two kernels of the same kind
 
     mixer.py     what a mixer gives the rule: one product (products.py), conv.py, gates.py
     norms.py, swiglu.py, cross_entropy.py, steps.py; sums.py adds up what programs leave, sigmoid.py is theirs

@@ -20,7 +20,6 @@ A product's transposed result is never fed to another product, which triton 3.4 
 import triton
 import triton.language as tl
 
-from mupcheck.ops.kernels.decay import decay_between
 from mupcheck.ops.kernels.tiles import load_gate, load_values
 
 
@@ -41,7 +40,7 @@ def _load_state(
 
 @triton.jit
 def _in_two(x, dtype: tl.constexpr):
-    """Split x in two of a dtype with fewer bits: the bits that fit, which is cheaper than to round, and what is left."""
+    """Split x in two of a dtype with fewer bits: the bits that fit, cheaper than rounding, and what is left."""
     if dtype == tl.float32:
         high, rest = x, x
     else:
