@@ -3,7 +3,8 @@
 One program a chunk and head. X by halves, 1 to 2 to 4 and so on to C: with D the inverses of the diagonal blocks of one
 size and L what lies below them in blocks of twice the size, the next inverses are D - D L D. That is exact, with
 nothing that grows where keys are alike, which a power series for the inverse does. All blocks of a size are one batch
-of products, so that few of them wait for each other.
+of products, so that few of them wait for each other. Inverses are kept transposed as well: the sums of a product in
+half precision, transposed, lie in the very registers that the right side of the next one wants.
 """
 
 # mypy: allow-untyped-defs
@@ -26,17 +27,22 @@ def _write(to, blocks, first, ROW: tl.constexpr, COLUMN: tl.constexpr, C: tl.con
 
 
 @triton.jit
-def _products(rows, k, left, row, column, H: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr):
-    """Return rows K^T of the steps row [N, SIZE, 1] and column [N, 1, WIDTH]."""
+def _products(
+    q, k, reads, left, row, column, H: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Return K K^T of steps row [N, SIZE, 1] with steps column [N, SIZE, 1] and, where `reads` is there, Q K^T."""
     precision: tl.constexpr = "tf32" if PRECISION == "fp16" else PRECISION  # of no effect on products of bfloat16
-    column = tl.permute(column, (0, 2, 1))
-    sums = tl.zeros((row.shape[0], row.shape[1], column.shape[1]), tl.float32)
+    a = tl.zeros((row.shape[0], row.shape[1], row.shape[1]), tl.float32)
+    p = tl.zeros((row.shape[0], row.shape[1], row.shape[1]), tl.float32)
     for i in range(tl.cdiv(K, BK)):
         at = i * BK + tl.arange(0, BK)[None, None, :]
-        x = tl.load(rows + row * (H * K) + at, mask=(row < left) & (at < K), other=0.0)
+        inside = (row < left) & (at < K)
         keys = tl.load(k + column * (H * K) + at, mask=(column < left) & (at < K), other=0.0)
-        sums = tl.dot(x, tl.permute(keys, (0, 2, 1)), sums, input_precision=precision)
-    return sums
+        keys = tl.permute(keys, (0, 2, 1))
+        if reads is not None:
+            p = tl.dot(tl.load(q + row * (H * K) + at, mask=inside, other=0.0), keys, p, input_precision=precision)
+        a = tl.dot(tl.load(k + row * (H * K) + at, mask=inside, other=0.0), keys, a, input_precision=precision)
+    return a, p
 
 
 @triton.jit
@@ -56,12 +62,13 @@ def _on_diagonal(
     first = tl.arange(0, C // SIDE)[:, None, None] * SIDE
     row = first + tl.arange(0, SIDE)[None, :, None]
     column = first + tl.arange(0, SIDE)[None, None, :]
+    a, p = _products(q, k, reads, left, row, row, H, K, BK, PRECISION)
     total = tl.load(gates + row) - tl.load(gates + column) + (tl.load(gates + C + row) - tl.load(gates + C + column))
     # where this overflows it is not used
     decay = tl.where(row >= column, tl.exp(tl.where(total < LOWEST_LOG_DECAY, LOWEST_LOG_DECAY, total)), 0.0)
     if reads is not None:
-        _write(reads, _products(q, k, left, row, column, H, K, BK, PRECISION) * decay, first, 0, 0, C)
-    return _products(k, k, left, row, column, H, K, BK, PRECISION) * (-decay * tl.load(gates + 2 * C + row))
+        tl.store(reads + row * C + column, (p * decay).to(reads.dtype.element_ty))
+    return a * (-decay * tl.load(gates + 2 * C + row))
 
 
 @triton.jit
@@ -85,13 +92,12 @@ def _below_diagonal(
     """
     row = edge + tl.arange(0, SIZE)[None, :, None]
     column = edge - SIZE + tl.arange(0, SIZE)[None, None, :]
+    a, p = _products(q, k, reads, left, row, row - SIZE, H, K, BK, PRECISION)
     whole, rest = tl.load(gates + edge - 1), tl.load(gates + C + edge - 1)
     after = decay_of(tl.load(gates + row) - whole, tl.load(gates + C + row) - rest)
     before = decay_of(whole - tl.load(gates + column), rest - tl.load(gates + C + column))
     if reads is not None:
-        p = _products(q, k, left, row, column, H, K, BK, PRECISION) * after * before
-        tl.store(reads + row * C + column, p.to(reads.dtype.element_ty))
-    a = _products(k, k, left, row, column, H, K, BK, PRECISION)
+        tl.store(reads + row * C + column, (p * after * before).to(reads.dtype.element_ty))
     return a * (-after * tl.load(gates + 2 * C + row)) * before
 
 
