@@ -37,7 +37,7 @@ class Config(NamedTuple):
     Attributes:
         chunk: steps of time in a chunk.
         precision: of products whose operands are float32. "fp16" has the digits of tf32, and in Triton a layout that
-            needs no exchange between threads; its range is enough for keys that do not make the recurrence itself blow up.
+            needs no exchange between threads; its range is enough where the recurrence itself does not blow up.
         reads: whether `invert` makes P; otherwise each program of the scan does, and the way back again.
     """
 
