@@ -18,7 +18,7 @@ class Invert(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Launch of `scan`: rows of V a program, warps and stages; and what goes through descriptors, see tiles.py.
+    """Launch of `scan`: rows of V a program, warps, stages; what goes through descriptors, see tiles.py; registers.
 
     A launch with descriptors costs its host more; a store through one waits for the store before it.
     """
@@ -28,6 +28,7 @@ class Scan(NamedTuple):
     num_stages: int
     loads: bool = True
     stores: bool = True
+    registers: int | None = None
 
 
 class Config(NamedTuple):
@@ -35,7 +36,8 @@ class Config(NamedTuple):
 
     Attributes:
         chunk: steps of time in a chunk.
-        precision: of products whose operands are float32.
+        precision: of products whose operands are float32. "fp16" has the digits of tf32, and in Triton a layout that
+            needs no exchange between threads; its range is enough where the recurrence itself does not blow up.
         reads: whether `invert` makes P; otherwise each program of the scan does, and the way back again.
     """
 
@@ -67,7 +69,7 @@ def config_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     scan = SCANS.get((key_dim, value_dim))
     if scan is None:
         scan = Scan(min(64, max(16, power_of_two(value_dim))), 4, 2)
-    return Config(64, "tf32", Invert(block_of_keys(key_dim), 1, 2), scan, reads=True)
+    return Config(64, "fp16", Invert(block_of_keys(key_dim), 1, 2), scan, reads=True)
 
 
 def power_of_two(size: int) -> int:

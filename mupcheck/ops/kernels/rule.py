@@ -172,6 +172,7 @@ def launch_scan(
         STORES=stores,
         num_warps=config.scan.num_warps,
         num_stages=config.scan.num_stages,
+        maxnreg=config.scan.registers,
     )
 
 
