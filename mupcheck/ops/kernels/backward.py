@@ -52,6 +52,7 @@ def gradients(
     grad_o = torch.zeros_like(writes) if grad_o is None else grad_o.to(writes.dtype).contiguous()
     if grad_final_state is not None:
         grad_final_state = grad_final_state.float().contiguous()
+    reads = reads if config.scan_reads else None
     d_states, dv, d_initial_state = launch_scan(
         q, k, gates, inverse, reads, grad_o, grad_final_state, need_initial=need_initial, config=config
     )

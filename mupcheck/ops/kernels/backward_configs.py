@@ -11,6 +11,8 @@ class BackwardConfig(NamedTuple):
     `registers`: at most so many a thread, for more programs at a time.
     chunk_k_block is at least 64 in bfloat16, however small K: with 16 or 32 some kernels fault on Hopper, though every
     address in their PTX is in bounds.
+    scan_reads: whether the scan takes P as the forward pass rounded it; else it makes P again, in two parts, which halves
+    the error of dv and d_beta.
     `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
@@ -24,6 +26,7 @@ class BackwardConfig(NamedTuple):
     chunk_stages: int
     chunk_registers: int | None = None
     chunk_tiled: bool = False
+    scan_reads: bool = True
 
 
 # Of (K, V), in bfloat16.
@@ -46,4 +49,4 @@ def backward_config(key_dim: int, value_dim: int, dtype: torch.dtype) -> Backwar
         scan_block = 32 if key_dim <= 128 else 16
         return BackwardConfig(scan_block, 8, 1, False, 32 if key_dim > 16 else 16, 32, 4, 2)
     scan_block = 64 if value_dim > 32 else 32 if value_dim > 16 else 16
-    return BackwardConfig(scan_block, 4, 2, key_dim > 96, 64, 32, 4, 2)
+    return BackwardConfig(scan_block, 4, 2, key_dim > 96, 64, 32, 4, 2, scan_reads=False)
