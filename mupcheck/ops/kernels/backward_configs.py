@@ -11,8 +11,8 @@ class BackwardConfig(NamedTuple):
     `registers`: at most so many a thread, for more programs at a time.
     chunk_k_block is at least 64 in bfloat16, however small K: with 16 or 32 some kernels fault on Hopper, though every
     address in their PTX is in bounds.
-    scan_reads: whether the scan takes P as the forward pass rounded it; else it makes P again, in two parts, which halves
-    the error of dv and d_beta.
+    scan_reads: whether the scan takes P as the forward pass rounded it; else it makes P again, in two parts, which
+    halves the error of dv and d_beta.
     `tiled`: tiles come through tensor descriptors, which spares registers, but one after the other outside of loops.
     """
 
