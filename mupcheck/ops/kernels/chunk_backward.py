@@ -9,10 +9,10 @@ dV = beta dR the gradient of v, with pairs of steps [j, i], written at j and rea
     dk = (exp(c_C - c) (U dS'^T) + E Q - G K) - (exp(c) (S dV^T) + K^T G)^T
     d_beta_i = dV_i . U_i / beta_i^2, as U_i is beta_i times what v_i differs by from what the state recalls
 
-The first half of dk comes of what step j writes, the second of what it recalls. Where c_i is made larger, all that
-step i reads and recalls grows, and what it writes shrinks by as much; so the gradient of c_i is q_i . dq_i + k_i . (the
-second half - the first), and that of log_alpha_t the sum of these from t on, and what the chunk's end owes. E and G
-are rounded once for all their products: in these sums what steps beyond t owe each other cancels.
+The first half of dk comes of what step j writes, the second of what it recalls. Were c_i larger, all that step i reads
+and recalls would grow, and what it writes shrink by as much: so the gradient of c_i is q_i . dq_i + k_i . (the second
+half - the first), and that of log_alpha_t the sum of these from t on, and of what the chunk's end owes. There, what
+steps from t on owe each other cancels; so E and G go in two parts, and the same ones into every product.
 
 A product's transposed result is never fed to another product, which triton 3.4 to 3.7.0 miscompile on Hopper.
 """
@@ -141,7 +141,6 @@ def chunk_backward(
     whole = load_gate(gates, chunk, 0, C)
     rest = load_gate(gates, chunk, 1, C)
 
-    # E and G in two parts, what is rounded and what is left: sums over correlated keys cancel.
     # The zero makes the compiler compute exp where e is held, not elsewhere with a trip through shared memory.
     between = (whole[None, :] - whole[:, None]) + (rest[None, :] - rest[:, None] + e * 0.0)
     decay = tl.exp(tl.where(later, between, float("-inf")))
