@@ -147,6 +147,14 @@ def chunk_backward(
     e *= decay
     e_high, e_rest = _in_two(e, dtype)
     if V <= BV:
+        d_q = tl.dot(s, go, input_precision=PRECISION)
+    d_q = tl.dot(keys, e_high, d_q * decay_in[None, :], input_precision=PRECISION)
+    if dtype != tl.float32:
+        d_q = tl.dot(keys, e_rest, d_q, input_precision=PRECISION)
+    d_q = tl.trans(d_q)
+    tl.store(dq + at, d_q.to(dtype), there)
+    change = tl.sum(d_q * tl.trans(queries).to(tl.float32), 1)
+    if V <= BV:
         d_write = tl.dot(tl.trans(u), tl.trans(d_s), input_precision=PRECISION)
     d_write *= load_gate(gates, chunk, 4, C)[:, None]
     through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
@@ -154,14 +162,6 @@ def chunk_backward(
     d_write = tl.dot(e_high, tl.trans(queries), d_write, input_precision=PRECISION)
     if dtype != tl.float32:
         d_write = tl.dot(e_rest, tl.trans(queries), d_write, input_precision=PRECISION)
-    if V <= BV:
-        d_q = tl.dot(s, go, input_precision=PRECISION)
-    d_q = tl.dot(keys, e_high, d_q * decay_in[None, :], input_precision=PRECISION)
-    if dtype != tl.float32:
-        d_q = tl.dot(keys, e_rest, d_q, input_precision=PRECISION)
-    d_q = tl.trans(d_q) + d_write * 0.0  # as above: sums of rows are cheap where d_write is held
-    tl.store(dq + at, d_q.to(dtype), there)
-    change = tl.sum(d_q * tl.trans(queries).to(tl.float32), 1)
 
     if V <= BV:
         g = tl.dot(tl.trans(u), dvs, input_precision=PRECISION)
