@@ -37,8 +37,8 @@ def saved(inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
     return inverse, torch.stack(states, 2), torch.cat(writes, 1)
 
 
-def reads_of(inputs: Inputs, chunk: int, parts: int) -> Tensor:
-    """P = (Q K^T) * decay in the inputs' dtype: [B, H, N, C, C], or as a sum of two parts, [B, H, N, 2, C, C]."""
+def reads_of(inputs: Inputs, chunk: int) -> Tensor:
+    """P = (Q K^T) * decay, [B, H, N, C, C], in the inputs' dtype."""
     q, k, log_alpha = (inputs[name] for name in ("q", "k", "log_alpha"))
     n_chunks = -(-q.shape[1] // chunk)
 
@@ -48,5 +48,4 @@ def reads_of(inputs: Inputs, chunk: int, parts: int) -> Tensor:
 
     c = split(log_alpha.clamp(min=-60).unsqueeze(-1)).cumsum(3)
     p = ((split(q) @ split(k).mT) * (c - c.mT).clamp(max=0).exp()).tril()
-    high = p.to(q.dtype)
-    return high if parts == 1 else torch.stack([high, (p - high.double()).to(q.dtype)], 3)
+    return p.to(q.dtype)

@@ -40,8 +40,7 @@ def gradients(
         grad_o: gradient of o, [B, T, H, V]; None means zeros.
         grad_final_state: gradient of the final state, [B, H, K, V]; None means zeros.
         gates: [B, H, N, 5, C], float32, C = 16, 32 or 64, as `invert` writes them.
-        reads: P = (Q K^T) * decay in the inputs' dtype, [B, H, N, C, C], or as the sum of two parts [B, H, N, 2, C, C];
-            None makes it again, in two parts.
+        reads: P = (Q K^T) * decay in the inputs' dtype, [B, H, N, C, C]; None makes it again, in two parts.
         need_initial: whether the gradient of the initial state is wanted.
         config: how to cut the work; None takes the pinned one.
 
@@ -88,14 +87,13 @@ def launch_scan(
         *(tiles(q, 1, chunk, 1, first), tiles(q, 1, chunk, 1, second)),
         *(tiles(k, 1, chunk, 1, first), tiles(k, 1, chunk, 1, second)),
         *(gates, tiles(inverse.flatten(0, 2), *squares)),
-        None if reads is None else tiles(reads.flatten(0, -3), *squares),
+        None if reads is None else tiles(reads.flatten(0, 2), *squares),
         *(tiles(grad_o, 1, chunk, 1, block), grad_final_state),
         *(tiles(d_states.flatten(0, 2), 1, first, block), tiles(d_states.flatten(0, 2), 1, second, block)),
         *(tiles(dv, 1, chunk, 1, block), d_initial_state),
         *(time, heads, key_dim, value_dim, first, second),
         BV=block,
         C=chunk,
-        READS=0 if reads is None else reads.ndim - 4,
         PRECISION=precision(q),
         TILED=tiled,
         num_warps=config.scan_warps,

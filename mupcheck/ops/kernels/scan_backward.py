@@ -44,14 +44,13 @@ def scan_backward(
     K2: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    READS: tl.constexpr,
     PRECISION: tl.constexpr,
     TILED: tl.constexpr,
 ):
     """One program: one block of V of one head of one sequence; grid (blocks of V * B * H,), blocks innermost.
 
-    Reads gates [B, H, N, 5, C], as the forward pass left them; and READS parts of P = (Q K^T) * decay,
-    reads [B, H, N, READS, C, C] (0: computes them). q, k and d_states come twice, for the parts K1 and K2.
+    Reads gates [B, H, N, 5, C], as the forward pass left them; and P = (Q K^T) * decay, reads [B, H, N, C, C],
+    or, where that is None, computes it, in two parts. q, k and d_states come twice, for the parts K1 and K2.
     Writes d_states [B, H, N, K, V], of the state that leaves each chunk, and dv [B, T, H, V].
     All these are descriptors where TILED, else pointers, but for gates; grad_final_state and d_initial_state (or None)
     are pointers to [B, H, K, V] in float32.
@@ -90,7 +89,7 @@ def scan_backward(
         decay_in = load_gate(gates, chunk, 3, C)
         decay_out = load_gate(gates, chunk, 4, C)
         through = tl.load(gates + (chunk.to(tl.int64) * 5 + 4) * C - 1)
-        if READS == 0:
+        if reads is None:
             p = tl.dot(queries1, tl.trans(keys1), input_precision=PRECISION)
             if K2 > 0:
                 p = tl.dot(queries2, tl.trans(keys2), p, input_precision=PRECISION)
@@ -113,12 +112,10 @@ def scan_backward(
 
         g = load_values(grad_o, batch, start, h, at_v, T, H, V, C, BV, TILED)  # [BV, C]
         # Sums over correlated keys cancel: in bfloat16 the operands that were computed are taken in two parts.
-        if READS > 0:
-            p_high = tl.trans(load_square(reads, chunk * READS, C, TILED))
+        if reads is not None:
+            p_high = tl.trans(load_square(reads, chunk, C, TILED))
         d_write = tl.dot(g, p_high, d_write * decay_out[None, :], input_precision=PRECISION)
-        if READS == 2:
-            p_low = tl.trans(load_square(reads, chunk * READS + 1, C, TILED))
-        if READS != 1 and dtype != tl.float32:
+        if reads is None and dtype != tl.float32:
             d_write = tl.dot(g, p_low, d_write, input_precision=PRECISION)
         x = tl.trans(load_square(inverse, chunk, C, TILED))
         d_high = d_write.to(dtype)
