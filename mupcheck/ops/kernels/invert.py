@@ -175,6 +175,8 @@ def invert(
     x, x_t = _doubled(x, x_t, a, 4, PRECISION)
     x, x_t = _doubled(x, x_t, a, 8, PRECISION)
     _write(inverse, x, tl.arange(0, C // SIDE)[:, None, None] * SIDE, 0, 0, C)
+    if PRECISION == "fp16":
+        x, x_t = x.to(tl.float16), x_t.to(tl.float16)  # half the registers
     if C > 16:
         first = tl.arange(0, C // 32)[:, None, None] * 32
         _write(inverse, tl.zeros((C // 32, 16, 16), tl.float32), first, 0, 16, C)
