@@ -1,5 +1,6 @@
 """The training loop that people write: one model, forward, backward, clip, torch's AdamW; eager or in a CUDA graph."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,14 @@ Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class FirstSteps:
+    """The losses of the first steps of a run, and the norm of its first gradient."""
+
+    losses: list[float]
+    norm: float
+
+
+@dataclass(frozen=True)
 class PlainLoop:
     """A model with its optimizer, and the tokens of its next step on the device."""
 
@@ -26,28 +35,29 @@ class PlainLoop:
     tokens: Tensor
     spec: RunSpec
 
-    def step(self) -> Tensor:
-        """Take one step on `tokens` and return its loss."""
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Take one step on `tokens` and return its loss, and the norm of its gradient before it is clipped."""
         self.optimizer.zero_grad(set_to_none=True)
         with _autocast(self.spec, self.tokens.device.type):
             logits = self.logits(self.tokens[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, -2).float(), self.tokens[:, 1:].flatten())
         loss.backward()
-        if self.spec.clip > 0:
-            nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.spec.clip if self.spec.clip > 0 else math.inf)
         self.optimizer.step()
-        return loss.detach()
+        return loss.detach(), norm
 
-    def losses(self, batches: Sequence[np.ndarray]) -> list[float]:
-        """Train on batches [B, T + 1], one a step, and return the loss of each.
+    def first_steps(self, batches: Sequence[np.ndarray]) -> FirstSteps:
+        """Train on batches [B, T + 1], one a step, and return what was seen.
 
         A batch of one sequence fills the step's with copies of it, which have the same loss and gradient.
         """
-        found = []
+        losses, norms = [], []
         for batch in batches:
             self.tokens.copy_(torch.from_numpy(batch))
-            found.append(float(self.step()))
-        return found
+            loss, norm = self.step()
+            losses.append(float(loss))
+            norms.append(float(norm))
+        return FirstSteps(losses, norms[0])
 
     def graph(self) -> Call:
         """Return the replay of a step captured in a CUDA graph.

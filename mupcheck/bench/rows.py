@@ -6,9 +6,12 @@ from typing import Any
 DISAGREES = "disagrees with float64"
 # relative norm error of the op's output and of each gradient against float64
 ALLOWED_ERROR = {"bfloat16": 1e-2, "float32": 1e-5}
-# nats between a loss and the one in float64 with the same weights and batches, over the first steps: bfloat16 rounds
-# logits of size 1 by 2e-3, and AdamW's first steps take the sign of gradients near 0 either way
+# nats between a loss and the one in float64 with the same weights and batches, over the first steps. In bfloat16 ours
+# was off by 6e-3 at most, FLA's first loss by 1.4e-2 (d = 256 to 1024, six seeds)
 ALLOWED_NATS = {"bfloat16": 0.02, "float32": 1e-3}
+# relative, of the norm of the first gradient. Most of it comes down through the unit norms of short q and k, where
+# bfloat16 costs ours 11% and FLA 16%; in float32 3e-5 were seen
+ALLOWED_NORM = {"bfloat16": 0.25, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,16 @@ class Bench:
         ]
 
 
-def disagreement(errors: dict[str, float], allowed: float) -> str | None:
-    """Return why outputs with these errors get no time, None where each is at most `allowed`.
+def disagreement(errors: dict[str, float], allowed: float | dict[str, float]) -> str | None:
+    """Return why outputs with these errors get no time, None where each is at most what is allowed, to all or by name.
 
     An error that is not a number is no agreement.
     """
-    wrong = {name: error for name, error in errors.items() if not error <= allowed}
-    if not wrong:
-        return None
-    return f"{DISAGREES}: " + ", ".join(f"{name} by {error:.1e}" for name, error in wrong.items()) + f" (> {allowed:g})"
+    limits = allowed if isinstance(allowed, dict) else dict.fromkeys(errors, allowed)
+    wrong = [
+        f"{name} by {error:.1e} (> {limits[name]:g})" for name, error in errors.items() if not error <= limits[name]
+    ]
+    return f"{DISAGREES}: " + ", ".join(wrong) if wrong else None
 
 
 def short(error: BaseException) -> str:

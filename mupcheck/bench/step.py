@@ -13,8 +13,8 @@ import torch
 from mupcheck.bench import floors
 from mupcheck.bench.fla_model import copy_weights, fla_model
 from mupcheck.bench.peers import fla_version
-from mupcheck.bench.plain_loop import PlainLoop, plain_loop
-from mupcheck.bench.rows import ALLOWED_NATS, Machine, Row, Timing, disagreement, short
+from mupcheck.bench.plain_loop import FirstSteps, PlainLoop, plain_loop
+from mupcheck.bench.rows import ALLOWED_NATS, ALLOWED_NORM, Machine, Row, Timing, disagreement, short
 from mupcheck.bench.timing import summary, take_turns
 from mupcheck.model.build import build_model
 from mupcheck.spec.reading import make_sweep
@@ -101,11 +101,15 @@ def measure_steps(
         for backend in backends:
             checked = Row("step", f"d={width}", f"mupcheck {backend}", True)
             try:
-                losses = _losses(
-                    runs_of(setting, width, backend, n=1, **_checked(setting.dtype)), corpus, setting.device
-                )
-                errors, refused = _agree(losses, right, setting.dtype)
-                checked = replace(checked, errors=errors, refused=refused)
+                # float32 shows what bfloat16's rounding would hide
+                for each in dict.fromkeys(("float32", setting.dtype)):
+                    found = _first_steps(
+                        runs_of(setting, width, backend, n=1, **_checked(each)), corpus, setting.device
+                    )
+                    errors, refused = _agree(found, right, each)
+                    if refused and each != setting.dtype:
+                        refused = f"in {each} {refused}"
+                    checked = replace(checked, errors=errors, refused=checked.refused or refused)
             except (ValueError, RuntimeError) as error:
                 checked = replace(checked, refused=short(error))
             for count in (n, 1):
@@ -123,13 +127,15 @@ def measure_steps(
                 yield _shared(row, setting, width, machine, dtype)
 
 
-def _right(setting: Setting, width: int, corpus: Corpus) -> tuple[list[float], str]:
-    """Return the losses of the first steps in float64, and that; in float32 where there is no room for float64."""
-    try:
-        return _losses(runs_of(setting, width, "chunk", n=1, **_checked("float64")), corpus, setting.device), "float64"
-    except torch.OutOfMemoryError:
-        _clean(setting.device)
-    return _losses(runs_of(setting, width, "chunk", n=1, **_checked("float32")), corpus, setting.device), "float32"
+def _right(setting: Setting, width: int, corpus: Corpus) -> tuple[FirstSteps, str]:
+    """Return the first steps in float64, and that; in float32 where there is no room for float64."""
+    for dtype in ("float64", "float32"):
+        try:
+            runs = runs_of(setting, width, "chunk", n=1, **_checked(dtype))
+            return _first_steps(runs, corpus, setting.device), dtype
+        except torch.OutOfMemoryError:
+            _clean(setting.device)
+    raise torch.OutOfMemoryError(f"no room for a step in float32 at d={width}")
 
 
 def _checked(dtype: str) -> dict[str, Any]:
@@ -137,16 +143,18 @@ def _checked(dtype: str) -> dict[str, Any]:
     return {"dtype": dtype, "batch_size": 1, "steps": CHECKED_STEPS}
 
 
-def _losses(runs: list[RunSpec], corpus: Corpus, device: str) -> list[float]:
-    losses = [row.loss[0] for row in train(runs, corpus, device=device)]
+def _first_steps(runs: list[RunSpec], corpus: Corpus, device: str) -> FirstSteps:
+    rows = list(train(runs, corpus, device=device))
     _clean(device)
-    return losses
+    return FirstSteps([row.loss[0] for row in rows], rows[0].grad_norm[0])
 
 
-def _agree(losses: Sequence[float], right: Sequence[float], dtype: str) -> tuple[dict[str, float], str | None]:
-    """Return each step's difference in nats, and what to say where one is too large."""
-    errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(losses, right, strict=True))}
-    return errors, disagreement(errors, ALLOWED_NATS[dtype])
+def _agree(found: FirstSteps, right: FirstSteps, dtype: str) -> tuple[dict[str, float], str | None]:
+    """Return each loss's difference in nats and the first gradient norm's, relative, and what is too large."""
+    errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(found.losses, right.losses, strict=True))}
+    allowed = dict.fromkeys(errors, ALLOWED_NATS[dtype]) | {"gradient norm": ALLOWED_NORM[dtype]}
+    errors["gradient norm"] = abs(found.norm / right.norm - 1)
+    return errors, disagreement(errors, allowed)
 
 
 def _replicated(checked: Row, setting: Setting, width: int, backend: str, n: int, corpus: Corpus) -> Row:
@@ -190,7 +198,7 @@ def _looped(
     name: str,
     make: Callable[[list[RunSpec]], PlainLoop],
     corpus: Corpus,
-    right: list[float],
+    right: FirstSteps,
     seconds: float,
 ) -> Iterator[Row]:
     """Measure a plain loop, eager and in a CUDA graph: a row each."""
@@ -203,7 +211,7 @@ def _looped(
         batches = [_batch(one, corpus, step) for step in range(CHECKED_STEPS)]
         _start_counting(setting.device)
         loop = make(runs_of(setting, width, backend, n=1))
-        errors, refused = _agree(loop.losses(batches), right, setting.dtype)
+        errors, refused = _agree(loop.first_steps(batches), right, setting.dtype)
         rows = {key: replace(row, errors=errors, refused=refused) for key, row in rows.items()}
         if refused is None:
             found = take_turns({"eager": loop.step}, setting.device, seconds=seconds)["eager"]

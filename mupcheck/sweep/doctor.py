@@ -8,14 +8,19 @@ from importlib import metadata
 import torch
 from torch import Tensor
 
-from mupcheck.ops import BACKENDS, gated_delta_rule
+from mupcheck.model.build import build_model
+from mupcheck.ops import BACKENDS, fused, gated_delta_rule
 from mupcheck.results.version import version
+from mupcheck.spec.reading import make_sweep
 
 Finding = tuple[str, bool | None, str]  # name, whether it works (None: a fact), what was seen
 
 # Against float64 over 70 steps of time. In float32 the matrix units' tf32 would miss it by a factor 30; in bfloat16
 # each result is rounded by 2^-9, and what goes into products as well where they are in bfloat16.
 SELF_TEST_TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+# float32 sums in another order, behind unit norms of short vectors; 1e-5 was seen
+FUSED_TOLERANCE = 1e-3
 
 
 def examine() -> list[Finding]:
@@ -36,7 +41,39 @@ def examine() -> list[Finding]:
         findings.append(("cuda", False, "torch sees no GPU; sweeps run on the CPU"))
     for device in devices:
         findings += [(f"{name} on {device}", *try_backend(name, device)) for name in BACKENDS if name != "auto"]
+        if fused.enabled(torch.zeros(1, device=device)):
+            findings.append((f"fused model on {device}", *try_fused(device)))
     return findings
+
+
+def try_fused(device: str) -> tuple[bool, str]:
+    """Compute a small model's loss and gradients from fused kernels and from torch's operations, in float32."""
+    shape = {"widths": [64], "n_layers": 2, "n_heads": 2, "batch_size": 2, "seq_len": 70, "seeds": 1, "lrs": [0.1]}
+    sweep = make_sweep({"kind": "lr", "parametrizations": ["sp"], "backend": "chunk", **shape}, device=device)
+    model = build_model(list(sweep.runs(vocab_size=50, data_hash="")), device)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 50, (1, 2, 71), generator=generator).to(device)
+    with torch.no_grad():
+        for weight in model.parameters():  # a readout of 0 would hide all gradients
+            weight.add_(torch.randn(weight.shape, generator=generator).to(weight), alpha=0.05)
+
+    def loss_and_gradients() -> list[Tensor]:
+        model.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss = model.loss(tokens)
+            loss.sum().backward()
+        return [loss.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
+
+    try:
+        got = loss_and_gradients()
+    except (ValueError, RuntimeError, ImportError) as error:
+        return False, " ".join(str(error).split())[:200]
+    with fused.switched_off():
+        right = loss_and_gradients()
+    of_loss, *of_gradients = (float((x - y).norm() / y.norm()) for x, y in zip(got, right, strict=True))
+    worst = max(of_gradients, key=lambda error: math.inf if math.isnan(error) else error)
+    works = of_loss < FUSED_TOLERANCE and worst < FUSED_TOLERANCE
+    return works, f"relative error {of_loss:.1e} in float32, of gradients {worst:.1e}; against torch's operations"
 
 
 def try_backend(backend: str, device: str) -> tuple[bool, str]:

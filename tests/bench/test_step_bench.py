@@ -46,6 +46,34 @@ def test_losses_that_differ_from_float64_get_no_time(monkeypatch):
     assert rows["mupcheck chunk, plain eager loop"].times
 
 
+def test_bfloat16_is_held_to_steps_in_float32_too(monkeypatch):
+    right = step.train
+
+    def off(runs, corpus, *, device):
+        for index, row in enumerate(right(runs, corpus, device=device)):
+            if runs[0].dtype == dtype and index == wrong_step:
+                norms = [norm * (1 + by) for norm in row.grad_norm]
+                row = replace(row, loss=[loss + by for loss in row.loss], grad_norm=norms)
+            yield row
+
+    def refused():
+        setting = replace(TINY, dtype="bfloat16")
+        row, *_ = step.measure_steps(setting, [16], ["chunk"], MACHINE, peers=False, seconds=0.001)
+        return row.refused
+
+    monkeypatch.setattr(step, "train", off)
+    dtype, wrong_step, by = "bfloat16", 3, 0.0
+    assert refused() is None
+    by = 0.1
+    assert refused().startswith("disagrees with float64: loss 3 by ")
+    dtype, wrong_step, by = "float32", 3, 0.002
+    assert refused().startswith("in float32 disagrees with float64: loss 3 by 2.0e-03 (> 0.001)")
+    # a wrong gradient is seen before it has moved a loss
+    dtype, wrong_step, by = "float32", 0, 0.0009
+    monkeypatch.setitem(step.ALLOWED_NORM, "float32", 1e-4)
+    assert refused() == "in float32 disagrees with float64: gradient norm by 9.0e-04 (> 0.0001)"
+
+
 def test_fewer_replicas_where_memory_runs_out(monkeypatch):
     right = step.train
 
@@ -80,12 +108,15 @@ def test_bursts_are_told_apart(monkeypatch):
 def test_a_plain_loop_trains_as_ours_does():
     runs = step.runs_of(TINY, 16, "chunk", n=1, steps=3)
     corpus = open_corpus("synthetic", vocab_size=256)
-    ours = [row.loss[0] for row in step.train(runs, corpus)]
+    ours = step._first_steps(runs, corpus, "cpu")
     loop = step._own_loop(runs, corpus=corpus, device="cpu")
-    assert loop.losses([step._batch(runs[0], corpus, i) for i in range(3)]) == pytest.approx(ours, abs=1e-5)
+    found = loop.first_steps([step._batch(runs[0], corpus, i) for i in range(3)])
+    assert found.losses == pytest.approx(ours.losses, abs=1e-5)
+    assert found.norm == pytest.approx(ours.norm, rel=1e-5)
     unclipped = replace(loop, spec=runs[0].model_copy(update={"clip": 0.0}))
     batch = step._batch(runs[0], corpus, 3)
-    assert unclipped.losses([batch]) != loop.losses([batch])
+    again = [step._batch(runs[0], corpus, 4)]
+    assert unclipped.first_steps([batch, *again]).losses[1] != loop.first_steps([batch, *again]).losses[1]
 
 
 class Layer(nn.Module):
@@ -142,7 +173,7 @@ def test_the_plain_loop_takes_logits_of_either_shape():
     deep = plain_loop(table, table, run, batch, "cpu")
     lr_of_zero = flat.optimizer.param_groups[0]
     lr_of_zero["lr"] = 0.0
-    assert float(flat.step()) == float(deep.step())
+    assert [float(x) for x in flat.step()] == [float(x) for x in deep.step()]
 
 
 def test_float32_is_right_where_float64_has_no_room(monkeypatch):

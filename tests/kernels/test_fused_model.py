@@ -10,8 +10,9 @@ from mupcheck.measuring.probes import Probe
 from mupcheck.model import build_model
 from mupcheck.model import fused as fused_model
 from mupcheck.ops import fused
+from mupcheck.sweep import doctor
 
-pytest.importorskip("triton")
+mixer = pytest.importorskip("mupcheck.ops.kernels.mixer")
 
 # Beside float64, of a loss and of each gradient. float32: through two blocks roundings add up, most in the gates'.
 # bfloat16: every tensor between kernels is rounded by 2^-9, some forty of them one after another.
@@ -156,6 +157,18 @@ def test_a_captured_step_repeats_the_eager_one(make_run, dtype):
         torch.cuda.synchronize()
         assert torch.equal(loss, eager["loss"])
         assert all(torch.equal(weight.grad, eager[name]) for name, weight in weights.items())
+
+
+def test_the_doctor_tries_the_fused_model(monkeypatch):
+    assert doctor.try_fused("cpu")[0] is True  # where kernels run on a CPU, as here
+    real = mixer.conv_backward
+
+    def off(*given, **named):
+        return real(*given, **named) * 1.01
+
+    monkeypatch.setattr(mixer, "conv_backward", off)
+    works, seen = doctor.try_fused("cpu")
+    assert works is False and "of gradients 1.0e-02" in seen
 
 
 def test_tokens_of_another_shape_are_refused_in_the_same_words(make_run):

@@ -38,6 +38,7 @@ def test_every_gpu_is_named_and_tried(device):
         works, seen = by_name[f"{device}:{index}"]
         assert works and torch.cuda.get_device_name(index) in seen
         assert by_name[f"chunk on {device}:{index}"][0] is True
+        assert by_name[f"fused model on {device}:{index}"][0] is True
 
 
 def test_without_a_gpu_that_is_said(monkeypatch):

@@ -128,8 +128,11 @@ def _conv_backward(
     x2 = _row(first, start - 2, x_token, time, allowed)
     x3 = _row(first, start - 3, x_token, time, allowed)
     x0, g0 = _row(first, start, x_token, time, allowed), _row(g_first, start, width, time, allowed)
-    d1 = tl.zeros([ROWS, BLOCK], tl.float32)
-    d2, d3, s0, s1, s2, s3 = d1, d1, d1, d1, d1, d1
+    s0 = tl.zeros([ROWS, BLOCK], tl.float32)
+    s1, s2, s3 = s0, s0, s0
+    # nothing is stored before all three are gradients. Not zeros: triton (3.6, 3.7) takes what moves on from one to the
+    # next, and begins alike, for what never changes
+    d1, d2, d3 = x1, x2, x3
     for step in tl.range(LENGTH + 3, loop_unroll_factor=UNROLL):
         row = start + step
         # the next token is on its way while this one is worked on
