@@ -3,12 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
 
 from mupcheck.bench.rows import Machine, Timing
+from mupcheck.sweep.machine import memory_kept
 
 T = TypeVar("T")
 Call = Callable[[], object]
@@ -22,17 +24,19 @@ def take_turns(calls: Mapping[str, Call], device: str, *, seconds: float) -> dic
     """Time calls in rounds in which each has its turn; `seconds` each, after a warm-up.
 
     On a GPU an event stands between any two calls and the host runs ahead as it can: where it cannot, the device waits,
-    and the time of a call is that of its host.
+    and the time of a call is that of its host. On a CPU what a call frees stays with the process, as in a sweep: the
+    next one waits for no fresh pages.
     """
     counts = {}
-    for name, call in calls.items():
-        for _ in range(2):
-            call()
-        counts[name] = max(1, min(MOST_CALLS, round(seconds / ROUNDS / max(_once(call, device), 1e-7))))
     found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
+    with memory_kept() if device == "cpu" else nullcontext():
         for name, call in calls.items():
-            found[name] += _several(call, device, counts[name])
+            for _ in range(2):
+                call()
+            counts[name] = max(1, min(MOST_CALLS, round(seconds / ROUNDS / max(_once(call, device), 1e-7))))
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                found[name] += _several(call, device, counts[name])
     return {name: summary(each) for name, each in found.items()}
 
 

@@ -11,7 +11,9 @@ Group = tuple[RunSpec, ...]
 
 # More replicas than this gain nothing: on a CPU their weights leave the cache, on a GPU it is full (performance.md).
 CPU_REPLICAS = 16
-CPU_GROUP_BYTES = 2**31  # there is one group per core
+# There is one group per core; memory that a process meets first costs 0.3 to 2 seconds a GiB, and wide models gain
+# nothing from replicas.
+CPU_GROUP_BYTES = 2**30
 CUDA_TOKENS_IN_FLIGHT = 2**17
 # GPUs that are busy to this share end together; what a split may gain beyond is not worth its smaller groups.
 BUSY_ENOUGH, WORTH_IT = 0.98, 0.995

@@ -16,6 +16,7 @@ TORCH_BYTES = 250 * 2**20
 GIB = 2**30
 # glibc's malloc.h: how much free memory stays, how much is asked for in advance, from what size on the kernel is asked
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+_keeping = False
 
 
 def cores() -> int:
@@ -45,14 +46,16 @@ def memory_kept() -> Iterator[None]:
     """Let freed memory stay with this process, as each step asks for the same sizes again; given back at the end.
 
     Otherwise each large tensor of each step is fresh from the kernel, which clears every page of it: a tenth to a fifth
-    of a step. Nothing happens where the C library is not glibc.
+    of a step. One within another leaves it to the outer one. Nothing happens where the C library is not glibc.
     """
+    global _keeping
     library: Any = None
     with suppress(OSError, TypeError):
         library = ctypes.CDLL(None)
-    if library is None or not hasattr(library, "gnu_get_libc_version"):
+    if _keeping or library is None or not hasattr(library, "gnu_get_libc_version"):
         yield
         return
+    _keeping = True
     # before version 2.35 the largest threshold is 2^25
     _ = library.mallopt(M_MMAP_THRESHOLD, 2**30) or library.mallopt(M_MMAP_THRESHOLD, 2**25)
     library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
@@ -60,6 +63,7 @@ def memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        _keeping = False
         # what glibc comes to by itself once large blocks were freed; a threshold that was set it moves no more
         for setting, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**26), (M_TOP_PAD, 2**17)):
             library.mallopt(setting, size)

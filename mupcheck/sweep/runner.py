@@ -5,7 +5,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.kernels import PRELOAD
-from mupcheck.sweep.machine import size_text
+from mupcheck.sweep.machine import memory_kept, size_text
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
@@ -179,7 +179,9 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
         _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
     )
     warming = partial(warm_up, corpus=where["corpus"])
-    with local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
+    # from group to group as well, where they are worked through in this process
+    kept = nullcontext() if plan.gpus else memory_kept()
+    with kept, local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
         yield from _follow(plan, work, jobs or plan.jobs)
 
 

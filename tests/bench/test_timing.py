@@ -1,6 +1,7 @@
 """Times: calls take turns, a slower one is slower, and the machine's ceilings are there."""
 
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,6 +16,21 @@ def test_calls_take_turns():
     text = "".join(order)
     assert text.startswith("aaabbb"), "two to warm up, one to see how many it will be"
     assert text[6:] == "ab" * timing.ROUNDS
+
+
+def test_on_a_cpu_memory_stays_with_the_process_from_call_to_call_and_no_longer(monkeypatch):
+    order = []
+
+    @contextmanager
+    def kept():
+        order.append("kept")
+        yield
+        order.append("given back")
+
+    monkeypatch.setattr(timing, "memory_kept", kept)
+    timing.take_turns({"a": lambda: order.append("call")}, "cpu", seconds=0.0)
+    assert (order[0], order[-1]) == ("kept", "given back")
+    assert set(order[1:-1]) == {"call"}
 
 
 def test_a_call_that_takes_twice_as_long_is_seen():

@@ -88,7 +88,8 @@ def faults_of_a_step():
 mib = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) // 1024
 print(faults_of_a_step())
 with memory_kept():
-    print(faults_of_a_step())
+    with memory_kept():  # as a group's within a sweep's
+        print(faults_of_a_step())
     print(mib())
 print(mib())
 """
