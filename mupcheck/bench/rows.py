@@ -6,9 +6,10 @@ from typing import Any
 DISAGREES = "disagrees with float64"
 # relative norm error of the op's output and of each gradient against float64
 ALLOWED_ERROR = {"bfloat16": 1e-2, "float32": 1e-5}
-# nats between a loss and the one in float64 with the same weights and batches, over the first steps. In bfloat16 ours
-# was off by 6e-3 at most, FLA's first loss by 1.4e-2 (d = 256 to 1024, six seeds)
+# nats between a loss and the one in float64 with the same weights and batches, over the first steps (in bfloat16 6e-3
+# was seen, d = 256 to 1024, six seeds), and what a peer may be off by, which rounds more: FLA 0.6.0 by 0.037
 ALLOWED_NATS = {"bfloat16": 0.02, "float32": 1e-3}
+ALLOWED_NATS_OF_PEERS = {"bfloat16": 0.1, "float32": 1e-3}
 # relative, of the norm of the first gradient. Most of it comes down through the unit norms of short q and k, where
 # bfloat16 costs ours 11% and FLA 16%; in float32 3e-5 were seen
 ALLOWED_NORM = {"bfloat16": 0.25, "float32": 1e-3}

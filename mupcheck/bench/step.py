@@ -14,7 +14,16 @@ from mupcheck.bench import floors
 from mupcheck.bench.fla_model import copy_weights, fla_model
 from mupcheck.bench.peers import fla_version
 from mupcheck.bench.plain_loop import FirstSteps, PlainLoop, plain_loop
-from mupcheck.bench.rows import ALLOWED_NATS, ALLOWED_NORM, Machine, Row, Timing, disagreement, short
+from mupcheck.bench.rows import (
+    ALLOWED_NATS,
+    ALLOWED_NATS_OF_PEERS,
+    ALLOWED_NORM,
+    Machine,
+    Row,
+    Timing,
+    disagreement,
+    short,
+)
 from mupcheck.bench.timing import summary, take_turns
 from mupcheck.model.build import build_model
 from mupcheck.spec.reading import make_sweep
@@ -149,10 +158,12 @@ def _first_steps(runs: list[RunSpec], corpus: Corpus, device: str) -> FirstSteps
     return FirstSteps([row.loss[0] for row in rows], rows[0].grad_norm[0])
 
 
-def _agree(found: FirstSteps, right: FirstSteps, dtype: str) -> tuple[dict[str, float], str | None]:
+def _agree(
+    found: FirstSteps, right: FirstSteps, dtype: str, nats: dict[str, float] = ALLOWED_NATS
+) -> tuple[dict[str, float], str | None]:
     """Return each loss's difference in nats and the first gradient norm's, relative, and what is too large."""
     errors = {f"loss {i}": abs(a - b) for i, (a, b) in enumerate(zip(found.losses, right.losses, strict=True))}
-    allowed = dict.fromkeys(errors, ALLOWED_NATS[dtype]) | {"gradient norm": ALLOWED_NORM[dtype]}
+    allowed = dict.fromkeys(errors, nats[dtype]) | {"gradient norm": ALLOWED_NORM[dtype]}
     errors["gradient norm"] = abs(found.norm / right.norm - 1)
     return errors, disagreement(errors, allowed)
 
@@ -211,7 +222,7 @@ def _looped(
         batches = [_batch(one, corpus, step) for step in range(CHECKED_STEPS)]
         _start_counting(setting.device)
         loop = make(runs_of(setting, width, backend, n=1))
-        errors, refused = _agree(loop.first_steps(batches), right, setting.dtype)
+        errors, refused = _agree(loop.first_steps(batches), right, setting.dtype, ALLOWED_NATS_OF_PEERS)
         rows = {key: replace(row, errors=errors, refused=refused) for key, row in rows.items()}
         if refused is None:
             found = take_turns({"eager": loop.step}, setting.device, seconds=seconds)["eager"]
