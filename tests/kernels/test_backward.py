@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 pytest.importorskip("triton")
 
+from kernels.rule_inputs import SETTINGS, rule_inputs
 from kernels.saved_by_forward import reads_of, saved
 
 from mupcheck.ops.kernels import backward
@@ -132,6 +133,21 @@ def test_hard_inputs(case):
     inputs = make_inputs(100, 48, 40, case=case)
     # Correlated keys make (I + A)^-1 up to ten times less well conditioned.
     assert_agree(*expected_and_got(inputs), tolerance=10 * TOLERANCE)
+
+
+@pytest.mark.parametrize("log_alpha", [None, -8.0, -40.0])
+@pytest.mark.parametrize(("time", "key_dim", "value_dim"), [(1, 16, 16), (1, 8, 300), (70, 16, 16), (70, 8, 300)])
+def test_what_a_step_does_with_itself_is_not_in_the_gradient_of_log_alpha(time, key_dim, value_dim, log_alpha):
+    # Where all is forgotten at once nothing is left of that gradient but rounding of what should not be in its sums.
+    drawn = rule_inputs(1, time, 2, key_dim, value_dim, **SETTINGS["forgets at once"])
+    inputs = {name: x.to(DEVICE) for name, x in zip(NAMES, drawn, strict=True)}
+    if log_alpha is not None:
+        inputs["log_alpha"].fill_(log_alpha)
+    expected, got = expected_and_got(inputs, chunk=32)
+    for name, x in expected.items():
+        smallest = 1e-3 * x.numel() ** 0.5  # and so much is rounding beside the others, as on a GPU
+        error = (got[name] - x).norm() / x.norm().clamp(min=smallest)
+        assert error <= 1e-5, f"{name}: {error:.1e}"
 
 
 @pytest.mark.parametrize("case", ["", "correlated, never forget, write all"])
