@@ -10,6 +10,7 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
     bench           how fast the op, a step and a check are, beside others and the machine's best
     sweep           a sweep from its spec to files: plan, runner, engines                            (measuring)
     training        one group of runs, trained: data, optimizers, a generator of step rows           (measuring)
+    roles           what every parameter of any torch model is, and a table applied to it            (measuring)
     measuring       coordinate sizes of a model while it trains                                      (measuring)
     model           our Gated DeltaNet language model over [R, ...]                                  (measuring)
     ops             the gated delta rule and its backends                                            (measuring)
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from mupcheck.ops import gated_delta_rule
     from mupcheck.plots import figures
     from mupcheck.results.reading import Results, load_results
+    from mupcheck.roles.infer import infer_roles
+    from mupcheck.roles.parametrize import parametrize
     from mupcheck.spec.model import ModelSpec
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.spec.run import RunSpec
@@ -58,6 +61,8 @@ _HOMES = {
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "figures": "plots",
+    "infer_roles": "roles.infer",
+    "parametrize": "roles.parametrize",
     **dict.fromkeys(("Results", "load_results"), "results.reading"),
 }
 __all__ = [
@@ -74,10 +79,12 @@ __all__ = [
     "fit_drift",
     "fit_slopes",
     "gated_delta_rule",
+    "infer_roles",
     "judge",
     "load_results",
     "load_sweep",
     "make_sweep",
+    "parametrize",
     "rules",
     "run_sweep",
     "transfer",
