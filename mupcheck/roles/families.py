@@ -28,7 +28,7 @@ KNOWN: dict[str, Role] = {
     **dict.fromkeys(("conv1d", "q_conv1d", "k_conv1d", "v_conv1d", "conv_q", "conv_k", "conv_v",
                      "short_conv"), Role.SHORT_CONV),
     # over a head's values, shared by all heads
-    **dict.fromkeys(("o_norm", "out_norm", "q_norm", "k_norm", "q_layernorm", "k_layernorm"), Role.HEAD_NORM_GAIN),
+    **dict.fromkeys(("o_norm", "out_norm"), Role.HEAD_NORM_GAIN),
 }
 # fmt: on
 IN_MIXER = {"norm": Role.HEAD_NORM_GAIN}  # beside an A_log: of what the delta rule gives
@@ -61,8 +61,9 @@ def _ba_by_key_head(mixer: Any) -> Fused:
 
 
 def _qkv(mixer: Any) -> Fused:
-    """Qwen3.5, OLMo-Hybrid's and Qwen3-Next's convolution: all q, all k, all v."""
-    return Fused((("q", mixer.key_dim), ("k", mixer.key_dim), ("v", mixer.value_dim)))
+    """Qwen3.5, and the convolution of Qwen3-Next, OLMo-Hybrid and Megatron: all q, all k, all v."""
+    keys, values = ("key_dim", "value_dim") if hasattr(mixer, "key_dim") else ("qk_dim", "v_dim")
+    return Fused((("q", getattr(mixer, keys)), ("k", getattr(mixer, keys)), ("v", getattr(mixer, values))))
 
 
 def _megatron_in_proj(mixer: Any) -> Fused:
@@ -92,8 +93,9 @@ PARTS = {"a": Role.GATE, "b": Role.GATE, "alpha": Role.GATE, "beta": Role.GATE}
 
 
 def in_mixer(use: Use) -> bool:
-    """Say whether a parameter is one of a gated delta rule's: beside an A_log, or in a module beside it."""
-    return any("A_log" in each._parameters for each in (use.module, use.parent))
+    """Say whether a parameter is one of a gated delta rule's: beside an A_log, or in a module beside one."""
+    places = (use.module, use.parent, getattr(use.parent, "forget_gate", None))  # the last: Kimi's A_log is there
+    return any("A_log" in each._parameters for each in places if each is not None)
 
 
 def fused_of(name: str, parent: Any, rows: int) -> Fused | None:

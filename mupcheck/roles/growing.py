@@ -23,14 +23,16 @@ class Side:
 
 def unexplained(side: Side) -> str:
     """Return a question where a side grows as no table speaks of."""
+    if side.what == OTHER:
+        return "a parameter of three and more axes whose sides no known name tells; state its role"
     for word, power in (("fan-in", side.fan_in), ("fan-out", side.fan_out)):
         if power and not LEAST <= power <= MOST:
             return (
-                f"its {word} grows as width^{power:.2g}, and tables speak of sides that grow as the width or not at "
-                "all; keep it, or state its role at widths further apart"
+                f"its {word} grows as width^{power:.2g}, and the rules are for sides that grow as the "
+                "width or not at all; keep it, or compare widths further apart"
             )
-    if side.what == OTHER:
-        return "a parameter of three and more axes whose sides no known name tells; state its role"
+    if side.what == TABLE and side.fan_in:
+        return "a table of which the number of rows grows with width; keep that, or state hidden if it is no table"
     return ""
 
 

@@ -124,6 +124,11 @@ def width_ratio(now: Mapping[nn.Parameter, Sequence[Use]], before: Mapping[nn.Pa
     return ratios.most_common(1)[0][0]
 
 
+def ratio_of(model: nn.Module, base: nn.Module) -> float:
+    """Return width / base width of two models, see `width_ratio`."""
+    return width_ratio(uses_of(model), uses_of(base))
+
+
 def same_shapes(model: nn.Module, base: nn.Module) -> bool:
     """Say whether two models are of one width."""
     shapes = [{uses[0].name: tuple(p.shape) for p, uses in uses_of(each).items()} for each in (model, base)]
@@ -217,8 +222,8 @@ def _own_mode(role: Role | None, growth: tuple[float, float]) -> str:
 
 
 def _with_modes(slices: list[Slice]) -> list[Slice]:
-    """Give what grows the same in both modes the mode of the model: that of its gate scalars, else of its gates."""
-    for role in (Role.GATE_SCALAR, Role.HEAD_NORM_GAIN, Role.GATE):
+    """Give what grows alike in both modes the mode of the model: that of its gate scalars, else of its head norms."""
+    for role in (Role.GATE_SCALAR, Role.HEAD_NORM_GAIN):
         modes = Counter(each.mode for each in slices if each.role == role and each.mode)
         if modes:
             break

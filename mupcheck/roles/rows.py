@@ -1,7 +1,7 @@
 """One parameter whose rows want different things: what its param group takes, and what hooks add for some rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 
 import torch
@@ -19,9 +19,9 @@ Rows = tuple[tuple[int, int], ...]
 class RowPlan:
     """What the group of a parameter is given (`whole`), and by what rows of its gradient and its output are multiplied.
 
-    Under SGD an lr that is s times the group's is a gradient times s. AdamW's step does not change with its gradient's
-    size but for eps, which a gradient times s makes eps / s. So of an lr that is c times the group's the output of the
-    rows takes c, and the weight's rows 1 / c: a step of lr is then one of c lr in what acts.
+    Under SGD an lr that is s times the group's is a gradient times s. AdamW's step does not change with the size of its
+    gradient. So where the lr is c times the group's the output of the rows takes c, and the weight's rows 1 / c: a step
+    of lr is then one of c lr in what acts. Of their eps the smallest is for all: it is there to take no part.
     """
 
     whole: Setting
@@ -61,13 +61,13 @@ def plan_rows(
     for each, setting in slices:
         ratio = setting.lr / largest.lr
         outer = ratio if adamw else 1.0
-        inner = largest.eps / (setting.eps * outer) if adamw else ratio
+        inner = 1.0 if adamw else ratio
         if not isclose(outer, 1):
             output.append((each.rows, outer))
             hooked.append(f"{each.title}: what they give times {outer:g}, their weight divided by it (lr)")
         if not isclose(inner, 1):
             gradient.append((each.rows, inner))
-            hooked.append(f"{each.title}: their gradient times {inner:g} ({'eps' if adamw else 'lr'})")
+            hooked.append(f"{each.title}: their gradient times {inner:g} (lr)")
     if type(parameter).__name__ == "DTensor" or type(parameter.data).__name__ == "DTensor":
         raise ValueError(f"{name} is sharded, and its rows want different lrs; parametrize it before it is sharded")
     if output and not (isinstance(use.module, nn.Linear) and use.leaf == "weight" and use.module.bias is None):
@@ -85,7 +85,8 @@ def plan_rows(
             f"{name}: its rows want different lrs, and with coupled decay different decays, which one parameter cannot "
             "have; use decay_mode='independent', or make them parameters of their own"
         )
-    return RowPlan(largest, tuple(gradient), tuple(output), hooked)
+    smallest = min(setting.eps * (setting.lr / largest.lr) for _, setting in slices) if adamw else largest.eps
+    return RowPlan(replace(largest, eps=smallest), tuple(gradient), tuple(output), hooked)
 
 
 def _alike(one: Setting, other: Setting) -> bool:

@@ -5,12 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_gdn import PlainGDN, plain_copy, plain_name
-from small_results import refusal
+from plain_gdn import plain_copy
 
 import mupcheck
-from mupcheck.model.build import build_model, named_weights, parameter_groups
-from mupcheck.spec.model import ModelSpec
+from mupcheck.model.build import build_model, parameter_groups
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import TABLES
 from mupcheck.training.optim import make_optimizer
