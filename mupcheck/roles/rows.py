@@ -75,11 +75,6 @@ def plan_rows(
             f"{name}: its rows want different lrs, which AdamW gives to what a Linear without a bias makes, and this "
             f"is in a {type(use.module).__name__}; make them parameters of their own"
         )
-    apart = [each.title for each, setting in slices if setting.decayed != largest.decayed]
-    if apart:
-        raise ValueError(
-            f"{apart[0]} and the other rows of it differ in whether they decay; make them parameters of their own"
-        )
     if coupled and any(not isclose(setting.lr, largest.lr) for _, setting in slices):
         raise ValueError(
             f"{name}: its rows want different lrs, and with coupled decay different decays, which one parameter cannot "
