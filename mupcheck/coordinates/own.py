@@ -7,6 +7,7 @@ or overwritten, is found with certainty. What is required of any model is in `th
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,13 +55,14 @@ def overwritten(check: Check) -> Iterator[Finding]:
     found = found.sort_values("step")
     found["first"] = found.groupby(["site", "layer"])["exponent"].transform("first")
     moved = found[(found["exponent"] - found["first"]).abs() > SAME_EXPONENT]
-    for (step, was, now), rows in _alike(moved.drop_duplicates(["site", "layer"]), ["step", "first", "exponent"]):
-        who, sites, layers = _who(rows)
-        text = f"{who}: lr goes as m^{was} at the first step and as m^{now} at step {step}"
-        advice = "a scheduler or a loader overwrote its param group"
-        yield Finding(
-            "realised", "fail", text, advice, kinds=WEIGHT_UPDATES, sites=sites, layers=layers, steps=(int(step),)
-        )
+    moved = moved.drop_duplicates(["site", "layer"])
+    for step, at_step in moved.groupby("step"):
+        for (was, now), rows in _alike(at_step, ["first", "exponent"]):
+            who, sites, layers = _who(rows)
+            text = f"{who}: lr goes as m^{was} at the first step and as m^{now} at step {step}"
+            advice = "a scheduler or a loader overwrote its param group"
+            where: dict[str, Any] = {"sites": sites, "layers": layers, "steps": (int(step),)}
+            yield Finding("realised", "fail", text, advice, kinds=WEIGHT_UPDATES, **where)
 
 
 def unlike_layers(check: Check) -> Iterator[Finding]:
@@ -69,7 +71,8 @@ def unlike_layers(check: Check) -> Iterator[Finding]:
     if found.empty:
         return
     found = found[found["step"] == found["step"].min()]
-    found = found.assign(usual=found.groupby("site")["exponent"].transform("median"))
+    # that of most layers, of two that are as many the one that falls more
+    found = found.assign(usual=found.groupby("site")["exponent"].transform(lambda of: of.round(2).mode().iloc[0]))
     off = found[(found["exponent"] - found["usual"]).abs() > SAME_EXPONENT]
     for (is_at, others), rows in _alike(off, ["exponent", "usual"]):
         who, sites, layers = _who(rows)
@@ -141,12 +144,10 @@ def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> 
         text += f"{' and its' if off else 'as its'} input {_goes(of_input)}" if of_input else ""
         text += f"; its param group gives it lr ~ m^{write_exponent(round(given, 2) + 0.0)}" if given == given else ""
         lines.setdefault(("lr" if off else "input", off), []).append((abs(slope), shown(str(site)), text))
-    for site, row in failed[failed["kind"] == "activation_gain"].groupby("site", sort=False):
+    for site, row in failed[failed["kind"] == "weight_gain"].groupby("site", sort=False):
         slope = float(row["slope"].iloc[0])
         off = round(2 * slope) / 2
-        text = (
-            f"what a new weight makes of its input {_goes(slope)}{_in_layers(slopes, str(site), 'activation_gain')}: "
-        )
+        text = f"what a new weight makes of its input {_goes(slope)}{_in_layers(slopes, str(site), 'weight_gain')}: "
         text += f"init std too large by m^{write_exponent(off)}"
         lines.setdefault(("init", off), []).append((abs(slope), shown(str(site)), text))
     found = []

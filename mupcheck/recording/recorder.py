@@ -14,8 +14,6 @@ otherwise), and sharded weights (FSDP), which are refused. Of several forward pa
 accumulation, the first counts.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +28,7 @@ from torch.optim import Optimizer
 
 from mupcheck.recording.names import clean, is_compiled, place_of, unwrapped
 from mupcheck.recording.sizes import Sizes
-from mupcheck.recording.tables import Step, check_name, coords_of, run_of, steps_of
+from mupcheck.recording.tables import Step, check_name, coords_of, run_id_of, run_of, steps_of
 from mupcheck.recording.uses import Uses, in_backward
 from mupcheck.results.writing import write_run
 
@@ -128,10 +126,13 @@ class Recorder:
             self._stop()
         self._keep(now)
 
-    def write(self) -> Path:
+    def write(self, *, key: str = "") -> Path:
         """Write the run, whole or not at all, in place of an earlier one of its width and seed; return its folder.
 
         Of several processes of torch.distributed only the first one writes.
+
+        Args:
+            key: what else makes this run another one than that of its name, width and seed.
 
         Raises:
             ValueError: if no step was recorded.
@@ -144,8 +145,7 @@ class Recorder:
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
             return self.folder
         of: dict[str, Any] = {"name": self.name, "width": self.width, "seed": self.seed}
-        key = json.dumps(of | {"of": "recorded"}, sort_keys=True)
-        run_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+        run_id = run_id_of(self.name, self.width, self.seed, key)
         took = time.perf_counter() - (self._began or time.perf_counter())
         run = run_of(self.sizes, self.steps, run_id=run_id, seconds=took, **of)
         write_run(self.folder, run, steps_of(self.steps), coords_of(self.sizes.rows))

@@ -113,7 +113,7 @@ class Sizes:
         if gradient is not None:
             found[layer, site, "weight_grad", "rms"] = rms(gradient.detach()[None])
         if step == 0:
-            self._gains(name, weight.to(wide), uses)
+            self._gains(name, size, uses)
             return []
         change = weight.to(wide) - self.initial[name].to(wide)
         moved = rms(change[None])
@@ -150,23 +150,17 @@ class Sizes:
             spectra.append(((layer, site, "effective_update", "spectral"), natural, matrices))
         return spectra
 
-    def _gains(self, name: str, weight: Tensor, uses: Sequence[Use]) -> None:
-        """Measure how much larger a new weight makes its input, or how large what it looks up is."""
+    def _gains(self, name: str, size: Tensor, uses: Sequence[Use]) -> None:
+        """Say how much larger a new weight makes an input that it knows nothing of: its rms times sqrt(fan_in)."""
         site, layer = place_of(name)
         for kind in dict.fromkeys(use.kind for use in uses):
-            mine = [use for use in uses if use.kind == kind]
-            by = self.multipliers.get(name)
-            outs = _rms_of([(use.call(weight), abs(use.multiplier if by is None else by)) for use in mine])
-            of = outs if kind == "embedding" else outs / _rms_of([(use.x, 1.0) for use in mine])
+            use = next(use for use in uses if use.kind == kind)
+            (fan_in, fan_out), by = use.fans, abs(self.multipliers.get(name, use.multiplier))
             at = self._site(site, name, kind)
-            self._found[layer, at, "activation_gain", "rms"] = of
-            shape = {
-                "fan_in": mine[0].fans[0],
-                "fan_out": mine[0].fans[1],
-                "multiplier": mine[0].multiplier if by is None else by,
-            }
+            self._found[layer, at, "weight_gain", "rms"] = size * math.sqrt(fan_in) * by
             if kind != "embedding":
-                self._known |= {(layer, at, "diagnostic", stat): abs(float(value)) for stat, value in shape.items()}
+                shape = {"fan_in": fan_in, "fan_out": fan_out, "multiplier": by}
+                self._known |= {(layer, at, "diagnostic", stat): float(value) for stat, value in shape.items()}
 
     def _site(self, site: str, name: str, kind: str) -> str:
         return f"{site}@{kind}" if name in self.several else site

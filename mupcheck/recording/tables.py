@@ -1,5 +1,7 @@
 """A recorded run as the tables of a coordinate check; what such a run has not is 0 or ""."""
 
+import hashlib
+import json
 import math
 import platform
 import re
@@ -38,6 +40,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def run_id_of(name: str, width: int, seed: int, key: str) -> str:
+    """Return 16 hex digits: a hash of what a run is."""
+    text = json.dumps({"recorded": name, "width": width, "seed": seed, "key": key}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def run_of(
     sizes: Sizes, steps: Sequence[Step], *, run_id: str, name: str, width: int, seed: int, seconds: float
 ) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def run_of(
         "optimizer": "+".join(dict.fromkeys(type(each).__name__.lower() for each in sizes.optimizers)),
         "mode": OWN,
         "width": width,
-        "base_width": width,
+        "base_width": 0,
         "seed": seed,
         "lr": lr,
         "log2_lr": math.log2(lr) if lr > 0 else -math.inf,

@@ -240,7 +240,7 @@ def required_of_own(kind: str, stat: str, *, optimizer: str, step: int) -> Requi
     if (kind, stat) == ("effective_update", "rms") and step > 0:
         tolerance = CROSSING if optimizer == "sgd" else TOLERANCES[kind]
         return Required(*ZERO, tolerance, "order one: the lr exponent is right")
-    if (kind, stat) == ("activation_gain", "rms") and step == 0:
+    if (kind, stat) == ("weight_gain", "rms") and step == 0:
         return Required(*AT_MOST_ZERO, GAIN_TOLERANCE, "a weight that maps order one to order one at most")
     return None
 
