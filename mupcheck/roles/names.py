@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-# what torch.compile, activation checkpointing, FSDP and DistributedDataParallel put into names
-WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+from mupcheck.recording.names import WRAPPERS, clean, unwrapped
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,9 @@ class Use:
         return self.holder if self.leaf in ("weight", "bias") else self.leaf
 
 
-def clean(name: str) -> str:
-    """Return a dotted name without what wrappers put into it: "layers.0.mlp" of "layers.0._orig_mod.mlp"."""
-    parts = [part for part in name.split(".") if part not in WRAPPERS]
-    return ".".join(parts[1:] if parts[0] == "module" and len(parts) > 1 else parts)
-
-
 def uses_of(model: nn.Module) -> dict[nn.Parameter, list[Use]]:
     """Return every parameter with the places where it is held; a tied one has several."""
+    model = unwrapped(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[nn.Parameter, list[Use]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

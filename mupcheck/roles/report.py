@@ -108,4 +108,4 @@ def _lr_power(each: Slice, given: tuple[Mapping[str, Given], Mapping[str, Given]
 
 
 def _power(factor: float, width: float) -> float:
-    return log(factor) / log(width) + 0.0
+    return round(log(factor) / log(width), 12) + 0.0  # without what the logarithms round

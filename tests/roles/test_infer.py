@@ -5,10 +5,10 @@ import torch
 from plain_gdn import PlainGDN, plain_name
 from small_results import refusal
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from mupcheck.model.build import build_model, named_weights
 from mupcheck.roles.infer import infer_roles
-from mupcheck.roles.names import clean
 from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
@@ -317,11 +317,11 @@ def test_growth_that_no_rule_explains_is_asked_about():
 
 
 def test_names_are_those_without_wrappers():
-    assert clean("module._orig_mod.layers.0._checkpoint_wrapped_module.mlp.weight") == "layers.0.mlp.weight"
-    compiled = torch.compile(transformer(128))
-    assert [each.name for each in infer_roles(compiled, transformer(64))] == [
-        each.name for each in infer_roles(transformer(128), transformer(64))
-    ]
+    checkpointed = transformer(128)
+    checkpointed["blocks"][0] = checkpoint_wrapper(checkpointed["blocks"][0])
+    plain = [each.name for each in infer_roles(transformer(128), transformer(64))]
+    for wrapped in (torch.compile(transformer(128)), nn.DataParallel(transformer(128)), checkpointed):
+        assert [each.name for each in infer_roles(wrapped, transformer(64))] == plain
 
 
 def test_shapes_are_enough():
