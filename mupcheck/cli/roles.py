@@ -33,6 +33,7 @@ def roles(
 
     from mupcheck.audit.run import built, seeded, stepping
     from mupcheck.audit.user_file import UserCodeError, read_model_file
+    from mupcheck.roles.notes import notes_on
     from mupcheck.roles.realised import given_by
     from mupcheck.roles.report import report
     from mupcheck.terminal.roles_page import print_roles
@@ -53,5 +54,5 @@ def roles(
         for line in error.lines:
             say(line)
         raise
-    print_roles(rows, (sizes[0], sizes[1]), optimizer, as_json=json)
+    print_roles(rows, notes_on(model, base), (sizes[0], sizes[1]), optimizer, as_json=json)
     raise typer.Exit(CANNOT_TELL if any(row.role is None for row in rows) else OK)

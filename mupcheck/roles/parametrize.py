@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from mupcheck.results.printing import said
 from mupcheck.roles.infer import Slice, infer_roles, same_shapes
 from mupcheck.roles.names import Use, pattern_of, uses_of
+from mupcheck.roles.notes import notes_on
 from mupcheck.roles.own_init import own_exponents
 from mupcheck.roles.rows import RowPlan, plan_rows
 from mupcheck.roles.settings import Setting, setting_of
@@ -29,12 +30,14 @@ class ParamGroups(list[dict[str, Any]]):
     """torch param groups: a list of dicts, for any optimizer; `slices` and `settings` say what they come from.
 
     `hooked` says in words what is done while the model runs and not in its weights; `unhook()` takes that away.
+    `notes` say what the table leaves to the model.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], slices: Sequence[Slice], settings: Sequence[Setting]) -> None:
         super().__init__(groups)
         self.slices, self.settings = tuple(slices), tuple(settings)
         self.hooked: list[str] = []
+        self.notes: list[str] = []
         self._handles: list[RemovableHandle] = []
         self._model: nn.Module | None = None
 
@@ -134,6 +137,7 @@ def parametrize(
                 for view in _views(by_name[part.name][0], part.rows):
                     view.mul_(scale)
     groups = ParamGroups([], slices, settings)
+    groups.notes = notes_on(model, base)
     for name, plan in plans.items():
         groups._handles += plan.apply(*by_name[name], rescale=rescale)
         groups.hooked += plan.hooked

@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from mupcheck.roles.report import Powers, RoleRow
 
 
-def print_roles(rows: Sequence["RoleRow"], widths: tuple[int, int], optimizer: str, *, as_json: bool) -> None:
-    """Print one row for each kind of parameter, then what is unclear."""
+def print_roles(
+    rows: Sequence["RoleRow"], notes: Sequence[str], widths: tuple[int, int], optimizer: str, *, as_json: bool
+) -> None:
+    """Print one row for each kind of parameter, then what is unclear and what no table speaks of."""
     if as_json:
         document = [asdict(row) | {"off": row.off} for row in rows]
-        print_json({"widths": list(widths), "optimizer": optimizer, "parameters": document})
+        print_json({"widths": list(widths), "optimizer": optimizer, "parameters": document, "notes": list(notes)})
         return
     out = console()
     base, width = widths
@@ -41,6 +43,8 @@ def print_roles(rows: Sequence["RoleRow"], widths: tuple[int, int], optimizer: s
             f"! is another init or lr than that of {tables[0]}: right only where the forward pass makes up for it",
             soft_wrap=True,
         )
+    for note in notes:
+        out.print(f"note: {note}", soft_wrap=True)
 
 
 def _powers(powers: "Powers | None") -> str:

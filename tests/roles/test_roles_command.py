@@ -105,3 +105,16 @@ def test_a_build_that_ignores_its_width_is_told(tmp_path):
     (tmp_path / "same.py").write_text("from torch import nn\ndef build(width):\n    return nn.Linear(8, 8)\n")
     answer = mupcheck("roles", str(tmp_path / "same.py"))
     assert answer.code == 2 and "see that build(width) uses its width" in answer.err
+
+
+def test_heads_of_attention_that_grow_are_noted(tmp_path):
+    def write(heads):
+        text = (
+            "from torch import nn\n\ndef build(d):\n    return nn.ModuleDict({'tokens': nn.Embedding(9, d), 'layers': "
+        )
+        text += f"nn.ModuleList([nn.ModuleDict({{'attn': nn.MultiheadAttention(d, {heads})}})])}})\n"
+        (tmp_path / "attention.py").write_text(text)
+        return mupcheck("roles", str(tmp_path / "attention.py"), "-p", "mup").out
+
+    assert "note: layers.*.attn: its heads grow from 16 to 32; muP divides q.k by the size" in write("4")
+    assert "note" not in write("d // 16")
