@@ -10,8 +10,8 @@ is about to step, weights, gradients, changes and what its groups apply are read
 the optimizer computes is touched, and no random number is drawn.
 
 Cannot be seen: what happens inside of torch.compile (give the compiled model, not the one inside of it, so that this is
-known; `eager=True` runs recorded steps without it, which rounds otherwise), and sharded weights (FSDP), which are refused. Of several forward passes in one step, as with gradient
-accumulation, the first counts.
+known; `eager=True` runs recorded steps without it, which rounds otherwise), and sharded weights (FSDP), which are
+refused. Of several forward passes in one step, as with gradient accumulation, the first counts.
 """
 
 import math
@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from mupcheck.recording.names import clean, hidden_in_compiled, place_of, unwrapped
 from mupcheck.recording.sizes import Sizes
 from mupcheck.recording.tables import Step, check_name, coords_of, run_id_of, run_of, steps_of
-from mupcheck.recording.uses import Uses, in_backward
+from mupcheck.recording.uses import Uses, in_backward, unwatched
 from mupcheck.results.writing import write_run
 
 
@@ -119,7 +119,7 @@ class Recorder:
                 if self.compiled and self.eager:
                     stack.enter_context(torch.compiler.set_stance("force_eager"))
                 if self.sees_uses:
-                    stack.enter_context(self.uses)
+                    stack.enter_context(self.uses.watching())
                 yield now
             self._finish(now)  # where no optimizer stepped
         finally:
@@ -194,8 +194,9 @@ class Recorder:
         """Measure once, after the backward pass and before the update."""
         if not self._open:
             return
-        self._open, self.uses.paused = False, True
-        with self._clock(), torch.no_grad():
+        self._open = False
+        self.uses.stop()
+        with self._clock(), torch.no_grad(), unwatched():
             now.grad_norm = self.sizes.measure(now.number, self.uses.found)
         self.uses.forget()
 
@@ -210,10 +211,8 @@ class Recorder:
 
     def _on_output(self, name: str, _module: nn.Module, _args: Any, out: Any) -> None:
         if self._open and self._forwards <= 1 and not in_backward():
-            with self._clock(), torch.no_grad():
-                was, self.uses.paused = self.uses.paused, True
+            with self._clock(), torch.no_grad(), unwatched():
                 self.sizes.output(*place_of(name), out)
-                self.uses.paused = was
 
     @contextmanager
     def _clock(self) -> Iterator[None]:
