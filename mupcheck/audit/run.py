@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from mupcheck.audit.user_file import LR, UserModel, default_batch, default_loss, default_optimizer
 from mupcheck.recording.recorder import Recorder
-from mupcheck.recording.tables import run_id_of
+from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.writing import write_sweep
 from mupcheck.training.train import one_thread
 
@@ -70,11 +70,12 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         tell: called with a line on how far it is.
 
     Raises:
-        ValueError: if the model does not get wider, cannot be recorded, or has a loss that is none; nothing of that run
-            is written.
+        ValueError: if the name is none, or the model does not get wider, cannot be recorded, or has a loss that is
+            none; nothing of that run is written.
         UserCodeError: if the user's code raises.
         StoreError: if results cannot be stored.
     """
+    check_name(plan.name)
     check_growth(plan)
     start, widths, done = time.monotonic(), plan.widths, set()
     while True:
@@ -115,15 +116,13 @@ def run_one(plan: Plan, width: int, seed: int) -> None:
     recorder = Recorder(model, optimizers, width=width, seed=seed, out=plan.out, name=plan.name, record=plan.record)
     for step in range(max(plan.record) + 1):
         with recorder.step() as now:
-            loss = default_loss(model, batch) if user.loss is None else user.call("loss", model, batch)
+            loss = default_loss(user, model, batch) if user.loss is None else user.call("loss", model, batch)
             now.loss = checked(loss, f"{user.name} at width {width}, seed {seed}, step {step}", first=step == 0)
             if not math.isfinite(now.loss.detach().item()):
                 break
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-            for each in after:
-                each.step()
+            user.guard(loss.backward, "the backward pass")
+            for each in (*optimizers, *after):
+                user.guard(each.step, f"a step of {type(each).__name__}")
             for optimizer in optimizers:
                 optimizer.zero_grad()
     recorder.write(key=plan.digest)

@@ -65,8 +65,16 @@ class UserModel:
             UserCodeError: if it raises.
         """
         function = getattr(self, what)
-        shown = f"{what}({', '.join([*(_short(each) for each in given), *more])}) of {self.name}"
-        return guarded(partial(function, *given, **more), shown, inspect.getsourcefile(inspect.unwrap(function)))
+        shown = f"{what}({', '.join([*(_short(each) for each in given), *more])})"
+        return self.guard(partial(function, *given, **more), shown)
+
+    def guard(self, function: Callable[[], Any], shown: str) -> Any:
+        """Call what runs the user's code, such as a model or its backward pass.
+
+        Raises:
+            UserCodeError: if it raises.
+        """
+        return guarded(function, f"{shown} of {self.name}", inspect.getsourcefile(inspect.unwrap(self.build)))
 
 
 def read_model_file(path: Path) -> UserModel:
@@ -145,9 +153,13 @@ def default_batch(model: nn.Module, seed: int, name: str) -> Tensor:
     return tokens.to(found.weight.device)
 
 
-def default_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the next token, in nats."""
-    out = model(tokens[:, :-1])
+def default_loss(user: UserModel, model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the next token, in nats.
+
+    Raises:
+        ValueError: if what the model returns are no logits.
+    """
+    out = user.guard(lambda: model(tokens[:, :-1]), "the forward pass")
     logits = getattr(out, "logits", None)
     if logits is None:
         logits = out["logits"] if isinstance(out, Mapping) else out[0] if isinstance(out, tuple) else out

@@ -30,7 +30,9 @@ ALIKE = 0.25  # slopes of an input that count as 0
 def groups(check: Check) -> Iterator[Finding]:
     """Find parameters that are in no group of the optimizer, or in two."""
     rows, frozen = check.of("n_groups"), check.of("frozen")
-    key = ["width", "layer", "site", "step"]
+    key = ["width", "layer", "site"]
+    rows = rows[rows["step"] == rows["step"].min()]
+    frozen = frozen[frozen["step"] == frozen["step"].min()]
     free = frozen.set_index(key)["value"].reindex(pd.MultiIndex.from_frame(rows[key])).to_numpy() == 0
     for wrong, text, advice in (
         (

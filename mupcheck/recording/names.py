@@ -22,6 +22,11 @@ def is_compiled(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
 
 
+def hidden_in_compiled(model: nn.Module) -> set[nn.Module]:
+    """Return the modules of a model that run inside of torch.compile."""
+    return {inner for module in model.modules() if is_compiled(module) for inner in module.modules()}
+
+
 def clean(name: str) -> str:
     """Return a dotted name without what wrappers put into it: "layers.0.mlp" of "layers.0._orig_mod.mlp"."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)

@@ -9,9 +9,9 @@ change, and the spectral norm of that over sqrt(fan_out / fan_in), and that is a
 is about to step, weights, gradients, changes and what its groups apply are read; nothing that the model, the loss or
 the optimizer computes is touched, and no random number is drawn.
 
-Cannot be seen: what happens inside of torch.compile (`eager=True` runs recorded steps without it, which rounds
-otherwise), and sharded weights (FSDP), which are refused. Of several forward passes in one step, as with gradient
-accumulation, the first counts.
+Cannot be seen: what happens inside of torch.compile (give the compiled model, not the one inside of it, so that this is
+known; `eager=True` runs recorded steps without it, which rounds otherwise), and sharded weights (FSDP), which are
+refused. Of several forward passes in one step, as with gradient accumulation, the first counts.
 """
 
 import math
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mupcheck.recording.names import clean, is_compiled, place_of, unwrapped
+from mupcheck.recording.names import clean, hidden_in_compiled, place_of, unwrapped
 from mupcheck.recording.sizes import Sizes
 from mupcheck.recording.tables import Step, check_name, coords_of, run_id_of, run_of, steps_of
-from mupcheck.recording.uses import Uses, in_backward
+from mupcheck.recording.uses import Uses, in_backward, unwatched
 from mupcheck.results.writing import write_run
 
 
@@ -84,7 +84,7 @@ class Recorder:
         eager: bool = False,
     ) -> None:
         self.optimizers = _optimizers(optimizer)
-        self.model = unwrapped(_module(model))
+        self.given, self.model = model, unwrapped(_module(model))
         self.folder, self.name = Path(out) / check_name(name), name
         self.width, self.seed = _whole("width", width, least=1), _whole("seed", seed, least=0)
         record = log_spaced if record is None else record
@@ -93,8 +93,8 @@ class Recorder:
         named = [(clean(each), parameter) for each, parameter in self.model.named_parameters()]
         self.sizes = Sizes(self.model, self.optimizers, dict(named), _by_parameter(multipliers or {}, dict(named)))
         # inside of torch.compile nothing can be seen, and what watches would be compiled in
-        self.sees_uses = eager or not any(is_compiled(each) for each in (model, *self.model.modules()))
-        self.compiled = any(is_compiled(each) for each in (model, *self.model.modules()))
+        self.compiled = bool(hidden_in_compiled(model))
+        self.sees_uses = eager or not self.compiled
         self.uses = Uses({id(parameter): each for each, parameter in named if each not in self.sizes.lawful})
         self.steps: list[Step] = []
         self.seconds = self._since = 0.0
@@ -119,7 +119,7 @@ class Recorder:
                 if self.compiled and self.eager:
                     stack.enter_context(torch.compiler.set_stance("force_eager"))
                 if self.sees_uses:
-                    stack.enter_context(self.uses)
+                    stack.enter_context(self.uses.watching())
                 yield now
             self._finish(now)  # where no optimizer stepped
         finally:
@@ -170,15 +170,17 @@ class Recorder:
     def _start(self, now: Step) -> None:
         self.uses.forget()
         self.uses.paused, self._forwards, self._open = False, 0, True
-        self._handles = [
-            self.model.register_forward_pre_hook(self._on_forward, prepend=True),
-            self.optimizers[0].register_step_pre_hook(lambda *_: self._finish(now)),
-        ]
+        self._handles = [self.optimizers[0].register_step_pre_hook(lambda *_: self._finish(now))]
+        # a hook inside of torch.compile would be compiled in
+        hidden = set() if self.eager else hidden_in_compiled(self.given)
+        if self.model not in hidden:
+            self._handles.append(self.model.register_forward_pre_hook(self._on_forward, prepend=True))
         for name, module in self.sizes.lawful_modules:
-            self._handles.append(module.register_forward_pre_hook(partial(self._on_input, name)))
+            if module not in hidden:
+                self._handles.append(module.register_forward_pre_hook(partial(self._on_input, name)))
         for name, module in self.model.named_modules():
             called = clean(name)
-            if called and (self.outputs == "all" or called in self.outputs):
+            if called and module not in hidden and (self.outputs == "all" or called in self.outputs):
                 self._handles.append(module.register_forward_hook(partial(self._on_output, called)))
 
     def _stop(self) -> None:
@@ -192,8 +194,9 @@ class Recorder:
         """Measure once, after the backward pass and before the update."""
         if not self._open:
             return
-        self._open, self.uses.paused = False, True
-        with self._clock(), torch.no_grad():
+        self._open = False
+        self.uses.stop()
+        with self._clock(), torch.no_grad(), unwatched():
             now.grad_norm = self.sizes.measure(now.number, self.uses.found)
         self.uses.forget()
 
@@ -208,10 +211,8 @@ class Recorder:
 
     def _on_output(self, name: str, _module: nn.Module, _args: Any, out: Any) -> None:
         if self._open and self._forwards <= 1 and not in_backward():
-            with self._clock(), torch.no_grad():
-                was, self.uses.paused = self.uses.paused, True
+            with self._clock(), torch.no_grad(), unwatched():
                 self.sizes.output(*place_of(name), out)
-                self.uses.paused = was
 
     @contextmanager
     def _clock(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mupcheck.recording.names import clean, place_of
 from mupcheck.recording.settings import realised
 from mupcheck.recording.uses import Use
 
+EVERY_STEP = ("realised_lr", "realised_wd")
 Key = tuple[int, str, str, str]  # layer, site, kind, stat
 
 
@@ -54,6 +56,7 @@ class Sizes:
         self.several: set[str] = set()  # parameters with uses of several kinds
         self._found: dict[Key, Tensor] = {}
         self._known: dict[Key, float] = {}
+        self._said: dict[Key, float] = {}
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -85,17 +88,16 @@ class Sizes:
         for name, settings in realised(self.optimizers, self.parameters).items():
             site, layer = place_of(name)
             settings["frozen"] = float(name not in self.initial)
-            self._known |= {(layer, site, "diagnostic", stat): value for stat, value in settings.items()}
+            for stat, value in settings.items():
+                key = layer, site, "diagnostic", stat
+                # lr and decay are compared from step to step; the rest is said again where it changed
+                if stat in EVERY_STEP or self._said.get(key) != value:
+                    self._known[key] = self._said[key] = value
         spectra: list[tuple[Key, float, Tensor]] = []
         with torch.autocast(next(iter(self.parameters.values())).device.type, enabled=False):
             for name, parameter in self.parameters.items():
                 spectra += self._measure(step, name, parameter.detach(), by_name[name])
-        for shape in dict.fromkeys(change.shape for _, _, change in spectra):
-            alike = [each for each in spectra if each[2].shape == shape]
-            norms = largest(powers(torch.cat([change for _, _, change in alike]))).split(shape[0])
-            for (key, scale, _), norm in zip(alike, norms, strict=True):
-                # of several matrices in one, as of experts, the largest
-                self._found[key] = norm.max()[None] * scale
+        self._put_spectral(spectra)
         self.inputs.clear()
         return self._take(step)
 
@@ -150,6 +152,18 @@ class Sizes:
             spectra.append(((layer, site, "effective_update", "spectral"), natural, matrices))
         return spectra
 
+    def _put_spectral(self, spectra: list[tuple[Key, float, Tensor]]) -> None:
+        """Take the spectral norms of changes [n, M, N], of the same shape together; of several in one the largest."""
+        spectra = sorted(spectra, key=lambda each: tuple(each[2].shape))
+        grams = [
+            powers(torch.cat([change for _, _, change in alike]))
+            for _, alike in groupby(spectra, key=lambda each: each[2].shape)
+        ]
+        if grams:
+            norms = largest(torch.cat(grams, dim=1)).split([len(change) for _, _, change in spectra])
+            for (key, scale, _), norm in zip(spectra, norms, strict=True):
+                self._found[key] = norm.max()[None] * scale
+
     def _gains(self, name: str, size: Tensor, uses: Sequence[Use]) -> None:
         """Say how much larger a new weight makes an input that it knows nothing of: its rms times sqrt(fan_in)."""
         site, layer = place_of(name)
@@ -167,9 +181,12 @@ class Sizes:
 
     def _take(self, step: int) -> float:
         """Move what was measured to the host, as rows."""
-        keys = list(self._found)
-        values = torch.cat([value.double().reshape(1) for value in self._found.values()]).tolist()
-        measured = dict(zip(keys, values, strict=True)) | self._known
+        by_dtype: dict[torch.dtype, list[Key]] = defaultdict(list)
+        for key, value in self._found.items():
+            by_dtype[value.dtype].append(key)
+        parts = [torch.cat([self._found[key] for key in alike]).double() for alike in by_dtype.values()]
+        keys = [key for alike in by_dtype.values() for key in alike]
+        measured = dict(zip(keys, torch.cat(parts).tolist(), strict=True)) | self._known
         self._found.clear()
         self._known.clear()
         square = 0.0

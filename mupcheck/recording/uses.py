@@ -6,7 +6,8 @@ slice `self.w[e]`. The call is remembered with its inputs, and made again later 
 the weight. Nothing that the model computes is touched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,11 @@ class Use:
     multiplier: float = 1.0
 
 
+def unwatched() -> AbstractContextManager[None]:
+    """Return what lets torch functions go by unseen, as a recorder's own are to."""
+    return torch._C.DisableTorchFunction()
+
+
 def in_backward() -> bool:
     """Say whether this runs inside a backward pass, as what activation checkpointing computes again does."""
     return torch._C._current_graph_task_id() != -1
@@ -89,6 +95,19 @@ class Uses(TorchFunctionMode):
         elif self._last and args:
             self._follow(func, args, out)
         return out
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch until `stop`, or the end at the latest."""
+        with ExitStack() as self._stack:
+            self._stack.enter_context(self)
+            yield
+
+    def stop(self) -> None:
+        """Stop watching, so that what follows costs nothing more; where others watch too, just look away."""
+        self.paused = True
+        if torch.overrides._get_current_function_mode() is self:
+            self._stack.pop_all().close()
 
     def forget(self) -> None:
         """Drop what was noted."""
