@@ -8,8 +8,11 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
     gate            verdicts against what is expected of them, for CI; the pytest plugin             (judging)
     proof           can the code and the judge be trusted: identities, planted faults
     bench           how fast the op, a step and a check are, beside others and the machine's best
+    audit           a user's own model file, built and trained at several widths                     (measuring)
     sweep           a sweep from its spec to files: plan, runner, engines                            (measuring)
     training        one group of runs, trained: data, optimizers, a generator of step rows           (measuring)
+    roles           what every parameter of any torch model is, and a table applied to it            (measuring)
+    recording       coordinate sizes of any torch model, in its user's own loop                      (measuring)
     measuring       coordinate sizes of a model while it trains                                      (measuring)
     model           our Gated DeltaNet language model over [R, ...]                                  (measuring)
     ops             the gated delta rule and its backends                                            (measuring)
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
     from mupcheck.plots import figures
+    from mupcheck.recording.recorder import Recorder
     from mupcheck.results.reading import Results, load_results
+    from mupcheck.roles.infer import infer_roles
+    from mupcheck.roles.parametrize import parametrize
     from mupcheck.spec.model import ModelSpec
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.spec.run import RunSpec
@@ -52,17 +58,21 @@ _HOMES = {
     **dict.fromkeys(("load_sweep", "make_sweep"), "spec.reading"),
     **dict.fromkeys(("find_table", "rules"), "theory.rules_file"),
     **dict.fromkeys(("Judgement", "judge"), "coordinates.judge"),
+    "Recorder": "recording.recorder",
     "fit_slopes": "coordinates.slopes",
     **dict.fromkeys(("Transfer", "find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "figures": "plots",
+    "infer_roles": "roles.infer",
+    "parametrize": "roles.parametrize",
     **dict.fromkeys(("Results", "load_results"), "results.reading"),
 }
 __all__ = [
     "Judgement",
     "ModelSpec",
+    "Recorder",
     "Results",
     "RunSpec",
     "SweepSpec",
@@ -74,10 +84,12 @@ __all__ = [
     "fit_drift",
     "fit_slopes",
     "gated_delta_rule",
+    "infer_roles",
     "judge",
     "load_results",
     "load_sweep",
     "make_sweep",
+    "parametrize",
     "rules",
     "run_sweep",
     "transfer",

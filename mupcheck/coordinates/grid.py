@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mupcheck.coordinates.quantiles import t_ppf
 from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings
+from mupcheck.theory.required import OWN
 
 SITE = ["kind", "stat", "site"]
 QUANTITY = ["kind", "stat", "site", "layer", "step"]
@@ -19,6 +20,7 @@ SAME = (
     "rules_hash", "base_width", "lr", "weight_decay", "decay_mode", "momentum", "schedule", "warmup_steps", "clip",
     "n_layers", "tied", "vocab_size", "batch_size", "seq_len", "steps", "data", "data_hash", "dtype", "backend",
 )  # fmt: skip
+SAME_OF_OWN = ("tied", "dtype")  # of a user's own model lr and decay are what its optimizer makes of them
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def check_once(coords: pd.DataFrame) -> None:
 
 def check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
     """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
-    shared = (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]])
+    shared = SAME_OF_OWN if (mode := group["mode"].iloc[0]) == OWN else (*SAME, *SAME_BY_MODE[mode])
     for field, found in (*((field, group[field].unique()) for field in shared), *other_settings(group)):
         if len(found) > 1:
             raise ValueError(

@@ -6,19 +6,21 @@ from typing import Any
 
 import pandas as pd
 
+from mupcheck.coordinates import own
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import SAME, check_once, need_columns
 from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.seeds import more_seeds
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
-from mupcheck.coordinates.validity import examine
+from mupcheck.coordinates.validity import OF_ANY_MODEL, PARTS, examine
 from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
 from mupcheck.results.path import Path, paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
 from mupcheck.theory.parametrization import Table, write_exponent
+from mupcheck.theory.required import OWN
 
 DETAIL_LEVEL = 0.01  # of the slopes per layer and step: they only add to what the pooled ones say
 FEWEST_SEEDS_ALONE = 4  # for one layer and step to fail a group
@@ -72,8 +74,14 @@ class Judgement(Verdict):
         """Say in one line what the slopes are over, and how sure their intervals are."""
         of = self.measured
         seeds, widths, record = of["seeds"], *(", ".join(map(str, of[name])) for name in ("widths", "record"))
+        of_own = f"own model {self.sweep}: {self.optimizer}, widths {widths}"
         in_a_row = len(seeds) > 2 and tuple(seeds) == tuple(range(seeds[0], seeds[0] + len(seeds)))
         listed = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
+        if self.mode == OWN:
+            said = (
+                f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}; {self.confidence:.0%} intervals"
+            )
+            return f"{of_own}, {said}, slopes pooled over layers and later steps"
         return (
             f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
             f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
@@ -124,7 +132,9 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         paths = paths_of(resolved, runs)
-        findings = examine(runs, coords, table=table, missing=lacking, planned=asked, paths=paths, steps=results.steps)
+        parts = (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else PARTS
+        given: dict[str, Any] = {"missing": lacking, "planned": asked, "paths": paths, "steps": results.steps}
+        findings = examine(runs, coords, table=table, parts=parts, **given)
         off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
         if not any(finding.effect == "fail" for finding in off):
             # a width that is off bends whatever is read off a slope
@@ -219,9 +229,13 @@ def _conclude(
         verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
         setting["decay"] = bool(first["weight_decay"] > 0)
-        if not any(finding.name == OFF for finding in against["fail"]):
+        if first["mode"] == OWN:
+            causes = own.causes(pooled, slopes, coords.merge(runs[["run_id", "width"]], on="run_id"))
+        elif not any(finding.name == OFF for finding in against["fail"]):
             causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
+        if first["mode"] == OWN and causes and not against["fail"]:
+            reason = causes[0].text
         advice = [finding.advice for finding in against["fail"]]
         advice += [cause.remedy for cause in causes]
         next_step = advice[0] if advice else f"mupcheck explain {failed.iloc[0]['site']}"

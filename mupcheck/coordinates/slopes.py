@@ -42,7 +42,7 @@ from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
 from mupcheck.theory.parametrization import TABLES, Table
-from mupcheck.theory.required import TOLERANCES, Required, required
+from mupcheck.theory.required import OWN, TOLERANCES, Required, required
 
 COLUMNS = [
     *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
@@ -174,7 +174,9 @@ def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: T
     obstacles = _obstacles(grid)
     clear = np.array([not obstacle for obstacle in obstacles])
     effective = (fit["kind"] == "effective_update").to_numpy()
-    weights = np.where(effective, EFFECTIVE_SHARE / max(effective.sum(), 1), (1 - EFFECTIVE_SHARE) / len(effective))
+    # of a user's own model most of what is recorded is not judged, and takes no part
+    n_others = max(int((fit["tolerance"].notna() & ~effective).sum()), 1) if mode == OWN else len(effective)
+    weights = np.where(effective, EFFECTIVE_SHARE / max(effective.sum(), 1), (1 - EFFECTIVE_SHARE) / n_others)
     low, high = fit["required_low"] - fit["tolerance"], fit["required_high"] + fit["tolerance"]
     fit["p_fail"] = holm(np.where(clear, _p_outside(fit, low, high), nan), weights)
     tolerance = fit["kind"].map(TOLERANCES).fillna(max(TOLERANCES.values()))

@@ -5,7 +5,7 @@ tell`, fails the check where a setting is wrong by itself, stands against a pass
 sections 4 and 5.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import log2
 
 import numpy as np
@@ -44,6 +44,7 @@ RUNS_COLUMNS = (
     "warmup_steps", "weight_decay", "decay_mode", "batch_size", "seq_len", "dtype",
 )  # fmt: skip
 COORDS_COLUMNS = ("run_id", *QUANTITY, "value")
+Part = Callable[[Check], Iterator[Finding]]
 
 
 def examine(
@@ -55,6 +56,7 @@ def examine(
     planned: int = 0,
     paths: tuple[Path, ...] = (),
     steps: pd.DataFrame | None = None,
+    parts: Sequence[Part] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what there is to find about the runs of one GROUP, what counts most first.
 
@@ -65,6 +67,7 @@ def examine(
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
         paths: how the backend compares with the reference, as `paths_of` returns it.
         steps: the `steps` table, for the losses; without it nothing is said of them.
+        parts: what to look for (default: PARTS).
 
     Raises:
         ValueError: if the runs are not of one GROUP, or a table lacks a column.
@@ -78,7 +81,7 @@ def examine(
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
     none = pd.DataFrame()
     check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
-    found = [finding for part in PARTS for finding in part(check)]
+    found = [finding for part in (PARTS if parts is None else parts) for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
@@ -232,7 +235,7 @@ def _decay(check: Check) -> Iterator[Finding]:
         yield Finding("decay", "fail", text, advice)
 
 
-def _trained(check: Check) -> Iterator[Finding]:
+def trained(check: Check) -> Iterator[Finding]:
     """Find that nothing trained, or that so much did that every rule looks alike."""
     relative = check.of("relative_update")
     # the change of a weight that starts at zero is all there is of it, to the last bit
@@ -312,8 +315,10 @@ def _protocol(check: Check) -> Iterator[Finding]:
         yield Finding("warm-up", "warning", f"{run['warmup_steps']} steps of warm-up", "set warmup_steps = 0")
 
 
-PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
+PARTS: tuple[Part, ...] = (
     _missing, _diverged, no_numbers, zero_readout, certain_softmax, copied_seeds, copied_widths, _width, wrong_values,
     _scalars, applied, _clipping, _realised, decayed, _decay, loss_falls, never_moved, rounded, rounded_activations,
-    _trained, _eps, _gates, wrong_path, _protocol,
+    trained, _eps, _gates, wrong_path, _protocol,
 )  # fmt: skip
+# of these what holds of any model, whatever its sites are called
+OF_ANY_MODEL: tuple[Part, ...] = (_missing, _diverged, no_numbers, copied_seeds, copied_widths, loss_falls, rounded)

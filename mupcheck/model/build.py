@@ -1,4 +1,4 @@
-"""The only reader of the table: draws initial values and sets multipliers, and lr, eps and decay factors."""
+"""The table applied to our own model: draws initial values and sets multipliers, and lr, eps and decay factors."""
 
 import hashlib
 import math

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mupcheck.results.tables import SETTINGS
 from mupcheck.theory.parametrization import TABLES, Table, rules_hash, table_from_json
+from mupcheck.theory.required import OWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ CONFIDENCE = 0.90  # of intervals, where none is asked for
 GROUP = ["sweep", "parametrization", "optimizer", "mode"]
 Group = tuple[str, str, str, str]  # values of GROUP
 # width changes the head dimensions in one mode, the number of heads in the other
-SAME_BY_MODE = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim")}
+SAME_BY_MODE: dict[str, tuple[str, ...]] = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim"), OWN: ()}
 
 
 def group_of(record: Any) -> Group:
@@ -27,6 +28,8 @@ def group_of(record: Any) -> Group:
 
 def title_of(record: Any) -> str:
     """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
+    if record.mode == OWN:
+        return f"{record.sweep} ({record.optimizer})"
     return f"{record.parametrization} ({record.optimizer}, {record.mode})"
 
 

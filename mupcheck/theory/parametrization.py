@@ -1,7 +1,8 @@
 """THE table: how init, learning rate, eps and forward multipliers scale with width, for each role of a parameter.
 
 Every number below is an exponent of m = width / base_width; at m = 1 every table is the same model. Nothing else in
-mupcheck knows a scaling exponent, and `mupcheck.model.build` is the only reader that applies one.
+mupcheck knows a scaling exponent, and `factors` is how it is read: `mupcheck.model.build` applies what it returns to our
+own model, `mupcheck.roles.settings` to any other.
 
 `SOURCES` says what the rows cite.
 """

@@ -17,6 +17,7 @@ Range = tuple[float, float]
 Quantity = tuple[str, str, str, str, str, bool, bool]  # kind, stat, site, optimizer, mode, tied, step > 0
 
 REFERENCE = "gdn-mup"  # the table that has what is required
+OWN = "own"  # the mode of a user's own model, whose sites are its own: see `required_of_own`
 ZERO: Range = (0.0, 0.0)
 AT_MOST_ZERO: Range = (-inf, 0.0)
 MINUS_ONE: Range = (-1.0, -1.0)
@@ -38,6 +39,7 @@ TOLERANCES = {
 # -0.03 (readout), -0.24 to +0.26 (q, k and their convs), -0.10 to +0.15 (embedding, first norm); 16 seeds, H100, torch
 # 2.11, 2026-11-25. A shipped table that is wrong there is wrong by 1, so they are told from that, at half of it.
 CROSSING = 0.5
+GAIN_TOLERANCE = 0.25  # of what a new weight makes of its input: an init std that is not scaled is off by 1/2
 
 ACTIVATIONS = {
     "embedding": "token embedding's output",
@@ -214,6 +216,8 @@ def required(
     Raises:
         ValueError: if optimizer or mode is not a known one.
     """
+    if mode == OWN:
+        return required_of_own(kind, stat, optimizer=optimizer, step=step)
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
     if mode not in MODES:
@@ -225,6 +229,20 @@ def required(
     if pull is None:
         return need
     return replace(need, high=pull, source=f"{need.source}; decay's pull is as large as the weight")
+
+
+def required_of_own(kind: str, stat: str, *, optimizer: str, step: int) -> Required | None:
+    """Return what is required of any model's quantity, whatever its site is called; None where that is nothing.
+
+    Every parameter's change does the same to its input at every width, and no new weight makes more of its input at a
+    larger width, but may make less (a readout does, or one that starts at nothing).
+    """
+    if (kind, stat) == ("effective_update", "rms") and step > 0:
+        tolerance = CROSSING if optimizer == "sgd" else TOLERANCES[kind]
+        return Required(*ZERO, tolerance, "order one: the lr exponent is right")
+    if (kind, stat) == ("weight_gain", "rms") and step == 0:
+        return Required(*AT_MOST_ZERO, GAIN_TOLERANCE, "a weight that maps order one to order one at most")
+    return None
 
 
 def pull_of_decay(site: str, *, mode: str) -> float | None:

@@ -17,7 +17,7 @@ GROUPS = {
     "learning rates": (
         *("drift", "cost", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
     ),
-    "tables": ("tables", "modes"),
+    "tables": ("tables", "modes", "roles"),
     "running": ("data", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
     "trust and CI": ("ci", "exit-codes", "identities", "selftest"),
 }

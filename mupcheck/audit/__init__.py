@@ -1,0 +1,1 @@
+"""A user's own model file, built and trained at several widths under a recorder."""

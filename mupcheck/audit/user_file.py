@@ -1,0 +1,180 @@
+"""A user's model: `build(width)`, and where the defaults do not fit `optimizer`, `loss` and `batch`.
+
+What these raise is told with the lines of the user's file alone, as it is the user's to mend.
+"""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+NAMES = {"build": 1, "optimizer": 1, "loss": 2, "batch": 1}  # what a file may have, and how many values each takes
+LR = 2**-10  # of the default optimizer
+TOKENS = 16  # fewer than the smallest width, or slopes are biased (theory.md, section 4)
+
+
+class UserCodeError(ValueError):
+    """What a user's code raised; `lines` are those of its traceback that lie in the user's file."""
+
+    def __init__(self, said: str, lines: tuple[str, ...]) -> None:
+        super().__init__(said)
+        self.lines = lines
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """What a user gives to be audited.
+
+    Attributes:
+        name: of the file, or of the function.
+        build: (width) -> module.
+        optimizer: (model) -> its optimizer, or several things that step once a step, schedulers after optimizers; None
+            is AdamW with one lr. It may take `lr`.
+        loss: (model, batch) -> a scalar; None is the cross-entropy of the next token.
+        batch: (seed) -> whatever `loss` takes; None is 17 random tokens of the vocabulary.
+        roles: what is stated of parameters, or (model) -> that, as `mupcheck.infer_roles` takes it.
+    """
+
+    name: str
+    build: Callable[[int], nn.Module]
+    optimizer: Callable[..., Any] | None = None
+    loss: Callable[[nn.Module, Any], Tensor] | None = None
+    batch: Callable[[int], Any] | None = None
+    roles: Any = None
+
+    @property
+    def stated(self) -> Any:
+        """Return the roles as `mupcheck.infer_roles` takes them, what a function of them raises told as the user's."""
+        return partial(self.call, "roles") if callable(self.roles) else self.roles
+
+    def call(self, what: str, *given: Any, **more: Any) -> Any:
+        """Call one of these functions.
+
+        Raises:
+            UserCodeError: if it raises.
+        """
+        function = getattr(self, what)
+        shown = f"{what}({', '.join([*(_short(each) for each in given), *more])})"
+        return self.guard(partial(function, *given, **more), shown)
+
+    def guard(self, function: Callable[[], Any], shown: str) -> Any:
+        """Call what runs the user's code, such as a model or its backward pass.
+
+        Raises:
+            UserCodeError: if it raises.
+        """
+        return guarded(function, f"{shown} of {self.name}", inspect.getsourcefile(inspect.unwrap(self.build)))
+
+
+def read_model_file(path: Path) -> UserModel:
+    """Return what a Python file gives.
+
+    Raises:
+        ValueError: if there is no such file, or it has no function build(width), or one takes another number of values.
+        UserCodeError: if it raises when it is imported.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a Python file with a function build(width)")
+    if path.suffix != ".py":
+        raise ValueError(f"{path} is not a Python file; give one with a function build(width)")
+    spec = spec_from_file_location(f"audited_{path.stem}".replace(".", "_"), path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python has it for a script
+    guarded(lambda: spec.loader.exec_module(module), f"importing {path.name}", str(path))  # type: ignore[union-attr]
+    return model_of(_functions(module), name=path.name)
+
+
+def model_of(given: Mapping[str, Any], *, name: str) -> UserModel:
+    """Return functions as a model to audit, each checked for what it takes.
+
+    Raises:
+        ValueError: if there is no build, or one is no function of so many values.
+    """
+    if given.get("build") is None:
+        raise ValueError(f"{name} has no function build(width) that returns a torch.nn.Module; add one")
+    for what, n_values in NAMES.items():
+        if (function := given.get(what)) is None:
+            continue
+        try:
+            inspect.signature(function).bind(*range(n_values))
+        except TypeError as error:
+            wanted = {"build": "width", "optimizer": "model", "loss": "model, batch", "batch": "seed"}[what]
+            raise ValueError(f"{what} of {name} is to take ({wanted}): {error}") from None
+    return UserModel(name, roles=given.get("roles"), **{what: given.get(what) for what in NAMES})  # type: ignore[arg-type]
+
+
+def guarded(function: Callable[[], Any], shown: str, file: str | None) -> Any:
+    """Call a user's function; what it raises becomes a UserCodeError with the lines of the user's file."""
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        own = str(Path(file).resolve()) if file else ""
+        frames = [
+            each for each in traceback.extract_tb(error.__traceback__) if str(Path(each.filename).resolve()) == own
+        ]
+        lines = "".join(traceback.format_list(frames)).rstrip().splitlines()
+        if isinstance(error, SyntaxError):
+            lines = "".join(traceback.format_exception_only(error)).rstrip().splitlines()[:-1]
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserCodeError(f"{shown} raised {what}", tuple(lines)) from error
+
+
+def default_optimizer(model: nn.Module, lr: float = LR) -> Optimizer:
+    """Return AdamW with one lr, no decay and an eps that takes no part."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+
+
+def default_batch(model: nn.Module, seed: int, name: str) -> Tensor:
+    """Return random tokens [1, TOKENS + 1] of the vocabulary of the model's first embedding."""
+    found = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+    if found is None:
+        raise ValueError(
+            f"the model of {name} has no nn.Embedding to take tokens from; write batch(seed) and loss(model, batch)"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(found.num_embeddings, (1, TOKENS + 1), generator=generator)
+    return tokens.to(found.weight.device)
+
+
+def default_loss(user: UserModel, model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the next token, in nats.
+
+    Raises:
+        ValueError: if what the model returns are no logits.
+    """
+    out = user.guard(lambda: model(tokens[:, :-1]), "the forward pass")
+    logits = getattr(out, "logits", None)
+    if logits is None:
+        logits = out["logits"] if isinstance(out, Mapping) else out[0] if isinstance(out, tuple) else out
+    if not isinstance(logits, Tensor) or logits.shape[:-1] != tokens[:, :-1].shape:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the model returns {shape} for tokens {tuple(tokens[:, :-1].shape)}; write loss(model, batch)"
+        )
+    return F.cross_entropy(logits.flatten(0, -2).float(), tokens[:, 1:].flatten())
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    functions = {what: getattr(module, what, None) for what in NAMES if callable(getattr(module, what, None))}
+    return functions | {"roles": getattr(module, "roles", None)}
+
+
+def _short(value: Any) -> str:
+    return str(value) if isinstance(value, int) else "model" if isinstance(value, nn.Module) else "batch"

@@ -1,0 +1,1 @@
+"""Coordinate sizes of any torch model, recorded in its user's own loop."""
