@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.coordinates.quantiles import t_ppf
-from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings
+from mupcheck.results.comparable import GROUP, other_settings, same_by_mode
 
 SITE = ["kind", "stat", "site"]
 QUANTITY = ["kind", "stat", "site", "layer", "step"]
@@ -70,7 +70,7 @@ def check_once(coords: pd.DataFrame) -> None:
 
 def check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
     """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
-    shared = (*SAME, *SAME_BY_MODE[group["mode"].iloc[0]])
+    shared = (*SAME, *same_by_mode(group["mode"].iloc[0]))
     for field, found in (*((field, group[field].unique()) for field in shared), *other_settings(group)):
         if len(found) > 1:
             raise ValueError(

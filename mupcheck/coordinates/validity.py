@@ -20,7 +20,7 @@ from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
 from mupcheck.coordinates.values import wrong_values
-from mupcheck.results.comparable import GROUP
+from mupcheck.results.comparable import GROUP, is_imported
 from mupcheck.results.path import Path
 from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
@@ -78,7 +78,8 @@ def examine(
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
     none = pd.DataFrame()
     check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
-    found = [finding for part in PARTS for finding in part(check)]
+    parts = OF_ANY if is_imported(runs) else PARTS
+    found = [finding for part in parts for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
@@ -317,3 +318,5 @@ PARTS: tuple[Callable[[Check], Iterator[Finding]], ...] = (
     _scalars, applied, _clipping, _realised, decayed, _decay, loss_falls, never_moved, rounded, rounded_activations,
     _trained, _eps, _gates, wrong_path, _protocol,
 )  # fmt: skip
+# what can be said of a model whose sites and settings are not known
+OF_ANY = (_missing, _diverged, copied_seeds, copied_widths)
