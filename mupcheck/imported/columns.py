@@ -112,6 +112,9 @@ def choose(names: Sequence[str], holds: str, given: Mapping[str, str], where: st
             chosen[key] = found_one
     taken = {column for key, column in given.items()}
     chosen = {key: column for key, column in chosen.items() if key in given or column not in taken}
+    if {"loss", "train_loss"} <= set(chosen) and "val_loss" not in chosen and "loss" not in given:
+        both = f"{chosen['loss']!r} and {chosen['train_loss']!r}"
+        raise ValueError(f"{where}: columns {both} may both be the loss; say which: --columns loss={chosen['loss']}")
     if {"val_loss", "train_loss"} & set(chosen):
         chosen.pop("loss", None)
     for stem, any_of in STEMS.items():
@@ -137,7 +140,7 @@ def holds_of(names: Sequence[str], given: Mapping[str, str], where: str) -> str:
     whole = [holds for holds in KINDS if not lacks[holds]]
     if len(whole) > 1:
         raise ValueError(f"{where} may hold losses or sizes; say which: --kind losses, or --kind sizes")
-    return whole[0] if whole else min(KINDS, key=lambda holds: len(lacks[holds]))
+    return whole[0] if whole else SIZES if "value" not in lacks[SIZES] else LOSSES
 
 
 def need(chosen: Mapping[str, str], names: Sequence[str], holds: str, where: str) -> None:

@@ -140,10 +140,12 @@ def _statuses(table: Loaded) -> NDArray[Any] | None:
     if "status" not in table.columns:
         return None
     words = table.texts("status")
-    distinct = {word: STATUSES.get(str(word).lower(), "") if word is not None else "ok" for word in set(words)}
+    distinct = {
+        word: STATUSES.get(str(word).lower(), "") if word is not None else "ok" for word in dict.fromkeys(words)
+    }
     if strange := next((word for word, status in distinct.items() if not status), None):
         row = int((words == strange).argmax())
-        known = ", ".join(STATUSES)
+        known = "ok, finished; diverged; failed, crashed, killed, running"
         table.column("status").fault(row, f"{strange!r} is no status; known: {known}")
     return np.array([distinct[word] for word in words])
 

@@ -8,11 +8,26 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mupcheck.imported.columns import FILE, STEMS
+from mupcheck.imported.columns import FILE, LOSSES, NAMES, STEMS, plain
 from mupcheck.imported.files import Source
 from mupcheck.imported.values import Cells, Column, numbers, texts
 
 MOST_ROWS = 3  # that a message names
+# what two rows of one cell have in common, or which is not what should tell them apart
+SAME = (
+    "width",
+    *STEMS["lr"],
+    *STEMS["loss"],
+    "seed",
+    "parametrization",
+    "optimizer",
+    "mode",
+    "value",
+    "name",
+    "status",
+)
+# what came of a run is nothing that tells it from another
+NOT_APART = {name for key in STEMS["loss"] for name in NAMES[LOSSES][key]}
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,8 @@ class Loaded:
         (one, a), (other, b) = self.place(int(rows[0])), self.place(int(rows[1]))
         if one is not other:
             return "; say what the files are: --columns parametrization=FILE, or seed=FILE"
-        names = [name for name in one.source.names if name not in one.columns.values()]
+        same = {column for key, column in one.columns.items() if key in SAME}
+        names = [name for name in one.source.names if name not in same and plain(name) not in NOT_APART]
         both = [int(one.kept[a]), int(one.kept[b])]
         for name in names:
             pair = one.source.load([name])[name].data.take(both).to_pylist()
@@ -117,7 +133,8 @@ class Loaded:
                     f"; they differ in {name} ({seen}): take one with --where {name}=VALUE, or say what it is, such as "
                     f"--columns seed={name} or parametrization={name}"
                 )
-        return " and nothing tells them apart; remove one, or add a column seed"
+        more = "" if "seed" in self.columns else ", or add a column seed"
+        return f" and nothing else tells them apart; remove one{more}"
 
 
 def load_part(source: Source, columns: Mapping[str, str], wheres: Mapping[str, str]) -> Part:
