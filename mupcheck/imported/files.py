@@ -74,17 +74,21 @@ def table_of_bytes(data: bytes, label: str, stem: str) -> Source:
     return _csv(data, label, stem)
 
 
-def source_of(table: pa.Table, label: str, stem: str, *, first: int = 1, decimal_comma: bool = False) -> Source:
-    """Return a table in memory as a source; `first` is what its first row is called."""
+def source_of(
+    table: pa.Table, label: str, stem: str, *, first: int = 1, where: Callable[[int], str] | None = None
+) -> Source:
+    """Return a table in memory as a source; `first` is what its first row is called, unless `where` says it."""
     names = tuple(map(str, table.column_names))
 
-    def where(row: int) -> str:
+    def numbered(row: int) -> str:
         return f"{label} row {row + first}"
 
-    def load(columns: Sequence[str]) -> dict[str, Column]:
-        return {name: Column(name, table.column(names.index(name)), where, decimal_comma) for name in columns}
+    named = where or numbered
 
-    return Source(label, stem, names, where, load)
+    def load(columns: Sequence[str]) -> dict[str, Column]:
+        return {name: Column(name, table.column(names.index(name)), named) for name in columns}
+
+    return Source(label, stem, names, named, load)
 
 
 def _as_utf8(data: bytes, label: str) -> bytes:
@@ -212,11 +216,11 @@ def _json(data: bytes, label: str, stem: str) -> Source:
             rows = json.loads(data)
         except ValueError as error:
             raise ValueError(f"{label} is not JSON ({one_line(error)}); give one object a line") from None
-        return source_of(_from_rows(rows, label), label, stem)
+        return source_of(flat_rows(rows, label), label, stem)
     try:
         table = pajson.read_json(pa.BufferReader(data), pajson.ReadOptions(block_size=max(1 << 20, len(data) // 16)))
     except pa.ArrowException:  # a line that is no JSON, or a value that is a number here and text there
-        table = _from_rows(_rows(data, label), label)
+        table = flat_rows(_rows(data, label), label)
     while any(pa.types.is_struct(kind) for kind in table.schema.types):
         table = table.flatten()  # {"config": {"lr": 1}} is the column config.lr
     return source_of(table, label, stem)
@@ -234,7 +238,7 @@ def _rows(data: bytes, label: str) -> list[Any]:
     return rows
 
 
-def _from_rows(rows: Any, label: str) -> pa.Table:
+def flat_rows(rows: Any, label: str) -> pa.Table:
     """Return rows of JSON as a table, values of one column that are not all of a type as text."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{label} is JSON, and no list of objects; give one object a row")

@@ -167,8 +167,10 @@ def _run_of(table: Loaded, frame: pd.DataFrame) -> NDArray[np.int64] | None:
         return None
     if "run" in table.columns:
         words = table.texts("run")
-        named = pd.Series(np.where(words == None, "", words))  # noqa: E711  elementwise
-        return np.asarray(pd.factorize(named + f"\n{table.label}")[0])
+        named = frame.assign(run=np.where(words == None, "", words))  # noqa: E711  elementwise
+        # names need not be unique, but what a log says once, or in some rows alone, is of the run
+        whole_ = frame[["width", "log2_lr", "seed"]].notna().all(axis=None)
+        return np.asarray(named.groupby(["run", *CELL] if whole_ else "run", sort=False).ngroup())
     if frame["width"].isna().any() or frame["log2_lr"].isna().any():
         return np.zeros(len(frame), dtype=np.int64)  # the log of one run, which says once what it is
     return np.asarray(frame.groupby(CELL, dropna=False, sort=False).ngroup())

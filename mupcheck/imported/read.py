@@ -11,6 +11,7 @@ from mupcheck.imported.columns import KINDS, LOSSES, choose, holds_of, need
 from mupcheck.imported.files import Source, open_table
 from mupcheck.imported.frame import completed
 from mupcheck.imported.losses import runs_of_losses
+from mupcheck.imported.nested import as_flat
 from mupcheck.imported.sizes import tables_of_sizes
 from mupcheck.imported.table import Loaded, load_part
 from mupcheck.imported.wide import as_long
@@ -58,7 +59,7 @@ def read_tables(
     Raises:
         ValueError: in one line that names the file, and the row or column.
     """
-    sources = [as_long(open_table(file), columns or {}) for file in files]
+    sources = [as_long(as_flat(open_table(file)), columns or {}) for file in files]
     holds = holds or holds_of(sources[0].names, columns or {}, sources[0].label)
     parts = []
     for source in sources:

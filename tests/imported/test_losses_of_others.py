@@ -8,6 +8,7 @@ import pytest
 from planted_curves import diverge, sweep
 
 from mupcheck.imported.read import read_tables
+from mupcheck.imported.wide import said_in
 from mupcheck.learning_rates.drift import transfer
 
 WANDB = {
@@ -255,3 +256,55 @@ def test_runs_that_are_missing_are_said_and_break_nothing(exported):
     assert any(
         "without a loss left out" in line and "write nan for one that diverged" in line for line in imported.said
     )
+
+
+def test_the_export_of_wandbs_own_example_holds_dicts(exported):
+    runs, table, folder = exported
+    rows = [
+        {
+            "summary": {"eval/loss": float(row["eval/loss"]), "_step": 60, "grads": {"w": [1, 2]}},
+            "config": {"d_model": row["config.d_model"], "lr": row["config.lr"], "seed": row["config.seed"]}
+            | {"parametrization": row["config.parametrization"], "betas": [0.9, 0.95], "note": "it's nan, or so"},
+            "name": f"run-{i % 5}",  # names need not be unique
+        }
+        for i, row in enumerate(table.to_dict("records"))
+    ]
+    pd.DataFrame(rows).to_csv(folder / "project.csv")
+    assert "nan" in (folder / "project.csv").read_text()
+    answers = of(folder / "project.csv")
+    for one, other in zip(transfer(runs), answers, strict=True):
+        assert (one.drift, one.cost, one.verdict) == (other.drift, other.cost, other.verdict)
+    broken = (folder / "project.csv").read_text().splitlines()
+    broken[3] = broken[3].replace("'d_model'", "d_model'", 1)
+    (folder / "project.csv").write_text("\n".join(broken))
+    with pytest.raises(ValueError, match=r"row 4, column 'config': .* is no dict"):
+        of(folder / "project.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("w128-lr0.001-s1", {"width": "128", "lr": "0.001", "seed": "1"}),
+        ("d_model=128,lr=1e-3,seed=0", {"width": "128", "lr": "1e-3", "seed": "0"}),
+        ("mup_width_64_lr_2^-9", {"width": "64", "lr": "2^-9"}),
+        ("lr: 0.001, hidden_size: 256", {"width": "256", "lr": "0.001"}),
+        ("happy-sun-3", {}),
+        ("adamw-128", {}),
+        ("steps1000", {}),
+    ],
+)
+def test_a_runs_name_says_what_it_is_or_nothing(name, said):
+    assert said_in(name) == said
+
+
+def test_an_lr_that_not_all_widths_have_is_no_missing_run():
+    """Whoever measured elsewhere planned other lrs at other widths: only what all have is asked of each."""
+    runs = own()
+    runs = runs[
+        (runs["parametrization"] == "p") & ~((runs["width"] == 32) & (runs["log2_lr"] == runs["log2_lr"].max()))
+    ]
+    (ours,) = transfer(runs)
+    (theirs,) = transfer(runs[["width", "lr", "val_loss", "seed"]])
+    assert (ours.verdict, theirs.verdict) == ("cannot tell", "transfers")
+    assert "runs are missing" in ours.reason
+    assert ours.drift == theirs.drift
