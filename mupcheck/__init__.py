@@ -18,6 +18,7 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
     ops             the gated delta rule and its backends                                            (measuring)
     coordinates     the verdict on coordinate sizes                                                  (judging)
     learning_rates  the verdict on learning rates                                                    (judging)
+    imported        numbers that others measured: tables and frames as runs and sizes                (judging)
     results         Parquet on disk, the only place where measuring and judging meet
     spec            what a model, a run and a sweep are
     theory          THE table of exponents, what is required, what a table implies

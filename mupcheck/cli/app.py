@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mupcheck.cli import audit, bench, gate, machine, proof, recommend, roles, stored, sweeps, theory
+from mupcheck.cli import audit, bench, gate, judge, machine, proof, recommend, roles, stored, sweeps, theory
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
@@ -44,7 +44,7 @@ def options(
 
 # in the order of the help
 for command in (
-    sweeps.coord, sweeps.lr_sweep, sweeps.run, audit.audit, roles.roles, recommend.recommend, stored.plot, gate.check,
+    sweeps.coord, sweeps.lr_sweep, sweeps.run, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, gate.check,
     theory.rules, machine.doctor, proof.identities, stored.gates, theory.explain, proof.selftest, bench.bench,
 ):  # fmt: skip
     app.command(cls=Command)(command)

@@ -65,6 +65,11 @@ def _chosen(answers: list["Transfer"], names: list[str]) -> list["Transfer"]:
 
 def _spec_of(results: "Results", answer: "Transfer") -> dict[str, Any]:
     spec = results.sweeps.get(answer.sweep, {}).get("spec")
+    if "imported" in results.sweeps.get(answer.sweep, {}):
+        raise ValueError(
+            f"{answer.sweep} was measured by others and does not say what its model is, so that no parameter's lr is "
+            "known; mupcheck judge FILE --target WIDTH predicts the best lr"
+        )
     if not isinstance(spec, dict):
         raise ValueError(f"{answer.sweep} has no sweep.json that says what its model is; run the sweep again")
     return spec

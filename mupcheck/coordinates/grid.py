@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.coordinates.quantiles import t_ppf
-from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings
+from mupcheck.results.comparable import GROUP, other_settings, same_by_mode
 from mupcheck.theory.required import OWN
 
 SITE = ["kind", "stat", "site"]
@@ -72,7 +72,8 @@ def check_once(coords: pd.DataFrame) -> None:
 
 def check_comparable(group: pd.DataFrame, key: tuple[str, ...]) -> None:
     """Refuse runs that differ in more than width and seed: their slope would not be one of width alone."""
-    shared = SAME_OF_OWN if (mode := group["mode"].iloc[0]) == OWN else (*SAME, *SAME_BY_MODE[mode])
+    mode = group["mode"].iloc[0]
+    shared = SAME_OF_OWN if mode == OWN else (*SAME, *same_by_mode(mode))
     for field, found in (*((field, group[field].unique()) for field in shared), *other_settings(group)):
         if len(found) > 1:
             raise ValueError(

@@ -9,13 +9,14 @@ import pandas as pd
 from mupcheck.coordinates import own
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
+from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
 from mupcheck.coordinates.grid import SAME, check_once, need_columns
 from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.seeds import more_seeds
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
 from mupcheck.coordinates.validity import OF_ANY_MODEL, PARTS, examine
 from mupcheck.coordinates.widths import OFF, find_widths
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, find_rules, lr_text, title_of
+from mupcheck.results.comparable import CONFIDENCE, GROUP, find_rules, is_imported, same_by_mode, title_of
 from mupcheck.results.path import Path, paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, n_planned, need_results
@@ -74,19 +75,17 @@ class Judgement(Verdict):
         """Say in one line what the slopes are over, and how sure their intervals are."""
         of = self.measured
         seeds, widths, record = of["seeds"], *(", ".join(map(str, of[name])) for name in ("widths", "record"))
-        of_own = f"own model {self.sweep}: {self.optimizer}, widths {widths}"
         in_a_row = len(seeds) > 2 and tuple(seeds) == tuple(range(seeds[0], seeds[0] + len(seeds)))
         listed = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
         if self.mode == OWN:
-            said = (
-                f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}; {self.confidence:.0%} intervals"
-            )
-            return f"{of_own}, {said}, slopes pooled over layers and later steps"
+            of_what, rest = f"own model {self.sweep}: {self.optimizer}, widths {widths}", ""
+        else:
+            known = known_settings(of, self.optimizer, self.mode)
+            of_what, rest = f"coordinate check {self.sweep}: {known.setting}widths {widths}{known.base}", known.rest
         return (
-            f"coordinate check {self.sweep}: {self.optimizer}, {self.mode}, widths {widths} (base {of['base_width']}), "
-            f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}, lr {lr_text(of['lr'])}, "
-            f"data {of['data']}, batch {of['batch_size']} x {of['seq_len']} tokens; {self.confidence:.0%} intervals, "
-            "slopes pooled over layers and later steps" + (f"; {path}" if (path := say_paths(self.paths)) else "")
+            f"{of_what}, {len(seeds)} seed{'s' * (len(seeds) > 1)} ({listed}), steps {record}{rest}; "
+            f"{self.confidence:.0%} intervals, slopes pooled over layers and later steps"
+            + (f"; {path}" if (path := say_paths(self.paths)) else "")
         )
 
     @property
@@ -128,6 +127,8 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         # who looks again after every round of a top-up has as many chances to be wrong
         looks = LOOKS_OF_TOP_UP if resolved.get("spec", {}).get("top_up") else 1
         options: dict[str, Any] = {"confidence": confidence, "tables": tables}
+        if foreign := is_imported(runs):
+            options["required_by_name"] = resolved.get("required", {})
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
@@ -136,13 +137,17 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         given: dict[str, Any] = {"missing": lacking, "planned": asked, "paths": paths, "steps": results.steps}
         findings = examine(runs, coords, table=table, parts=parts, **given)
         off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
-        if not any(finding.effect == "fail" for finding in off):
+        if not foreign and not any(finding.effect == "fail" for finding in off):
             # a width that is off bends whatever is read off a slope
             setting = {"tied": bool(runs["tied"].iloc[0]), "decay": bool(runs["weight_decay"].iloc[0] > 0)}
             off += (*_not_as_implied(pooled, findings), *_not_followed(slopes, table, findings, **setting))
         findings = tuple(sorted((*findings, *off), key=lambda finding: EFFECTS.index(finding.effect)))
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
+        if foreign:
+            named = resolved.get("required", {})
+            told = (judgement.verdict, judgement.reason, judgement.next_step)
+            judgement = replace(judgement, **advise(*told, pooled, named), causes=())
         judgements.append(replace(judgement, confidence=confidence, paths=paths))
     return Answers(judgements)
 
@@ -231,7 +236,7 @@ def _conclude(
         setting["decay"] = bool(first["weight_decay"] > 0)
         if first["mode"] == OWN:
             causes = own.causes(pooled, slopes, coords.merge(runs[["run_id", "width"]], on="run_id"))
-        elif not any(finding.name == OFF for finding in against["fail"]):
+        elif not is_imported(runs) and not any(finding.name == OFF for finding in against["fail"]):
             causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         if first["mode"] == OWN and causes and not against["fail"]:
@@ -253,7 +258,7 @@ def _conclude(
         reason = f"{counts['cannot tell']} of {n_judged} slopes are not known well enough, such as {worst[0]}"
         next_step = _more(open_ones, runs)
     elif not ((pooled["kind"] == "effective_update") & (pooled["verdict"] != "info")).any():
-        verdict, reason = "cannot tell", "no effective update was recorded"
+        verdict, reason = "cannot tell", NO_UPDATE
         next_step = "set probes = 'full'" if (slopes["step"] > 0).any() else "record a step after 0"
     elif against["no pass"]:
         verdict = "cannot tell"
@@ -329,11 +334,11 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
 def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs of a group share, and over what they range."""
     first = runs.iloc[0]
-    shared = {name: first[name] for name in (*SAME, *SAME_BY_MODE[first["mode"]])}
+    shared = {name: first[name] for name in (*SAME, *same_by_mode(first["mode"]))}
     return shared | {
         "widths": tuple(sorted(set(runs["width"]))),
         "seeds": tuple(sorted(set(runs["seed"]))),
         "record": tuple(sorted(set(coords["step"]))),
-        "torch": tuple(sorted(set(runs["torch"]))),
-        "device": tuple(sorted(set(runs["device"]))),
+        "torch": tuple(sorted(set(runs["torch"].dropna()))),
+        "device": tuple(sorted(set(runs["device"].dropna()))),
     }

@@ -36,8 +36,10 @@ from mupcheck.coordinates.grid import (
     lay_out,
     need_columns,
 )
+from mupcheck.coordinates.needs import needs_of_any
 from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, p_beyond, with_widths
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules
+from mupcheck.imported.frame import sizes_of
+from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules, is_imported
 from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
@@ -66,18 +68,21 @@ def fit_slopes(
     confidence: float = CONFIDENCE,
     level: float = FAMILY_LEVEL,
     tables: Mapping[str, Table] | None = None,
+    required_by_name: Mapping[str, Sequence[float]] | None = None,
 ) -> pd.DataFrame:
     """Fit the slope of every recorded quantity and judge it against what is required of it and what its table implies.
 
     Args:
         runs: the `runs` table; rows of kind "coord" are used, those that failed only to know what is missing. Or what
-            `load_results` returned, which brings its coords and the tables that its sweeps followed.
-        coords: the `coords` table; diagnostics are left out (see `validity`).
+            `load_results` returned, which brings its coords and the tables that its sweeps followed. Or a frame of
+            sizes that others measured: width, value and name; seed, step, kind, layer where there are any.
+        coords: the `coords` table; diagnostics are left out (see `validity`). Not given with a frame of sizes.
         pooled: fit over all layers, and over all steps after 0, instead of each by itself (see `pool`).
         confidence: of the intervals, in (0, 1).
         level: chance that any slope of a group fails by noise alone, at most.
         tables: by the name in the column `parametrization`; of a name that is not there nothing is implied (default:
             the shipped ones).
+        required_by_name: of sizes that others measured, lowest and highest required slope by pattern of their names.
 
     Returns:
         One row per GROUP and QUANTITY with COLUMNS. `required` is the required slope where it is a single value and NaN
@@ -95,6 +100,8 @@ def fit_slopes(
     """
     check_confidence(confidence)
     sweeps: Mapping[str, Any] | None = None
+    if isinstance(runs, pd.DataFrame) and coords is None and "run_id" not in runs:
+        runs, coords = sizes_of(runs)
     if isinstance(runs, pd.DataFrame):
         if coords is None:
             raise ValueError("fit_slopes() of a runs table needs its coords table too; or give it the whole results")
@@ -116,7 +123,12 @@ def fit_slopes(
                 table = find_rules(group, sweeps.get(key[0], {}).get("tables", {}))
             else:
                 table = (TABLES if tables is None else tables).get(run["parametrization"])
-            judged = _judge(lay_out(group, rows_of[key]), run, confidence, level, table)
+            grid = lay_out(group, rows_of[key])
+            foreign = is_imported(group)
+            named = required_by_name
+            if foreign and named is None:
+                named = (sweeps or {}).get(key[0], {}).get("required", {})
+            judged = _judge(grid, run, confidence, level, None if foreign else table, named if foreign else None)
             fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
     return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
 
@@ -140,17 +152,34 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "none", "later"])
 
 
-def _judge(grid: Grid, run: pd.Series, confidence: float, level: float, table: Table | None) -> pd.DataFrame:
-    """Return the columns of `fit_slopes` for one group; `run` is any of its runs, `table` what they followed."""
+def _judge(
+    grid: Grid,
+    run: pd.Series,
+    confidence: float,
+    level: float,
+    table: Table | None,
+    named: Mapping[str, Sequence[float]] | None,
+) -> pd.DataFrame:
+    """Return the columns of `fit_slopes` for one group.
+
+    Args:
+        run: any of its runs.
+        table: what they followed.
+        named: what the user requires by name, where others measured; None where mupcheck did.
+    """
     fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
     fit["n_widths"] = len(grid.widths)
     optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
-    decay = str(run["decay_mode"]) if run["weight_decay"] > 0 else ""
     quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
-    needs = [
-        required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step, decay=bool(decay))
-        for kind, stat, site, _, step in quantities
-    ]
+    if named is not None:
+        decay = ""
+        needs: list[Required | None] = needs_of_any(quantities, run, named)
+    else:
+        decay = str(run["decay_mode"]) if run["weight_decay"] > 0 else ""
+        needs = [
+            required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step, decay=bool(decay))
+            for kind, stat, site, _, step in quantities
+        ]
     entailed: Mapping[tuple, Range] = {}
     if table is not None:
         needs = [

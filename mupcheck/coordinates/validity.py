@@ -20,7 +20,7 @@ from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
 from mupcheck.coordinates.values import wrong_values
-from mupcheck.results.comparable import GROUP
+from mupcheck.results.comparable import GROUP, is_imported
 from mupcheck.results.path import Path
 from mupcheck.results.reading import SAME_COMMAND, say_missing
 from mupcheck.theory.exponents import PARAMETERS, growth
@@ -81,7 +81,9 @@ def examine(
     medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
     none = pd.DataFrame()
     check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
-    found = [finding for part in (PARTS if parts is None else parts) for finding in part(check)]
+    if parts is None:
+        parts = OF_IMPORTED if is_imported(runs) else PARTS
+    found = [finding for part in parts for finding in part(check)]
     return tuple(sorted(found, key=lambda finding: EFFECTS.index(finding.effect)))
 
 
@@ -322,3 +324,5 @@ PARTS: tuple[Part, ...] = (
 )  # fmt: skip
 # of these what holds of any model, whatever its sites are called
 OF_ANY_MODEL: tuple[Part, ...] = (_missing, _diverged, no_numbers, copied_seeds, copied_widths, loss_falls, rounded)
+# what can be said where neither sites nor settings are known
+OF_IMPORTED: tuple[Part, ...] = (_missing, _diverged, copied_seeds, copied_widths)

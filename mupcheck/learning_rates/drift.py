@@ -6,13 +6,15 @@ where there is no number. Drift is in octaves of lr per doubling of width. Sourc
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mupcheck.imported.frame import runs_of
+from mupcheck.imported.wording import in_words
 from mupcheck.learning_rates.cost import COST_TOLERANCE, Cost, find_cost, in_short
 from mupcheck.learning_rates.fast_transfer import FastTransfer, fit_fast_transfer
 from mupcheck.learning_rates.forecast import Forecast, forecast
@@ -34,9 +36,11 @@ from mupcheck.learning_rates.wider import WiderIsBetter, compare_widths
 from mupcheck.results.comparable import (
     CONFIDENCE,
     GROUP,
-    SAME_BY_MODE,
+    UNKNOWN,
     find_rules,
     group_of,
+    is_imported,
+    same_by_mode,
     title_of,
 )
 from mupcheck.results.path import paths_of, say_paths
@@ -69,7 +73,7 @@ class Transfer(Verdict):
     parametrization: str
     optimizer: str
     mode: str
-    base_width: int
+    base_width: int | None  # None where it is not known
     loss_name: str
     optima: tuple[Optimum, ...]  # by rising width
     drift: Drift
@@ -113,19 +117,21 @@ class Transfer(Verdict):
         if lrs:
             grid += f" from 2^{math.log2(lrs[0]):.4g} to 2^{math.log2(lrs[-1]):.4g}"
         many = "width" if len(of["widths"]) == 1 else "widths"
+        base = f" (base {self.base_width})" if self.base_width is not None else ""
+        setting = ", ".join(word for word in (self.optimizer, self.mode) if word != UNKNOWN)
         parts = [
-            f"learning-rate sweep {self.sweep}: {self.optimizer}, {self.mode}",
-            f"{many} {', '.join(map(str, of['widths']))} (base {self.base_width})",
+            f"learning-rate sweep {self.sweep}" + (f": {setting}" if setting else ""),
+            f"{many} {', '.join(map(str, of['widths']))}{base}",
             f"{n_seeds} seed{'s' * (n_seeds != 1)}",
-            f"{of['steps']} steps",
-            f"data {of['data']}",
+            "" if of["steps"] is None else f"{of['steps']} steps",
+            "" if of["data"] is None else f"data {of['data']}",
             grid + (f" and {of['added_lrs']} of a refinement" if of["added_lrs"] else ""),
-            " on ".join(filter(None, (str(of["dtype"]), " and ".join(of["device"])))),
+            " on ".join(filter(None, (str(of["dtype"] or ""), " and ".join(of["device"])))),
             self.loss_name,
             f"{of['confidence']:.0%} intervals",
             *filter(None, [of.get("path")]),
         ]
-        return ", ".join(parts)
+        return ", ".join(filter(None, parts))
 
     @property
     def drift_text(self) -> str:
@@ -180,7 +186,8 @@ def transfer(
 
     Args:
         runs: the runs table; or what `load_results` returned, which brings its steps, and with its `sweep.json` the
-            grid of lrs that every width must have where a refinement added others.
+            grid of lrs that every width must have where a refinement added others; or a frame of losses that others
+            measured: width, lr (or log2_lr) and loss; seed, parametrization, status, step where there are any.
         steps: the steps table, which `wider_is_better` needs.
         tolerance: octaves of lr per doubling of width.
         confidence: of every interval but that of the cost, see `cost.py`.
@@ -189,7 +196,9 @@ def transfer(
     Raises:
         ValueError: as `find_optima`, if tolerance is not above 0, or if the results are of coordinate checks alone.
     """
-    if not isinstance(runs, pd.DataFrame):
+    if isinstance(runs, pd.DataFrame):
+        runs = runs_of(runs)
+    else:
         need_results(runs, "transfer()", kind="lr")
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance} octaves per doubling must be above 0; try {DRIFT_TOLERANCE}")
@@ -203,7 +212,7 @@ def transfer(
     for key, members in groupby(find_optima(runs, grids=grids, confidence=confidence), key=group_of):
         optima = tuple(members)
         group = runs[(runs["kind"] == "lr") & (runs[GROUP] == list(key)).all(axis=1)]
-        initial_loss, lrs = float(np.log(group["vocab_size"].iloc[0])), common_lrs(optima)
+        initial_loss, lrs = _initial_loss(group), common_lrs(optima)
         drift = fit_drift(optima, confidence=confidence)
         resolved = results.sweeps.get(key[0], {}) if results is not None else {}
         spec = specs.get(key[0], {})
@@ -211,12 +220,12 @@ def transfer(
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
         paths = paths_of(resolved, group)
         conclusion = conclude(
-            optima, drift, tolerance, missing=missing, decay=decay, spec={"steps": int(group["steps"].iloc[0]), **spec}
+            optima, drift, tolerance, missing=missing, decay=decay, spec={**_known(group, "steps"), **spec}
         )
         verdict, reason, next_step = held_to_path(conclusion, paths)
         answer = Transfer(
             *key,
-            base_width=int(group["base_width"].iloc[0]),
+            base_width=_known(group, "base_width").get("base_width"),
             loss_name=optima[0].loss_name,
             optima=optima,
             drift=drift,
@@ -241,8 +250,24 @@ def transfer(
             cost=cost_held_to_path(find_cost(optima, tolerance=cost, confidence=confidence, missing=missing), paths),
             target=None if target is None else forecast(optima, target, drift, spec),
         )
-        answers.append(answer)
+        answers.append(_in_words(answer) if is_imported(group) else answer)
     return Answers(answers)
+
+
+def _in_words(answer: Transfer) -> Transfer:
+    """Return an answer whose advice names no options, as no command of mupcheck measured it."""
+    cost = replace(answer.cost, reason=in_words(answer.cost.reason), next_step=in_words(answer.cost.next_step))
+    return replace(answer, reason=in_words(answer.reason), next_step=in_words(answer.next_step), cost=cost)
+
+
+def _known(runs: pd.DataFrame, name: str) -> dict[str, int]:
+    """Return what the runs of a group have in a column, by its name; nothing where that is not known."""
+    return {} if pd.isna(value := runs[name].iloc[0]) else {name: int(value)}
+
+
+def _initial_loss(runs: pd.DataFrame) -> float:
+    """Return the loss of a model that knows nothing, inf where the size of the vocabulary is not known."""
+    return float(np.log(_known(runs, "vocab_size").get("vocab_size", np.inf)))
 
 
 def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any]) -> bool:
@@ -255,7 +280,7 @@ def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any
 def _measured(runs: pd.DataFrame, grid: Sequence[float], confidence: float) -> dict[str, Any]:
     """Return what the runs of a group share, and over what they range; in plain types, None for what is not there."""
     first = runs.iloc[0]
-    shared = {name: first[name] for name in (*SAME, *SAME_BY_MODE[first["mode"]])}
+    shared = {name: first[name] for name in (*SAME, *same_by_mode(first["mode"]))}
     known = {name: value for name, value in shared.items() if not pd.isna(value)}
     plain = {name: getattr(known.get(name), "item", lambda name=name: known.get(name))() for name in shared}
     beyond = {(width, x) for width, x in zip(runs["width"], runs["log2_lr"], strict=True) if x not in set(grid)}
@@ -265,7 +290,10 @@ def _measured(runs: pd.DataFrame, grid: Sequence[float], confidence: float) -> d
         "lrs": tuple(2.0**x for x in sorted(grid)),
         "added_lrs": len(beyond),
         "confidence": confidence,
-        **{name: tuple(map(str, distinct(runs[name]))) if name in runs else () for name in ("torch", "device")},
+        **{
+            name: tuple(map(str, distinct(runs[name]))) if name in runs and not is_imported(runs) else ()
+            for name in ("torch", "device")
+        },
     }
 
 

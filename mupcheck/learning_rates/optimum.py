@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from mupcheck.imported.frame import runs_of
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import (
     Floats,
@@ -26,7 +27,15 @@ from mupcheck.learning_rates.lr_curve import (
     mean_curve,
     resample_losses,
 )
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, other_settings
+from mupcheck.results.comparable import (
+    CONFIDENCE,
+    GROUP,
+    SAME_BY_MODE,
+    check_confidence,
+    is_imported,
+    other_settings,
+    same_by_mode,
+)
 from mupcheck.results.printing import Best
 from mupcheck.results.reading import Results, need_results
 
@@ -113,7 +122,7 @@ def find_optima(
 
     Args:
         runs: the runs table, where runs of other kinds are left out; or what `load_results` returned, which brings the
-            grids of its sweeps.
+            grids of its sweeps; or a frame of losses that others measured (see `imported.frame`).
         grids: log2 lrs that every width of a sweep must have, by the sweep's name, where a refinement added others at
             some widths (default: those that any width of the parametrization has).
         confidence: of the intervals.
@@ -122,7 +131,9 @@ def find_optima(
             must share (SAME), or there are two runs of one parametrization, width, lr and seed.
     """
     check_confidence(confidence)
-    if not isinstance(runs, pd.DataFrame):
+    if isinstance(runs, pd.DataFrame):
+        runs = runs_of(runs)
+    else:
         results = need_results(runs, "find_optima()", kind="lr")
         runs, grids = results.runs, grids_of(results) if grids is None else grids
     for column in (*GROUP, *CELL, *RESULTS, *SAME, *(f for by in SAME_BY_MODE.values() for f in by)):
@@ -136,12 +147,19 @@ def find_optima(
         finished = sweep_runs[sweep_runs["status"] == "ok"]
         loss_name = "val_loss" if finished["val_loss"].notna().any() else "train_loss"
         for _, group in sweep_runs.groupby(GROUP):
-            planned = (grids or {}).get(str(group["sweep"].iloc[0]), group["log2_lr"])
+            planned = (grids or {}).get(str(group["sweep"].iloc[0]), _planned(group))
             grid = Grid(frozenset(planned), group["seed"].nunique())
             curves = {int(width): _curve(cells, loss_name) for width, cells in group.groupby("width")}
             key = tuple(str(group[name].iloc[0]) for name in GROUP)
             optima += optima_of(curves, key, loss_name=loss_name, grid=grid, confidence=confidence)
     return optima
+
+
+def _planned(group: pd.DataFrame) -> Collection[float]:
+    """Return the lrs that every width should have: all that any has; of what others planned, those that all have."""
+    if not is_imported(group):
+        return set(group["log2_lr"])
+    return set.intersection(*(set(cells) for _, cells in group.groupby("width")["log2_lr"]))
 
 
 def optima_of(
@@ -199,7 +217,7 @@ def distinct(column: pd.Series) -> list[object]:
 def _check_comparable(runs: pd.DataFrame) -> None:
     """Raise ValueError naming the first field that runs of one sweep, optimizer and mode should share and do not."""
     sweep = runs["sweep"].iloc[0]
-    shared = (*SAME, *SAME_BY_MODE[runs["mode"].iloc[0]])
+    shared = (*SAME, *same_by_mode(runs["mode"].iloc[0]))
     for field, values in (*((field, distinct(runs[field])) for field in shared), *other_settings(runs)):
         if len(values) > 1:
             raise ValueError(f"runs of sweep {sweep!r} differ in {field}: {values}; make them sweeps of their own")

@@ -100,7 +100,7 @@ def _penalty(
     roots = _signed_root(at_source - target_draws.lowest, source_draws.minima - target_draws.minima)
     floor = _root_floor(source, target)
     low, high = interval(root, roots, n_seeds=n_seeds, rounding=0.0, confidence=confidence, floor=floor)
-    percent = 100 * nats / target.loss
+    percent = 100 * nats / target.loss if target.loss > 0 else None  # of nothing, nothing is a percent
     if low is None or high is None:
         reason = "one seed" if n_seeds < 2 else f"width {target.width} diverges close to it"
         return Penalty(*ends, nats, percent, f"no interval: {reason}")
@@ -136,7 +136,9 @@ def _agreement(
     gap = rises[1] - rises[0]
     drawn = [draws.losses[:, np.isin(draws.x, shared)] - draws.lowest[:, None] for draws in (narrow_draws, wide_draws)]
     rms = float(np.sqrt(np.mean(gap**2)))
-    low, high = _distance_interval(gap, drawn[1] - drawn[0], n_seeds, confidence)
+    with np.errstate(invalid="ignore"):  # where a resample has no seed that was run
+        apart = drawn[1] - drawn[0]
+    low, high = _distance_interval(gap, apart, n_seeds, confidence)
     return Agreement(*ends, rms, low, high, len(shared), "" if low is not None else "no interval: one seed")
 
 

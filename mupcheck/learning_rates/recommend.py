@@ -54,8 +54,13 @@ def recommend(answer: Transfer, width: int, *, spec: Mapping[str, Any] | None = 
         width: at least the smallest of the sweep's.
         spec: the sweep's own, as `load_results(...).sweeps[name]["spec"]` has it: whether the width gives whole heads.
     Raises:
-        ValueError: if the width is none that the sweep can speak of.
+        ValueError: if the width is none that the sweep can speak of, or the base width is not known.
     """
+    if answer.base_width is None:
+        raise ValueError(
+            f"{answer.sweep} does not say its base width, so that no parameter's lr is known; "
+            f"mupcheck judge FILE --target {width} predicts the best lr"
+        )
     check_target(width, [optimum.width for optimum in answer.optima], spec or {}, name="width")
     found = forecast(answer.optima, width, answer.drift)
     lr, low, high = (None if x is None else 2.0**x for x in (found.log2_lr, found.ci_low, found.ci_high))

@@ -41,13 +41,13 @@ def common_lrs(optima: Sequence[Optimum]) -> list[float]:
 def lr_sensitivity(curve: Sequence[Point], initial_loss: float, lrs: Sequence[float] | None = None) -> float | None:
     """Mean over lrs of min(L(x), L_init) - min L, in nats, seeds pooled (arXiv:2309.14322).
 
-    A diverged run counts as L_init. Curves compare only over the same `lrs` (default: all of the curve); the minimum is
-    of those. None without a finite one.
+    A diverged run counts as L_init; where that is not known (inf), there is no value if any diverged. Curves compare
+    only over the same `lrs` (default: all of the curve); the minimum is of those. None without a finite one.
     """
     points = [point for point in curve if point.seed_losses and (lrs is None or point.log2_lr in lrs)]
     means = [float(np.mean(list(_capped(point, initial_loss).values()))) for point in points]
     finite = [mean for point, mean in zip(points, means, strict=True) if point.loss is not None]
-    return float(np.mean(means) - min(finite)) if finite else None
+    return float(np.mean(means) - min(finite)) if finite and np.isfinite(means).all() else None
 
 
 def sensitivity_interval(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mupcheck.coordinates.gates import fit_gates, has_gates
 from mupcheck.coordinates.judge import Judgement, judge
+from mupcheck.imported.sizes import SIZE
 from mupcheck.learning_rates.drift import Transfer, transfer
 from mupcheck.plots import canvas
 from mupcheck.plots.coordinates import MEANING, draw_coordinates
@@ -20,11 +21,12 @@ from mupcheck.plots.gates import draw_gates
 from mupcheck.plots.gates import says_something as gates_say_something
 from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
-from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes
+from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes, of_others
 from mupcheck.plots.panels import shared_octaves
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.penalties import says_something as penalties_say_something
 from mupcheck.plots.wider import draw_wider
+from mupcheck.results.comparable import is_imported
 from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import TABLES
 
@@ -135,13 +137,15 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
     finished = runs.loc[runs["status"] != "failed", ["run_id", "parametrization", "width", "seed"]]
     sizes = coords.merge(finished, on="run_id")
     slopes = pd.concat([judgement.slopes for judgement in judgements])
-    for kind, stat in COORDINATES:
+    for kind, stat in (*COORDINATES, *of_others(set(zip(slopes["kind"], slopes["stat"], strict=True)))):
         of_sizes, of_slopes = (t[(t["kind"] == kind) & (t["stat"] == stat)] for t in (sizes, slopes))
         if of_slopes.empty:
             continue
         end = "" if stat == "rms" else f"_{stat}"
+        if stat == SIZE:
+            end = ""
         title, name = f"{kind}{', ' + stat if end else ''}: {MEANING[kind]}", f"coords_{kind}{end}"
-        answers = (kind, stat) in ANSWERS
+        answers = (kind, stat) in ANSWERS or kind in (SIZE, *(each for each, _ in ANSWERS if stat == SIZE))
         least = shared_octaves(of_sizes)
         draw = partial(draw_coordinates, of_sizes, of_slopes, _caption(title, runs), least=least)
         yield Sketch(sweep, name, name, answers, draw)
@@ -151,7 +155,7 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
                 caption = _caption(f"{canvas.shorten(str(table), 28)} · {title}", runs)
                 mine = of_sizes[of_sizes["parametrization"] == table]
                 yield Sketch(sweep, PAGES, stem, False, partial(draw_coordinates, mine, each, caption, least=least))
-    if has_gates(runs, coords):
+    if not is_imported(runs) and has_gates(runs, coords):
         gates = fit_gates(runs, coords)
         for judgement in judgements:
             table = judgement.parametrization

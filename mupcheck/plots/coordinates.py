@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Floats
-from mupcheck.plots.frame import Caption, cut, frame, text_inches
+from mupcheck.plots.frame import Caption, cut, cut_front, frame, text_inches
 from mupcheck.plots.overview import SEVERITY, count_verdicts, in_order
 from mupcheck.plots.panels import (
     COLUMNS,
@@ -43,6 +43,9 @@ MEANING = {
     "activation_grad": "size of the loss gradient at each site, against width",
     "effective_update": "what each weight's change does to its input, against width",
     "weight_update": "change of each weight since step 0, against width",
+    "weight": "size of each weight, against width",
+    "weight_grad": "size of each weight's gradient, against width",
+    "size": "as others measured it, against width",
 }
 
 
@@ -225,9 +228,11 @@ def _write_head(page: Axes, panel: Panel, slope: Mapping) -> None:
     """Write over a panel its site[layer] and verdict, and below them step, slope [interval] and what is required."""
     layer = f"[{slope['layer']}]" if slope["layer"] >= 0 else ""
     left, top = panel.left - OVER_LABELS, panel.bottom + HEIGHT
-    page.text(left, top + 0.19, slope["site"] + layer, fontweight="bold")
+    verdict = canvas.verdict_text(slope["verdict"])
+    room = WIDTH + OVER_LABELS - text_inches(verdict) - 0.08
+    page.text(left, top + 0.19, cut_front(slope["site"] + layer, room, bold=True), fontweight="bold")
     color = canvas.MARKS[slope["verdict"]].color
-    page.text(panel.left + WIDTH, top + 0.19, canvas.verdict_text(slope["verdict"]), ha="right", color=color)
+    page.text(panel.left + WIDTH, top + 0.19, verdict, ha="right", color=color)
     measured = canvas.estimate(slope["slope"], slope["ci_low"], slope["ci_high"])
     page.text(left, top + 0.055, f"step {slope['step']}: {measured}{_requirement(slope)}", fontsize=canvas.SMALL)
 

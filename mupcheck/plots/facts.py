@@ -4,19 +4,22 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.plots.canvas import power_of_two, shorten
-from mupcheck.results.comparable import CONFIDENCE
+from mupcheck.results.comparable import CONFIDENCE, UNKNOWN, is_imported
 
 NAME_CHARACTERS = 40  # of the data, whose name may be a path
 
 
 def describe_setting(runs: pd.DataFrame) -> str:
-    """Return "demo_lr · adamw · head-dim" for runs of one sweep, optimizer and mode."""
+    """Return "demo_lr · adamw · head-dim" for runs of one sweep, optimizer and mode, without what is not known."""
     first = runs.iloc[0]
-    return f"{shorten(first['sweep'], NAME_CHARACTERS)} · {first['optimizer']} · {first['mode']}"
+    known = [first[name] for name in ("optimizer", "mode") if first[name] != UNKNOWN]
+    return " · ".join([shorten(first["sweep"], NAME_CHARACTERS), *known])
 
 
 def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
     """Return "5 seeds · 60 steps · data stdlib · base width 32 · lr 2⁻⁶ · 90% intervals · mupcheck 0.1.0 · 2026-11-26".
+
+    What is not known is left out.
 
     Date and version are those of the runs, so the same results say the same whenever they are drawn.
 
@@ -25,12 +28,16 @@ def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
         confidence: of the intervals drawn.
     """
     n_seeds = runs["seed"].nunique()
-    facts = [f"{n_seeds} seed{'s' if n_seeds > 1 else ''}", f"{_spread(runs['steps'])} steps"]
-    facts += [
-        f"data {shorten(str(runs['data'].iloc[0]), NAME_CHARACTERS)}",
-        f"base width {_spread(runs['base_width'])}",
-    ]
-    facts += [_lrs(runs["lr"]), f"{confidence:.0%} intervals", _versions(runs)]
+    facts = [f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"]
+    if runs["steps"].notna().any():
+        facts.append(f"{_spread(runs['steps'])} steps")
+    if runs["data"].notna().any():
+        facts.append(f"data {shorten(str(runs['data'].iloc[0]), NAME_CHARACTERS)}")
+    if runs["base_width"].notna().any():
+        facts.append(f"base width {_spread(runs['base_width'])}")
+    if runs["lr"].notna().any():
+        facts.append(_lrs(runs["lr"]))
+    facts += [f"{confidence:.0%} intervals", "imported" if is_imported(runs) else _versions(runs)]
     if "started_at" in runs and runs["started_at"].notna().any():
         facts.append(f"{runs['started_at'].max():%Y-%m-%d}")
     return " · ".join(facts).replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", " · ")

@@ -119,3 +119,11 @@ def cut(text: str, room: float, *, points: float = NORMAL, bold: bool = False) -
     while kept > 1 and text_inches(text[:kept].rstrip() + "…", points=points, bold=bold) > room:
         kept -= 1
     return text[:kept].rstrip() + "…"
+
+
+def cut_front(text: str, room: float, *, points: float = NORMAL, bold: bool = False) -> str:
+    """Return a name that is at most `room` inches wide, its beginning, which others share, replaced by an ellipsis."""
+    start = 0
+    while start < len(text) - 1 and text_inches(("…" if start else "") + text[start:], points=points, bold=bold) > room:
+        start += 1
+    return ("…" if start else "") + text[start:]

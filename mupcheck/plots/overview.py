@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from mupcheck.imported.sizes import SIZE
 from mupcheck.plots import canvas
-from mupcheck.plots.frame import Caption, frame
+from mupcheck.plots.frame import Caption, cut_front, frame
 from mupcheck.theory.required import ACTIVATIONS, WEIGHTS
 
 SITES = [*ACTIVATIONS, *(site for site in WEIGHTS if site not in ACTIVATIONS)]
@@ -46,13 +47,13 @@ def draw_slopes(slopes: pd.DataFrame, pooled: pd.DataFrame, caption: Caption) ->
         key: (rows, pooled[(pooled["kind"] == key[0]) & (pooled["stat"] == key[1])])
         for key, rows in slopes.groupby(["kind", "stat"])
     }
-    blocks = [[found[key] for key in keys if key in found] for keys in (OF_SITES, OF_WEIGHTS)]
+    blocks = [[found[key] for key in keys if key in found] for keys in (OF_SITES, OF_WEIGHTS, of_others(found))]
     blocks = [block for block in blocks if block]
     names = [in_order(pd.concat([rows for rows, _ in block])["site"]) for block in blocks]
     judged = pd.concat([table[table["verdict"] != "info"] for table in (slopes, pooled)])
     reach = max(MIN_SLOPE, 1.08 * float(judged["slope"].abs().fillna(0).max() if len(judged) else 0))
 
-    n_columns = max(4, *(len(block) for block in blocks))
+    n_columns = max([4, *map(len, blocks)])
     height = TOP + LINE * sum(map(len, names)) + BETWEEN * (len(blocks) - 1) + BOTTOM
     figure = canvas.Drawing(figsize=(LEFT + n_columns * (WIDTH + GAP) - GAP + RIGHT, height))
     base = height - TOP
@@ -72,6 +73,11 @@ def draw_slopes(slopes: pd.DataFrame, pooled: pd.DataFrame, caption: Caption) ->
     remarks = [count_verdicts(pooled, "pooled slopes"), count_verdicts(slopes, "slopes of single layers and steps")]
     frame(figure, caption, remarks=remarks, hint=hint, handles=handles)
     return figure
+
+
+def of_others(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the (kind, stat) of what others measured, without the word for how: it has no column above."""
+    return sorted(key for key in found if SIZE in key)
 
 
 def worst_by_site(slopes: pd.DataFrame) -> list[dict]:
@@ -98,13 +104,14 @@ def _draw_column(
     panel: Axes, rows: pd.DataFrame, pooled: pd.DataFrame, sites: Sequence[str], reach: float, *, labelled: bool
 ) -> None:
     """Draw the slopes of one kind and stat, a line of the panel for each of the sites."""
-    panel.set_title("\n".join(rows[["kind", "stat"]].iloc[0]), fontsize=canvas.NORMAL, pad=5)
+    panel.set_title("\n".join(dict.fromkeys(rows[["kind", "stat"]].iloc[0])), fontsize=canvas.NORMAL, pad=5)
     panel.set_xlim(-reach, reach)
     apart = 1 if reach < 3 else 2  # room for five labels
     panel.set_xticks([tick for tick in range(-8, 9, apart) if abs(tick) <= reach])
     panel.set_xlabel("slope")
     panel.set_ylim(len(sites) - 0.5, -0.5)
-    panel.set_yticks(range(len(sites)) if labelled else [], sites if labelled else [])
+    shown = [cut_front(site, LEFT - 0.12) for site in sites]  # a ring of air, as the ticks have
+    panel.set_yticks(range(len(sites)) if labelled else [], shown if labelled else [])
     panel.tick_params(axis="y", labelcolor=canvas.INK)
     panel.hlines(range(len(sites)), -reach, reach, color=canvas.GRID, linewidth=0.5, zorder=0)
     panel.axvline(0, color=canvas.GREY, linewidth=0.5, zorder=1)

@@ -17,6 +17,8 @@ CONFIDENCE = 0.90  # of intervals, where none is asked for
 
 GROUP = ["sweep", "parametrization", "optimizer", "mode"]
 Group = tuple[str, str, str, str]  # values of GROUP
+# what an imported table does not say of a group: such runs are judged by what it does say
+UNNAMED, UNKNOWN = "unnamed", "unknown"
 # width changes the head dimensions in one mode, the number of heads in the other
 SAME_BY_MODE: dict[str, tuple[str, ...]] = {"head-dim": ("n_heads",), "heads": ("head_k_dim", "head_v_dim"), OWN: ()}
 
@@ -27,14 +29,27 @@ def group_of(record: Any) -> Group:
 
 
 def title_of(record: Any) -> str:
-    """Return a group as a person reads it: "gdn-mup (adamw, head-dim)"."""
+    """Return a group as a person reads it: "gdn-mup (adamw, head-dim)", without what is not known."""
     if record.mode == OWN:
         return f"{record.sweep} ({record.optimizer})"
-    return f"{record.parametrization} ({record.optimizer}, {record.mode})"
+    known = [word for word in (record.optimizer, record.mode) if word != UNKNOWN]
+    return f"{record.parametrization} ({', '.join(known)})" if known else str(record.parametrization)
+
+
+def same_by_mode(mode: str) -> tuple[str, ...]:
+    """Return the columns of a model's shape that its widths share, none where the mode is not known."""
+    return SAME_BY_MODE.get(mode, ())
+
+
+def is_imported(runs: pd.DataFrame) -> bool:
+    """Say whether runs were measured by others: no torch that mupcheck trained them with is known."""
+    return "torch" in runs and bool(runs["torch"].isna().all())
 
 
 def find_rules(runs: pd.DataFrame, resolved: Mapping[str, Any]) -> Table | None:
     """Return the table that runs of one group followed: the sweep's own, else the shipped one of that name."""
+    if is_imported(runs):
+        return None  # the name is a user's, and need not mean the shipped table
     run = runs.iloc[0]
     name = run["parametrization"]
     found = table_from_json(name, resolved[name]) if name in resolved else TABLES.get(name)

@@ -304,7 +304,9 @@ def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
 def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
     frame = pa.concat_tables(parts or [SCHEMAS[name].empty_table()]).to_pandas()
     for field in SCHEMAS[name]:
-        if field.nullable and pa.types.is_integer(field.type):
+        # null in every sweep that was imported, whatever the schema says of those that mupcheck trained
+        nullable = field.nullable or frame[field.name].isna().any()
+        if nullable and pa.types.is_integer(field.type):
             frame[field.name] = frame[field.name].astype("Int64")  # else int or float, as the sweep happens to be
     return frame
 

@@ -18,6 +18,12 @@ def _field(name: str, kind: pa.DataType, unit: str, description: str, *, null: b
     return pa.field(name, kind, nullable=null, metadata={"description": description, "unit": unit})
 
 
+# What is known of a run that others measured and mupcheck imported; the other columns are null where nothing is said.
+OF_IMPORTED = (
+    *("schema_version", "run_id", "sweep", "kind", "parametrization", "optimizer", "mode", "width", "seed", "status"),
+    *("steps_sha256", "row_sha256"),
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "runs": pa.schema(
         [
@@ -114,3 +120,6 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
+
+
+IMPORTED = pa.schema([field.with_nullable(field.name not in OF_IMPORTED) for field in SCHEMAS["runs"]])

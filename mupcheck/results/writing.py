@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mupcheck.results.files import one_line, write_whole
-from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+from mupcheck.results.tables import IMPORTED, SCHEMA_VERSION, SCHEMAS
 
 if TYPE_CHECKING:
     pass
@@ -40,6 +40,8 @@ def write_run(
     run: Mapping[str, Any],
     steps: Mapping[str, Sequence[Any]],
     coords: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    imported: bool = False,
 ) -> None:
     """Write one run into a sweep's folder, whole or not at all, in place of an earlier result of the same run.
 
@@ -49,6 +51,7 @@ def write_run(
         steps: the columns of steps, equally long lists or 1-D arrays; run_id is set here. None is stored as null;
             NaN and infinities are values and stay.
         coords: likewise the columns of coords; None for a run that has none.
+        imported: others measured it, so that all columns but OF_IMPORTED may be left out.
 
     Raises:
         ValueError: for an unknown or missing column, or a value that its column cannot hold; nothing is written.
@@ -66,7 +69,7 @@ def write_run(
         data = _to_parquet(table)
         row[f"{name}_sha256"] = hashlib.sha256(data).hexdigest()
         files.append((Path(folder) / name / f"{run_id}.parquet", data))
-    table = _to_table("runs", {name: [value] for name, value in row.items()})
+    table = _to_table("runs", {name: [value] for name, value in row.items()}, IMPORTED if imported else None)
     # Hashed as converted to the column types, which is how a reader meets it.
     seal = pa.array([row_sha256_of(table.to_pylist()[0])])
     table = table.set_column(table.num_columns - 1, table.schema.field("row_sha256"), seal)
@@ -74,9 +77,9 @@ def write_run(
     write_whole(files)
 
 
-def _to_table(name: str, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Columns as a table of SCHEMAS[name]; no value is rounded, cut off or made up."""
-    schema = SCHEMAS[name]
+def _to_table(name: str, columns: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None) -> pa.Table:
+    """Columns as a table of SCHEMAS[name], or of another schema; no value is rounded, cut off or made up."""
+    schema = SCHEMAS[name] if schema is None else schema
     unknown = [column for column in columns if column not in schema.names]
     missing = [field.name for field in schema if not field.nullable and field.name not in columns]
     if unknown or missing:

@@ -30,7 +30,7 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
     for cell in rows.to_dict("records"):
         required = range_text(cell["required_low"], cell["required_high"])
         table.add_row(
-            f"{cell['kind']} {cell['stat']}",
+            " ".join(dict.fromkeys((cell["kind"], cell["stat"]))),
             cell["site"],
             "later" if cell["step"] else "0",
             number(cell["slope"], "+.2f"),
@@ -42,7 +42,8 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
     if len(rows):
         out.print(table)
     if left_out:
-        out.print(f"... and {left_out} more that do not pass (--all prints every quantity)\n", soft_wrap=True)
+        which = "that do not pass" if (rows["verdict"] != "info").any() else "that are not judged"
+        out.print(f"... and {left_out} more {which} (--all prints every quantity)\n", soft_wrap=True)
     out.print(f"{judgement.title}:", styled(judgement.verdict), f" {judgement.counted}", soft_wrap=True)
     if judgement.verdict != "pass":
         out.print(f"  why: {judgement.reason}", soft_wrap=True)
@@ -92,8 +93,12 @@ def _worth_a_look(judgement: Judgement, *, every: bool) -> tuple[pd.DataFrame, i
     pooled = judgement.pooled
     if every:
         return pooled, 0
-    if judgement.verdict == "pass":
+    if (pooled["verdict"] == "info").all():
+        return pooled.head(MAX_LINES), max(len(pooled) - MAX_LINES, 0)
+    if judgement.verdict == "pass" and (pooled["kind"] == "effective_update").any():
         return pooled[pooled["kind"] == "effective_update"], 0
+    if judgement.verdict == "pass":
+        return pooled[pooled["verdict"] == "pass"], 0
     if pooled["slope"].isna().all():
         return pooled.iloc[:0], 0  # as of one width: there is nothing to see, and the reason says why
     trouble = not_passing(pooled)

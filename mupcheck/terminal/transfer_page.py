@@ -1,6 +1,8 @@
 """What a person sees of a judgement on transfer: how it was measured, optima, their costs, the verdict and the rest."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
@@ -8,6 +10,18 @@ from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
 from mupcheck.terminal.topic_page import pointer
+
+
+def print_answers(answers: Sequence[Transfer]) -> None:
+    """Print both verdicts on each parametrization, then a page for each."""
+    print_in_short(answers)
+    for answer in answers:
+        print_transfer(answer)
+
+
+def as_documents(answers: Sequence[Transfer]) -> list[dict[str, Any]]:
+    """Return answers as JSON has them."""
+    return [asdict(answer) | {"sentence": answer.sentence} for answer in answers]
 
 
 def print_in_short(answers: Sequence[Transfer]) -> None:

@@ -18,7 +18,7 @@ GROUPS = {
         *("drift", "cost", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
     ),
     "tables": ("tables", "modes", "roles"),
-    "running": ("data", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
+    "running": ("judge", "data", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
     "trust and CI": ("ci", "exit-codes", "identities", "selftest"),
 }
 TOPICS = tuple(name for names in GROUPS.values() for name in names)
