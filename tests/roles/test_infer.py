@@ -140,6 +140,15 @@ def test_our_own_model_in_plain_torch_has_the_roles_that_ours_states(mode, tied)
     assert {each.m for each in found.values()} == {2}
 
 
+@pytest.mark.parametrize("mode", ["head-dim", "heads"])
+def test_our_own_model_says_its_roles_itself(mode):
+    models = [build_model(ModelSpec(width=w, base_width=16, mode=mode, n_layers=2), "meta") for w in (32, 16)]
+    found = infer_roles(*models)
+    assert [each.role for each in found] == [weight.role for _, _, weight in named_weights(models[0])]
+    assert {each.mode for each in found} == {mode} and {each.m for each in found} == {2}
+    assert next(each for each in found if "v_conv1d" in each.name).growth == (0, 1)
+
+
 # --- what blocks are made of ------------------------------------------------------------------------------------------
 
 
