@@ -40,6 +40,6 @@ def uneven(slices: Iterable[Slice]) -> list[str]:
             site = place_of(each.name)[0] + (f" rows {each.part}" if each.part else "")
             found[
                 f"{site}: its fan-in grows by {grown[0]:.3g} and its fan-out by {grown[1]:.3g}; under SGD the lr of "
-                "such a matrix goes as fan-out over fan-in (TP-V Table 8), and the table has it for sides that grow alike"
+                "such a matrix goes as fan-out over fan-in (TP-V Table 8), and the table has it for sides growing alike"
             ] = None
     return list(found)
