@@ -86,8 +86,8 @@ def coord_check(
     once. It returns a `CoordCheck`. More: `mupcheck explain ci`.
 
     Of your own model: `coord_check(build, optimizer, *, lr=None, **settings)`, with `build(width)` that returns a
-    module, `optimizer(model)`, and of `loss(model, batch)`, `batch(seed)`, widths, seeds, record, top_up and budget what
-    is not to be as in `mupcheck audit`; or with a file that has these functions in the place of `build`.
+    module, `optimizer(model)`, and of `loss(model, batch)`, `batch(seed)`, widths, seeds, record, top_up and budget
+    what is not to be as in `mupcheck audit`; or with a file that has these functions in the place of `build`.
     """
 
     def check(

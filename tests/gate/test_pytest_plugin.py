@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch._inductor.test_operators  # noqa: F401  the first step of a torch optimizer imports it
 
-# pytester forgets what a run in this process imports, and numpy cannot be imported twice
+# pytester forgets what a run in this process imports, and neither numpy nor torch can be imported twice
+import mupcheck.audit.run
 import mupcheck.gate.check
 import mupcheck.sweep.runner
 import mupcheck.training.data
