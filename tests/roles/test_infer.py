@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from mupcheck.model.build import build_model, named_weights
-from mupcheck.roles.infer import infer_roles
+from mupcheck.roles.infer import fused_rows, infer_roles
 from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
@@ -258,6 +258,13 @@ def test_a_known_fused_projection_is_cut_into_its_rows():
     assert found["in_proj_qkvz.weight v"].rows == ((16, 48), (96, 128))
     assert found["in_proj_qkvz.weight v"].base_rows == ((16, 32), (64, 80))
     assert (found["norm.weight"].site, found["out_proj.weight"].site) == ("o_raw", "mixer_out")
+
+
+def test_rows_of_one_model_alone():
+    found = fused_rows(in_block(Mixer)(128))
+    assert set(found) == {"blocks.0.part.in_proj_qkvz.weight", "blocks.0.part.in_proj_ba.weight"}
+    assert found["blocks.0.part.in_proj_ba.weight"] == {"b": ((0, 4), (8, 12)), "a": ((4, 8), (12, 16))}
+    assert fused_rows(transformer(64)) == {}
 
 
 def test_a_module_of_that_name_that_is_built_otherwise_is_not_cut():
