@@ -72,4 +72,6 @@ def _fitting(measured: float, error: float, m: float) -> list[float]:
 def _squares(parameter: Tensor, rows: Sequence[tuple[int, int]]) -> tuple[float, int]:
     """Return the sum of squares and the number of values of some rows."""
     parts = [parameter[start:stop] for start, stop in rows] if rows else [parameter]
-    return sum(float(part.double().square().sum()) for part in parts), sum(part.numel() for part in parts)
+    # a norm is taken without a copy; float32 is enough to tell powers of width
+    wide = (part if part.itemsize > 2 else part.float() for part in parts)
+    return sum(float(torch.linalg.vector_norm(part)) ** 2 for part in wide), sum(part.numel() for part in parts)
