@@ -6,28 +6,30 @@ from torch import nn
 
 
 class Block(nn.Module):
-    def __init__(self, width, head=16):
+    def __init__(self, width, head=16, kv=None):
         super().__init__()
         self.head = head
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.LayerNorm(width)
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.q, self.k, self.v, self.o = (nn.Linear(width, out or width, bias=False) for out in (0, kv, kv, 0))
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x):
         y = self.norm1(x)
         q, k, v = (of(y).unflatten(-1, (-1, self.head)).transpose(1, 2) for of in (self.q, self.k, self.v))
-        x = x + self.o(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        x = x + self.o(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2).flatten(2)
+        )
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
 class Transformer(nn.Module):
     """`mup`: logits over m, and a readout of constant std; hidden weights have fan-in init by default."""
 
-    def __init__(self, width, *, mup=False, layers=2, vocab=64, tied=False, base=64):
+    def __init__(self, width, *, mup=False, layers=2, vocab=64, tied=False, base=64, kv=None):
         super().__init__()
         self.m = width / base if mup else 1.0
         self.embedding = nn.Embedding(vocab, width)
-        self.layers = nn.ModuleList(Block(width) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(width, kv=kv) for _ in range(layers))
         self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocab, bias=False)
         if mup:

@@ -19,6 +19,8 @@ from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.writing import write_sweep
 from mupcheck.training.train import one_thread
 
+WIDTHS, SEEDS, RECORD = (64, 128, 256), 4, (0, 1, 2, 3)
+FEWEST_WIDTHS = 3  # two points always lie on a line
 MIN_WIDTHS = 2  # that must differ in their number of values
 
 
@@ -63,6 +65,39 @@ class Plan:
         return run_id_of(self.name, width, seed, self.digest)
 
 
+def plan_audit(
+    user: UserModel,
+    *,
+    widths: Sequence[int] = WIDTHS,
+    seeds: int | None = None,
+    record: Sequence[int] = RECORD,
+    lr: float | None = None,
+    top_up: bool | None = None,
+    out: str | Path = "results",
+    name: str = "audit",
+    budget: float = 10.0,
+    key: str = "",
+) -> Plan:
+    """Return what is trained; seeds and widths are added (`top_up`) unless a number of seeds is given.
+
+    Raises:
+        ValueError: if widths are fewer than a slope needs, no later step is recorded, or a number is out of its range.
+    """
+    widths, record = tuple(sorted(set(widths))), tuple(sorted(set(record)))
+    if len(widths) < FEWEST_WIDTHS or widths[0] < 1:
+        shown = ",".join(map(str, widths))
+        raise ValueError(f"widths {shown!r} are not at least {FEWEST_WIDTHS}, as a slope needs; try 64,128,256")
+    if len(record) < 2 or record[0] < 0:
+        raise ValueError(f"record {','.join(map(str, record))!r} is not 0 and a later step at least; try 0,1,2,3")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"lr {lr:g} is no learning rate above 0; try 0.001")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds {seeds} is not at least 1; try {SEEDS}")
+    n_seeds, more = SEEDS if seeds is None else seeds, seeds is None if top_up is None else top_up
+    options: dict[str, Any] = {"lr": lr, "out": Path(out), "name": check_name(name), "budget": budget, "key": key}
+    return Plan(user, widths, tuple(range(n_seeds)), record, top_up=more, **options)
+
+
 def audit(plan: Plan, tell: Callable[[str], None] | None = None) -> None:
     """Train what a plan asks for and write it; with `top_up` go on until all is decided, or the budget is used.
 
@@ -70,12 +105,11 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         tell: called with a line on how far it is.
 
     Raises:
-        ValueError: if the name is none, or the model does not get wider, cannot be recorded, or has a loss that is
+        ValueError: if the model does not get wider, cannot be recorded, or has a loss that is
             none; nothing of that run is written.
         UserCodeError: if the user's code raises.
         StoreError: if results cannot be stored.
     """
-    check_name(plan.name)
     check_growth(plan)
     start, widths, done = time.monotonic(), plan.widths, set()
     while True:
@@ -141,7 +175,7 @@ def built(user: UserModel, width: int) -> nn.Module:
     """
     model = user.call("build", width)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"build({width}) of {user.name} returned a {type(model).__name__}, not a torch.nn.Module")
+        raise ValueError(f"build({width}) of {user.name} returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -165,7 +199,7 @@ def stepping(user: UserModel, model: nn.Module, lr: float | None) -> tuple[list[
     if not optimizers or any(not callable(getattr(each, "step", None)) for each in after):
         wrong = next((each for each in after if not callable(getattr(each, "step", None))), made)
         raise ValueError(
-            f"optimizer(model) of {user.name} returned a {type(wrong).__name__}, not a torch.optim.Optimizer"
+            f"optimizer(model) of {user.name} returned {type(wrong).__name__}, not a torch.optim.Optimizer"
         )
     return optimizers, after
 

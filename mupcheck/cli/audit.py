@@ -1,7 +1,7 @@
 """audit: a coordinate check of a user's own model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,13 +11,11 @@ from mupcheck.cli.options import All, Json, Strict, list_of, one_of, option
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
 
-SEEDS, MIN_WIDTHS = 4, 3
-
 
 def audit(
     file: Annotated[Path, typer.Argument(help="Python file with build(width), and where the defaults do not fit optimizer(model), loss(model, batch), batch(seed).")],
     widths: Annotated[str, option("--widths", "Model widths, such as 64,128,256,512. (default: 64,128,256)", metavar="LIST")] = "64,128,256",
-    seeds: Annotated[int | None, option("--seeds", f"Number of seeds. (default: {SEEDS})", min=1)] = None,
+    seeds: Annotated[int | None, option("--seeds", "Number of seeds. (default: 4)", min=1)] = None,
     record: Annotated[str, option("--record", "Steps to record. (default: 0,1,2,3)", metavar="LIST")] = "0,1,2,3",
     lr: Annotated[float | None, option("--lr", "Learning rate, given to an optimizer(model, lr=...). (default: the file's own, or 2^-10)", metavar="LR")] = None,
     top_up: Annotated[bool | None, option("--top-up/--no-top-up", "Add seeds, then larger widths, until every verdict is decided; with --seeds only if asked for. (default: top-up)")] = None,
@@ -32,30 +30,27 @@ def audit(
     Example: mupcheck audit sweeps/own_model.py --widths 32,64,128
     """
     one_of(called("--expect"), expect, ("pass", "fail"))
-    sizes = sorted(set(list_of(called("--widths"), widths, int)))
-    steps = sorted(set(list_of(called("--record"), record, int)))
-    if len(sizes) < MIN_WIDTHS or sizes[0] < 1:
-        raise ValueError(
-            f"{called('--widths')} {widths!r} is not at least {MIN_WIDTHS} widths, as a slope needs; try 64,128,256"
-        )
-    if len(steps) < 2 or steps[0] < 0:
-        raise ValueError(f"{called('--record')} {record!r} is not 0 and a later step at least; try 0,1,2,3")
-    if lr is not None and not 0 < lr < float("inf"):
-        raise ValueError(f"{called('--lr')} {lr:g} is no learning rate above 0; try 0.001")
+    sizes = list_of(called("--widths"), widths, int)
+    steps = list_of(called("--record"), record, int)
 
-    from mupcheck.audit.run import Plan
     from mupcheck.audit.run import audit as train
+    from mupcheck.audit.run import plan_audit
     from mupcheck.audit.user_file import UserCodeError, read_model_file
     from mupcheck.results.files import check_writable
 
     check_writable(out)
     try:
         user = read_model_file(file)
-        plan = Plan(
-            user, tuple(sizes), tuple(range(SEEDS if seeds is None else seeds)), record=tuple(steps), lr=lr, out=out,
-            name=file.stem if name is None else name, top_up=seeds is None if top_up is None else top_up,
-            budget=budget, key=file.read_text(encoding="utf-8"),
-        )  # fmt: skip
+        given: dict[str, Any] = {
+            "widths": sizes,
+            "seeds": seeds,
+            "record": steps,
+            "lr": lr,
+            "top_up": top_up,
+            "budget": budget,
+        }
+        given |= {"name": file.stem if name is None else name, "out": out, "key": file.read_text(encoding="utf-8")}
+        plan = plan_audit(user, **given)
         train(plan, tell=say)
     except UserCodeError as error:
         for line in error.lines:

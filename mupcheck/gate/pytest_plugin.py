@@ -84,11 +84,15 @@ def coord_check(
     started; settings are keys of a sweep file, such as widths, seeds, record, data, n_layers or n_heads (default:
     widths 32 to 256, 12 seeds, one layer, steps 0, 1 and 3, synthetic data). Equal checks of a session are trained
     once. It returns a `CoordCheck`. More: `mupcheck explain ci`.
+
+    Of your own model: `coord_check(build, optimizer, *, lr=None, **settings)`, with `build(width)` that returns a
+    module, `optimizer(model)`, and of `loss(model, batch)`, `batch(seed)`, widths, seeds, record, top_up and budget
+    what is not to be as in `mupcheck audit`; or with a file that has these functions in the place of `build`.
     """
 
     def check(
-        parametrization: str,
-        optimizer: str = "adamw",
+        parametrization: str | Callable[[int], Any],
+        optimizer: str | Callable[[Any], Any] | None = None,
         *,
         mode: str = "head-dim",
         lr: float | None = None,
@@ -96,6 +100,11 @@ def coord_check(
         device: str = "cpu",
         **settings: Any,
     ) -> CoordCheck:
+        if callable(parametrization) or parametrization.endswith(".py"):
+            given = {**settings, "optimizer": optimizer, "lr": lr}
+            return _audit(
+                parametrization, given, beside=request.path.parent, out=tmp_path_factory.mktemp("coord_check")
+            )
         from mupcheck.spec.reading import make_sweep
         from mupcheck.theory.parametrization import table_to_json
 
@@ -104,7 +113,7 @@ def coord_check(
             **DEFAULTS,
             "kind": "coord",
             "parametrizations": (str(beside) if beside.is_file() else parametrization,),
-            "optimizer": optimizer,
+            "optimizer": optimizer or "adamw",
             "mode": mode,
             **({} if lr is None else {"lrs": (lr,)}),
             **settings,
@@ -130,3 +139,27 @@ def _train(sweep: "SweepSpec", out: Path, *, jobs: int, device: str) -> CoordChe
     results = run_sweep(sweep, out=out, jobs=jobs, device=device)
     (judgement,) = judge(results)
     return CoordCheck(results, out / sweep.name, judgement)
+
+
+def _audit(model: str | Callable[[int], Any], given: dict[str, Any], *, beside: Path, out: Path) -> CoordCheck:
+    """Train and judge a user's own model, given by `build` and other functions, or by a file beside the test."""
+    from mupcheck.audit.run import audit, plan_audit
+    from mupcheck.audit.user_file import NAMES, model_of, read_model_file
+    from mupcheck.coordinates.judge import judge
+    from mupcheck.results.reading import load_results
+
+    try:
+        if callable(model):
+            functions = {name: given.pop(name, None) for name in NAMES if name != "build"}
+            user = model_of({"build": model, **functions}, name=getattr(model, "__name__", "build"))
+        else:
+            user = read_model_file(beside / model if (beside / model).is_file() else Path(model))
+            given = {name: value for name, value in given.items() if name != "optimizer"}
+        plan = plan_audit(user, out=out, **given)
+        audit(plan)
+    except (ValueError, TypeError) as error:
+        lines = [f"coord_check: {error} (mupcheck audit --help)", *getattr(error, "lines", ())]
+        raise pytest.fail.Exception("\n".join(lines), pytrace=False) from None  # or pytest shows both
+    results = load_results(plan.folder)
+    (judgement,) = judge(results)
+    return CoordCheck(results, plan.folder, judgement)

@@ -103,6 +103,17 @@ def infer_roles(model: nn.Module, base: nn.Module, *, roles: Stated | None = Non
     return _with_modes(found)
 
 
+def fused_rows(model: nn.Module, *, roles: Stated | None = None) -> dict[str, dict[str, Rows]]:
+    """Return where the parts of every fused weight of one model are: {"in_proj_ba.weight": {"b": ..., "a": ...}}.
+
+    Rows are (start, stop) of the first axis, several where the order of parts repeats.
+    """
+    uses = uses_of(_module(model, "model"))
+    stated = stated_of(roles, model, [each[0].name for each in uses.values()])
+    cuts = {each[0].name: cut(each[0], tuple(p.shape), stated.get(each[0].name)) for p, each in uses.items()}
+    return {name: {part: rows for part, rows, _ in parts} for name, parts in cuts.items() if parts[0][1]}
+
+
 def width_ratio(now: Mapping[nn.Parameter, Sequence[Use]], before: Mapping[nn.Parameter, Sequence[Use]]) -> float:
     """Return width / base width: of the rows of an embedding, else of most sides that differ.
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from mupcheck.results.printing import said
 from mupcheck.roles.infer import Slice, infer_roles, same_shapes
 from mupcheck.roles.names import Use, pattern_of, uses_of
-from mupcheck.roles.notes import notes_on
+from mupcheck.roles.notes import notes_on, uneven
 from mupcheck.roles.own_init import own_exponents
 from mupcheck.roles.rows import RowPlan, plan_rows
 from mupcheck.roles.settings import Setting, setting_of
@@ -48,6 +48,22 @@ class ParamGroups(list[dict[str, Any]]):
         self._handles.clear()
         if self._model is not None:
             self._model.__dict__.pop(MARK, None)
+
+
+@dataclass(frozen=True)
+class _Times:
+    """A factor on what goes into a module, or comes out of it. A head's bias stands behind it."""
+
+    module: nn.Module
+    name: str
+    factor: float
+    side: str = "input"
+
+    def register(self) -> RemovableHandle:
+        """Hook the module."""
+        if self.side == "input":
+            return self.module.register_forward_pre_hook(lambda _, given: (given[0] * self.factor, *given[1:]))
+        return self.module.register_forward_hook(lambda _module, _given, out: out * self.factor)
 
 
 @dataclass(frozen=True)
@@ -137,27 +153,20 @@ def parametrize(
                 for view in _views(by_name[part.name][0], part.rows):
                     view.mul_(scale)
     groups = ParamGroups([], slices, settings)
-    groups.notes = notes_on(model, base)
+    groups.notes = notes_on(model, base) + (uneven(slices) if optimizer == "sgd" else [])
     for name, plan in plans.items():
         groups._handles += plan.apply(*by_name[name], rescale=rescale)
         groups.hooked += plan.hooked
     for fold in folds:
         setattr(fold.module, fold.attribute, fold.value)
-    for module, name, factor in hooks:
-        groups._handles.append(module.register_forward_hook(_times(factor)))
-        groups.hooked.append(f"the output of {name} times {factor:g} (logits)")
+    for hook in hooks:
+        groups._handles.append(hook.register())
+        groups.hooked.append(f"the {hook.side} of {hook.name} times {hook.factor:g} (logits)")
     if groups._handles:
         groups._model = model
         model.__dict__[MARK] = True
     groups.extend(_groups(by_name, plans, optimizer, lr, weight_decay, eps))
     return groups
-
-
-def _times(factor: float) -> Any:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        return output * factor
-
-    return hook
 
 
 def _views(parameter: nn.Parameter, rows: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -217,8 +226,8 @@ def _scales(model: nn.Module, base: nn.Module, slices: Sequence[Slice], settings
 def _logits(
     model: nn.Module, slices: Sequence[Slice], settings: Sequence[Setting],
     by_name: dict[str, tuple[nn.Parameter, list[Use]]], rules: Any, named: str | None,
-) -> list[tuple[nn.Module, str, float]]:  # fmt: skip
-    """Return the modules whose outputs are multiplied, with names and factors."""
+) -> list[_Times]:  # fmt: skip
+    """Return what is multiplied because no weight takes it up."""
     modules = dict(model.named_modules())
     if named is not None and named not in modules:
         raise ValueError(f"logits: no module is called {named!r}; it is the name of the one whose output is the logits")
@@ -226,7 +235,7 @@ def _logits(
     for each, setting in zip(slices, settings, strict=True):
         if each.tied and setting.logits != 1:
             heads = [use for use in by_name[each.name][1] if use.name in each.tied]
-            found += [(use.module, use.name.rpartition(".")[0], setting.logits) for use in heads]
+            found += [_Times(use.module, use.name.rpartition(".")[0], setting.logits) for use in heads]
     has_readout = any(each.site == "logits" for each in slices)
     if named is not None:
         if has_readout:
@@ -235,7 +244,7 @@ def _logits(
         if not tables:
             raise ValueError(f"logits={named!r}: the model has no embedding to be tied to")
         factor = tables[0].m ** rules.multiplier("logits", mode=tables[0].mode)
-        return [(modules[named], named, factor)] if factor != 1 else []
+        return [_Times(modules[named], named, factor, "output")] if factor != 1 else []
     if not has_readout and any(rules.multiplier("logits", mode=each.mode) for each in slices):
         raise ValueError(
             f"no parameter is the readout, whose logits {rules.name} multiplies; state one with roles, or, where the "

@@ -6,6 +6,7 @@ from math import prod
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from mupcheck.model.layers import Embedding, Linear, ShortConv, Weight
 from mupcheck.roles.families import EXPERTS
 from mupcheck.roles.names import Use
 
@@ -28,6 +29,8 @@ def sides_of(use: Use, shape: Shape) -> Sides:
     A bare 2-D parameter may be used either way round, and its sides are then in the order of its shape, [out, in].
     """
     module, leaf = use.module, use.leaf
+    if isinstance(module, Weight):
+        return _sides_of_ours(module, shape[1:])
     if isinstance(module, _ConvNd) and leaf == "weight" and not isinstance(module, _ConvTransposeNd):
         return Sides(CONV, prod(shape[1:]), shape[0])
     if leaf == "weight" and is_table(module) and len(shape) == 2:
@@ -44,6 +47,15 @@ def sides_of(use: Use, shape: Shape) -> Sides:
     if len(shape) == 2:
         return Sides(EITHER, shape[1], shape[0])
     return Sides(OTHER, None, prod(shape))
+
+
+def _sides_of_ours(module: Weight, shape: Shape) -> Sides:
+    """Return the sides of a weight of our own models, the replica axis left out."""
+    if isinstance(module, Linear):
+        return Sides(MATRIX, *shape)
+    if isinstance(module, ShortConv | Embedding):
+        return Sides(CONV if isinstance(module, ShortConv) else TABLE, *shape)
+    return Sides(VECTOR, None, shape[0])
 
 
 def is_matrix(what: str, shape: Shape) -> bool:

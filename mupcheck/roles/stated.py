@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from mupcheck.model.layers import Weight
 from mupcheck.results.printing import said
 from mupcheck.roles.families import Fused, fused_of
 from mupcheck.roles.names import Use
@@ -48,6 +49,8 @@ Cut = tuple[str, tuple[tuple[int, int], ...], Role | None]  # part, rows, what i
 
 def cut(use: Use, shape: Shape, stated: Any) -> list[Cut]:
     """Return the parts of a parameter: one without rows where it is whole."""
+    if stated is None and isinstance(use.module, Weight):
+        return [("", (), use.module.role)]  # of our own models, where each is stated as it is made
     if stated is None or isinstance(stated, str):
         role = _role(stated, use.name) if stated is not None else None
         fused = fused_of(use.inside, use.parent, shape[0]) if shape and use.leaf in ("weight", "bias") else None

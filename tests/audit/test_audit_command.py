@@ -77,7 +77,7 @@ WRONG = {
     "not Python": ("def build(width:\n", "importing my.py raised SyntaxError"),
     "fails on import": ("import no_such_module_here", "importing my.py raised ModuleNotFoundError: No module named"),
     "exits": ("import sys\nsys.exit(3)", "importing my.py raised SystemExit: 3"),
-    "no module": (WIDE, "build(16) of my.py returned a int, not a torch.nn.Module"),
+    "no module": (WIDE, "build(16) of my.py returned int, not a torch.nn.Module"),
     "raises": (RAISES, "build(16) of my.py raised RuntimeError: no such width at all"),
     "ignores width": (
         MODEL.replace("    return", "    width = 8\n    return"),
@@ -99,7 +99,7 @@ WRONG = {
     ),
     "no optimizer": (
         MODEL + "\ndef optimizer(model):\n    return 'adam'",
-        "optimizer(model) of my.py returned a str, not a torch.optim"
+        "optimizer(model) of my.py returned str, not a torch.optim"
     ),
     "meta": (
         MODEL.replace("    return nn", "    with torch.device('meta'):\n        return nn"), "is on the meta device"
@@ -137,10 +137,10 @@ def test_what_user_code_raises_is_told_with_the_lines_of_the_users_file_alone():
     [
         (("no.py",), "no.py does not exist; give a Python file with a function build(width)"),
         (("my.txt",), "my.txt is not a Python file"),
-        (("my.py", "--widths", "16,32"), "--widths '16,32' is not at least 3 widths, as a slope needs; try 64,128,256"),
+        (("my.py", "--widths", "16,32"), "widths '16,32' are not at least 3, as a slope needs; try 64,128,256"),
         (("my.py", "--widths", "a,b"), "--widths 'a,b' is not a list of whole numbers"),
-        (("my.py", "--record", "3"), "--record '3' is not 0 and a later step at least"),
-        (("my.py", "--lr", "-1"), "--lr -1 is no learning rate above 0"),
+        (("my.py", "--record", "3"), "record '3' is not 0 and a later step at least"),
+        (("my.py", "--lr", "-1"), "lr -1 is no learning rate above 0"),
         (("my.py", "--expect", "transfers"), "--expect 'transfers' is unknown; known: pass, fail"),
         (("my.py", "--name", "a/b"), "name 'a/b' is none"),
     ],

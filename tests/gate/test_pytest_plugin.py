@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch._inductor.test_operators  # noqa: F401  the first step of a torch optimizer imports it
 
-# pytester forgets what a run in this process imports, and numpy cannot be imported twice
+# pytester forgets what a run in this process imports, and neither numpy nor torch can be imported twice
+import mupcheck.audit.run
 import mupcheck.gate.check
 import mupcheck.sweep.runner
 import mupcheck.training.data
@@ -175,3 +177,45 @@ def test_unused_it_imports_nothing(tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_model_of_ones_own_is_checked(run):
+    done = run(
+        """
+        import torch
+        from torch import nn
+
+        class Mup(nn.Module):
+            def __init__(self, width, mup=True):
+                super().__init__()
+                self.m = width / 32 if mup else 1.0
+                self.inner = nn.Sequential(nn.Embedding(32, width), nn.Linear(width, width), nn.Tanh())
+                self.head = nn.Linear(width, 32, bias=False)
+                if mup:
+                    nn.init.normal_(self.head.weight, std=0.2)
+
+            def forward(self, tokens):
+                return self.head(self.inner(tokens)) / self.m
+
+        def optimizer(model, lr=2**-10):
+            hidden = [model.inner[1].weight]
+            rest = [p for p in model.parameters() if p is not hidden[0]]
+            groups = [{"params": hidden, "lr": lr / model.m}, {"params": rest, "lr": lr}]
+            return torch.optim.AdamW(groups, eps=1e-12, weight_decay=0)
+
+        def test_passes(coord_check):
+            coord_check(Mup, optimizer, widths=(32, 64, 128)).assert_passes()
+
+        def test_it_can_fail(coord_check):
+            coord_check(lambda width: Mup(width, mup=False), widths=(32, 64, 128), seeds=4).assert_fails()
+
+        def test_explains_what_fails(coord_check):
+            coord_check(lambda width: Mup(width, mup=False), widths=(32, 64, 128), seeds=4).assert_passes()
+
+        def test_says_what_is_wrong(coord_check):
+            coord_check(lambda width: width)
+        """
+    )
+    done.assert_outcomes(passed=2, failed=2)
+    done.stdout.fnmatch_lines(["*effective update grows as m^+*lr too large by m^+1*likewise *"])
+    done.stdout.fnmatch_lines(["*coord_check: build(64) of <lambda> returned int, not a torch.nn.Module*"])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from mupcheck.model.build import build_model, named_weights
-from mupcheck.roles.infer import infer_roles
+from mupcheck.roles.infer import fused_rows, infer_roles
 from mupcheck.spec.model import ModelSpec
 from mupcheck.theory.parametrization import Role
 
@@ -140,6 +140,15 @@ def test_our_own_model_in_plain_torch_has_the_roles_that_ours_states(mode, tied)
     assert {each.m for each in found.values()} == {2}
 
 
+@pytest.mark.parametrize("mode", ["head-dim", "heads"])
+def test_our_own_model_says_its_roles_itself(mode):
+    models = [build_model(ModelSpec(width=w, base_width=16, mode=mode, n_layers=2), "meta") for w in (32, 16)]
+    found = infer_roles(*models)
+    assert [each.role for each in found] == [weight.role for _, _, weight in named_weights(models[0])]
+    assert {each.mode for each in found} == {mode} and {each.m for each in found} == {2}
+    assert next(each for each in found if "v_conv1d" in each.name).growth == (0, 1)
+
+
 # --- what blocks are made of ------------------------------------------------------------------------------------------
 
 
@@ -249,6 +258,13 @@ def test_a_known_fused_projection_is_cut_into_its_rows():
     assert found["in_proj_qkvz.weight v"].rows == ((16, 48), (96, 128))
     assert found["in_proj_qkvz.weight v"].base_rows == ((16, 32), (64, 80))
     assert (found["norm.weight"].site, found["out_proj.weight"].site) == ("o_raw", "mixer_out")
+
+
+def test_rows_of_one_model_alone():
+    found = fused_rows(in_block(Mixer)(128))
+    assert set(found) == {"blocks.0.part.in_proj_qkvz.weight", "blocks.0.part.in_proj_ba.weight"}
+    assert found["blocks.0.part.in_proj_ba.weight"] == {"b": ((0, 4), (8, 12)), "a": ((4, 8), (12, 16))}
+    assert fused_rows(transformer(64)) == {}
 
 
 def test_a_module_of_that_name_that_is_built_otherwise_is_not_cut():

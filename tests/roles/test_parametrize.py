@@ -73,9 +73,8 @@ TOKENS = torch.randint(32, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("table", "optimizer", "mode", "tied"), CASES)
-@pytest.mark.parametrize("decay_mode", ["coupled", "independent"])
-def test_a_plain_model_trains_as_ours(table, optimizer, mode, tied, decay_mode):
-    run = run_of(table, optimizer, mode, tied, decay_mode=decay_mode, weight_decay=0.3)
+def test_a_plain_model_trains_as_ours(table, optimizer, mode, tied):
+    run = run_of(table, optimizer, mode, tied, weight_decay=0.3, decay_mode="independent" if tied else "coupled")
     model, groups = parametrized(run)
     ours = losses_of_ours(run, TOKENS, 3)
     plain = losses_of_plain(model, torch_optimizer(groups, run), TOKENS, 3)
@@ -193,7 +192,7 @@ def test_a_tied_head_has_its_logits_multiplied_until_it_is_unhooked():
     run = run_of("mup", "adamw", "heads", 1)
     model, groups = parametrized(run)
     logits = model(TOKENS)
-    assert groups.hooked == ["the output of lm_head times 0.5 (logits)"]
+    assert groups.hooked == ["the input of lm_head times 0.5 (logits)"]
     said = refusal(mupcheck.parametrize, model, base=plain_of(run, BASE), table="mup", optimizer="adamw", lr=0.1)
     assert "parametrized already; call unhook() of its groups first" in said
     groups.unhook()
@@ -302,3 +301,25 @@ def test_frozen_weights_are_in_no_group_and_scaled_all_the_same():
     assert {name for name, each in model.named_parameters() if each not in held} == {"layers.0.mixer.q_proj.weight"}
     weights = [each.layers[0].mixer.q_proj.weight for each in (model, before)]
     torch.testing.assert_close(weights[0] * 2**0.5, weights[1].detach())
+
+
+def test_a_narrower_model_than_the_base_is_one_too():
+    run = run_of("gdn-mup", "adamw", "head-dim", 0, BASE // 2)
+    model, groups = parametrized(run)
+    ours = losses_of_ours(run, TOKENS, 3)
+    assert losses_of_plain(model, torch_optimizer(groups, run), TOKENS, 3) == pytest.approx(ours, rel=1e-9)
+
+
+def test_sgd_is_told_of_sides_that_grow_apart():
+    def build(d, inner):
+        return nn.ModuleDict(
+            {"tokens": nn.Embedding(9, d), "up": nn.Linear(d, inner), "head": nn.Linear(d, 9, bias=False)}
+        )
+
+    given = {"table": "mup", "lr": 0.1}
+    groups = mupcheck.parametrize(build(64, 96), base=build(16, 48), optimizer="sgd", **given)
+    assert [note.partition(";")[0] for note in groups.notes] == [
+        "up.weight: its fan-in grows by 4 and its fan-out by 2"
+    ]
+    assert mupcheck.parametrize(build(64, 96), base=build(16, 48), optimizer="adamw", **given).notes == []
+    assert mupcheck.parametrize(build(64, 64), base=build(16, 16), optimizer="sgd", **given).notes == []
