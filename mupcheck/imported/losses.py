@@ -224,7 +224,7 @@ def _last_steps(
         ends = pd.Series(np.fmax(ends, at["step"].reindex(kept.index)), index=kept.index)
     by_width = ends.groupby(kept["width"]).transform("max")
     finite = np.isfinite(kept[list(losses)].to_numpy(dtype=float)).any(axis=1)
-    short = (ends < by_width) & finite & np.isfinite(ends)
+    short = (ends < by_width) & finite & np.isfinite(ends) & (kept["state"] == "ok")
     kept.loc[short, "state"] = "failed"
     said = []
     if short.any():

@@ -101,7 +101,7 @@ def _by_column(source: Source, key: str, values: Mapping[str, float], held: str,
     def where(row: int) -> str:
         return source.where(row % n_rows) if n_rows else source.label
 
-    return _in_memory(columns, source, where, f"each column of {'an lr' if key == 'lr' else 'a width'}")
+    return _in_memory(columns, source, where, f"made of a column {'an lr' if key == 'lr' else 'a width'}")
 
 
 def _by_run(source: Source, runs: Mapping[str, re.Match[str]]) -> Source:
@@ -132,7 +132,7 @@ def _by_run(source: Source, runs: Mapping[str, re.Match[str]]) -> Source:
     def where(row: int) -> str:
         return source.where(row % n_rows) if n_rows else source.label
 
-    return _in_memory(columns, source, where, "each run's column")
+    return _in_memory(columns, source, where, "made of a column a run")
 
 
 def _in_memory(columns: Mapping[str, Any], source: Source, where: Any, of: str) -> Source:
