@@ -1,5 +1,6 @@
 """judge: losses or sizes that others measured."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 def judge(
     file: Annotated[list[str], typer.Argument(help="CSV, JSON lines or Parquet, such as an export of W&B; - is standard input.")],
     columns: Annotated[str | None, option("--columns", "Columns by what they are, such as width=config.d_model,loss=eval/loss; FILE is the file's name. (default: by their names)", metavar="LIST")] = None,
-    where: Annotated[list[str] | None, option("--where", "Take the rows that have a value, such as optimizer=adamw; may be given again. (default: all)", metavar="COLUMN=VALUE", envvar=None)] = None,
+    where: Annotated[str | None, option("--where", "Take the rows that have a value, such as optimizer=adamw. (default: all)", metavar="LIST")] = None,
     kind: Annotated[str | None, option("--kind", "losses or sizes. (default: by the columns)", metavar="NAME")] = None,
-    require: Annotated[list[str] | None, option("--require", "Slope that is required of sizes by name, such as 'logits=0', '*=0' or 'attn*=-0.5:0'; may be given again. (default: 0 of effective updates, and what all models share)", metavar="NAME=SLOPE", envvar=None)] = None,
+    require: Annotated[str | None, option("--require", "Slopes that are required of sizes by name, such as '*=0' or 'logits=-0.5:0,attn*=0'. (default: 0 of effective updates, and what all models share)", metavar="LIST")] = None,
     cost: Annotated[float | None, option("--cost", "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1. (default: 1, and any cost exits with 0)", metavar="PERCENT")] = None,
     target: Annotated[int | None, option("--target", "Width for which the best lr is predicted. (default: no prediction)", metavar="WIDTH")] = None,
     expect: Annotated[str | None, option("--expect", "Verdict that exits with 0: transfers or drifts of losses, pass or fail of sizes. (default: pass, or either of losses)", metavar="VERDICT")] = None,
@@ -99,7 +100,7 @@ def _code(verdicts: list[str], costs: list[str], kind: str, expect: str | None, 
     return OK
 
 
-def _check_options(kind: str, of_losses: dict[str, Any], require: list[str] | None, expect: str | None) -> None:
+def _check_options(kind: str, of_losses: dict[str, Any], require: str | None, expect: str | None) -> None:
     """Raise ValueError where an option is of the other kind of table."""
     from mupcheck.spec.sweep import VERDICTS
 
@@ -112,13 +113,14 @@ def _check_options(kind: str, of_losses: dict[str, Any], require: list[str] | No
         raise ValueError("--require belongs to sizes, and this is a table of losses")
 
 
-def _pairs(option_: str, given: list[str] | None) -> list[tuple[str, str]]:
+def _pairs(name: str, text: str | None) -> list[tuple[str, str]]:
+    """Return name and value of each part of a list, whose names may hold commas and equals signs."""
     pairs = []
-    for text in given or []:
-        name, equals, value = (part.strip() for part in text.rpartition("="))
-        if not equals or not name or not value:
-            raise ValueError(f"{option_} {text!r} is not NAME=VALUE")
-        pairs.append((name, value))
+    for part in re.split(r",(?=[^,=]+=)", text) if text else ():
+        left, equals, right = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not left or not right:
+            raise ValueError(f"{name} {part.strip()!r} is not NAME=VALUE")
+        pairs.append((left, right))
     return pairs
 
 

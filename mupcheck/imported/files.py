@@ -53,6 +53,8 @@ def open_table(path: str | Path) -> Source:
         ValueError: if it cannot be read, is empty, or is no table; one line that names the file and the row.
     """
     label = "standard input" if str(path) == "-" else str(path)
+    if str(path) != "-" and Path(path).is_dir():
+        raise ValueError(f"{label} is a folder; give files, or judge what mupcheck stored: mupcheck check {label}")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
     except OSError as error:

@@ -28,6 +28,7 @@ STATUSES = {
 CELL = ["parametrization", "optimizer", "mode", "width", "log2_lr", "seed"]
 UNSAID = {"parametrization": UNNAMED, "optimizer": UNKNOWN, "mode": UNKNOWN}
 MAX_WIDTH = 2**31 - 1
+MOST_OCTAVES = 300  # an lr of 2^-300 is a number that was meant otherwise
 
 
 def runs_of_losses(table: Loaded, sweep: str) -> tuple[pd.DataFrame, list[str]]:
@@ -50,7 +51,9 @@ def runs_of_losses(table: Loaded, sweep: str) -> tuple[pd.DataFrame, list[str]]:
     by_run = _run_of(table, frame)
     if by_run is not None:
         frame = _filled(table, frame, by_run)
-    need_whole(table, {"width": frame["width"].to_numpy(), table.key_of_lr: frame["log2_lr"].to_numpy()})
+    needed = {"width": frame["width"], table.key_of_lr: frame["log2_lr"]}
+    needed |= {"seed": frame["seed"]} if "seed" in table.columns else {}
+    need_whole(table, {key: values.to_numpy() for key, values in needed.items()})
     if by_run is not None:
         frame, told = _last_steps(table, frame, losses, by_run)
         said += told
@@ -83,9 +86,10 @@ def _log2_lrs(table: Loaded) -> NDArray[np.float64]:
     key = table.key_of_lr
     values, empty = table.numbers(key)
     if key != "lr":
-        wrong = ~empty & ~np.isfinite(values)
+        wrong = ~empty & ~(np.abs(values) < MOST_OCTAVES)
         if wrong.any():
-            table.column(key).fault(int(wrong.argmax()), "a learning rate is finite")
+            row = int(wrong.argmax())
+            table.column(key).fault(row, f"{key} {values[row]:g} is no logarithm of a learning rate")
         return values if key == "log2_lr" else values * math.log2(10)
     wrong = ~empty & ~((values > 0) & np.isfinite(values))
     if wrong.any():
@@ -220,7 +224,7 @@ def _last_steps(
         ends = pd.Series(np.fmax(ends, at["step"].reindex(kept.index)), index=kept.index)
     by_width = ends.groupby(kept["width"]).transform("max")
     finite = np.isfinite(kept[list(losses)].to_numpy(dtype=float)).any(axis=1)
-    short = (ends < by_width) & finite & np.isfinite(ends)
+    short = (ends < by_width) & finite & np.isfinite(ends) & (kept["state"] == "ok")
     kept.loc[short, "state"] = "failed"
     said = []
     if short.any():

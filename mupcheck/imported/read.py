@@ -95,7 +95,7 @@ def resolved(imported: Imported) -> dict[str, Any]:
 
 def _told(table: Loaded, sources: Sequence[Source], n_runs: int) -> str:
     """Return "runs.csv: 84 rows, 84 runs; width from config.d_model, lr from config.lr, ..."."""
-    note = f" (of {sources[0].note})" if sources[0].note else ""
+    note = f" ({sources[0].note})" if sources[0].note else ""
     labels = ", ".join(source.label for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
     last = f" (at step {table.told['last step']}, the last)" if "last step" in table.told else ""
     parts = []

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -92,7 +93,7 @@ def _by_value(text: pa.ChunkedArray, column: Column) -> pa.Array:
         codes = codes.combine_chunks()
     read: list[float | None] = []
     for i, word in enumerate(_words(codes)):
-        value = _number(str(word), decimal_comma=column.decimal_comma)
+        value = number_of(str(word), decimal_comma=column.decimal_comma)
         if value is None:
             row = int(pc.index(codes.indices, i).as_py())
             shown = str(word) if len(str(word)) <= SHOWN else f"{str(word)[:SHOWN]}..."
@@ -101,9 +102,13 @@ def _by_value(text: pa.ChunkedArray, column: Column) -> pa.Array:
     return pc.take(pa.array(read, type=pa.float64()), codes.indices)
 
 
-def _number(word: str, *, decimal_comma: bool) -> float | None:
+def number_of(word: str, *, decimal_comma: bool = False) -> float | None:
+    """Return the number that a text is, None where it is none: "1e-3", "2^-9", "1/512"."""
     if match := POWER.match(word):
-        return float(match[1]) ** float(match[2])
+        with suppress(OverflowError, ZeroDivisionError):
+            value = float(match[1]) ** float(match[2])
+            return value if isinstance(value, float) else None  # a root of what is below 0 is none
+        return None
     if match := RATIO.match(word):
         return float(match[1]) / float(match[2]) if float(match[2]) else None
     if decimal_comma and COMMA.match(word):

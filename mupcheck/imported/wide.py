@@ -1,7 +1,8 @@
 """Tables with a column a width, an lr or a run, as tables with a row a loss or a size.
 
-log2_lr, 128, 256, 512               a column a width; "w=128" and "width 128" are widths too
-step, w128-lr1e-3 - loss, ...        a history as W&B exports it: a column a run, whose name says what it is
+- log2_lr, 128, 256, 512: a column a width; "w=128" and "width 128" are widths too
+- width, 2^-10, 2^-8, 2^-6: a column an lr; "lr=0.001" and "1e-3" are lrs too
+- step, w128-lr1e-3 - loss, ...: a history as W&B exports it: a column a run, whose name says what it is
 """
 
 import re
@@ -13,9 +14,11 @@ import pyarrow as pa
 
 from mupcheck.imported.columns import LOSSES, LR, SIZES, STEP, WIDTH, choose, lacking, listed, plain
 from mupcheck.imported.files import Source
-from mupcheck.imported.values import Column, texts
+from mupcheck.imported.values import Column, number_of, texts
 
 OF_WIDTH = re.compile(r"^(?:w|width|d|d_model|dim)?\s*[=_:]?\s*(\d{1,6})$", re.IGNORECASE)
+OF_LR = re.compile(r"^(?:lr|log2_lr|learning rate|η|α)?\s*[=:]?\s*([-+]?\d[\d.e+^*/({)}-]*)$", re.IGNORECASE)
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 OF_RUN = re.compile(r"^(?P<run>.+) - (?P<what>[^-]+)$")
 BOUNDS = re.compile(r"__(MIN|MAX)$")  # what W&B adds beside a smoothed curve
 NUMBER = r"(?P<{}>[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?(?:\^[-+]?\d+(?:\.\d+)?)?)"
@@ -38,10 +41,18 @@ def as_long(source: Source, given: Mapping[str, str]) -> Source:
         not lacking(choose(source.names, holds, _there(given, source), source.label), holds) for holds in _few(source)
     ):
         return source
-    widths = {name: int(match[1]) for name in source.names if (match := OF_WIDTH.match(name.strip()))}
+    by_lr = {name: lr for name in source.names if (lr := _lr_of(name)) is not None}
+    rest = [name for name in source.names if name not in by_lr]
+    if len(by_lr) > 1 and any(plain(name) in WIDTH or name == given.get("width") for name in rest):
+        return _by_column(source, "lr", by_lr, "loss", rest)
+    widths = {name: float(match[1]) for name in source.names if (match := OF_WIDTH.match(name.strip()))}
     rest = [name for name in source.names if name not in widths]
     if len(widths) > 1 and rest:
-        return _by_width(source, widths, rest, given)
+        lrs = {*LR["lr"], *LR["log2_lr"], *LR["log10_lr"], *map(plain, (given.get(key, "") for key in LR))} - {""}
+        if any(plain(name) in lrs for name in rest):
+            return _by_column(source, "width", widths, "loss", rest)
+        # names of sizes come first; what follows the widths is made of them
+        return _by_column(source, "width", widths, "value", rest[:1])
     runs = {name: match for name in source.names if (match := OF_RUN.match(name)) and not BOUNDS.search(name)}
     if runs and any(plain(name) in STEP for name in source.names):
         return _by_run(source, runs)
@@ -61,26 +72,36 @@ def _there(given: Mapping[str, str], source: Source) -> dict[str, str]:
     return {key: name for key, name in given.items() if name in source.names}
 
 
-def _by_width(source: Source, widths: Mapping[str, int], rest: Sequence[str], given: Mapping[str, str]) -> Source:
-    """Return a table with a column a width as one with the columns width and loss, or width and value."""
-    lrs: list[str] = [name for name in rest if plain(name) in {*LR["lr"], *LR["log2_lr"], *LR["log10_lr"]}]
-    lrs += [name for key, name in given.items() if key in LR and name in rest]
-    # names of sizes come first; what follows the widths is made of them
-    held, keep = ("loss", list(rest)) if lrs else ("value", list(rest[:1]))
-    loaded = source.load([*keep, *widths])
-    n_rows = len(loaded[keep[0]].data)
+def _lr_of(name: str) -> float | None:
+    """Return the lr that a column's name is, None where it is none: "2^-9", "2⁻⁹", "lr=0.001"."""
+    raised = re.sub(r"(?<=\d)(?=[⁰¹²³⁴⁵⁶⁷⁸⁹⁻])(?<![⁰¹²³⁴⁵⁶⁷⁸⁹])", "^", name.strip()).translate(RAISED)
+    match = OF_LR.match(raised)
+    value = number_of(match[1]) if match else None
+    return value if value is not None and 0 < value < 1 else None
+
+
+def _by_column(source: Source, key: str, values: Mapping[str, float], held: str, rest: Sequence[str]) -> Source:
+    """Return a table with a column a width, or an lr, as one with the columns width, lr and loss, or width and value.
+
+    Args:
+        key: what a column's name is.
+        values: of `key`, by column.
+        held: what stands in such a column: loss or value.
+        rest: the other columns that are kept; of sizes, the one with their names.
+    """
+    loaded = source.load([*rest, *values])
+    n_rows = len(loaded[rest[0]].data)
     columns: dict[str, Any] = {}
-    for name in keep:
-        shown = name if lrs else "name"
-        columns[shown] = pa.chunked_array([chunk for _ in widths for chunk in loaded[name].data.chunks])
-    columns["width"] = pa.array(np.repeat(np.array(list(widths.values())), n_rows))
-    words = [texts(loaded[name]) for name in widths]
-    columns[held] = pa.array(np.concatenate(words), type=pa.string())
+    for name in rest:
+        shown = "name" if held == "value" else name
+        columns[shown] = pa.chunked_array([chunk for _ in values for chunk in loaded[name].data.chunks])
+    columns[key] = pa.array(np.repeat(np.array(list(values.values())), n_rows))
+    columns[held] = pa.array(np.concatenate([texts(loaded[name]) for name in values]), type=pa.string())
 
     def where(row: int) -> str:
         return source.where(row % n_rows) if n_rows else source.label
 
-    return _in_memory(columns, source, where, "each column of a width")
+    return _in_memory(columns, source, where, f"made of a column {'an lr' if key == 'lr' else 'a width'}")
 
 
 def _by_run(source: Source, runs: Mapping[str, re.Match[str]]) -> Source:
@@ -111,7 +132,7 @@ def _by_run(source: Source, runs: Mapping[str, re.Match[str]]) -> Source:
     def where(row: int) -> str:
         return source.where(row % n_rows) if n_rows else source.label
 
-    return _in_memory(columns, source, where, "each run's column")
+    return _in_memory(columns, source, where, "made of a column a run")
 
 
 def _in_memory(columns: Mapping[str, Any], source: Source, where: Any, of: str) -> Source:

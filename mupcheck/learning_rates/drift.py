@@ -257,7 +257,13 @@ def transfer(
 def _in_words(answer: Transfer) -> Transfer:
     """Return an answer whose advice names no options, as no command of mupcheck measured it."""
     cost = replace(answer.cost, reason=in_words(answer.cost.reason), next_step=in_words(answer.cost.next_step))
-    return replace(answer, reason=in_words(answer.reason), next_step=in_words(answer.next_step), cost=cost)
+    ends = cost.source, cost.target
+    percent = next((each.percent for each in answer.penalty if (each.source, each.target) == ends), None)
+    notes = answer.notes
+    if cost.percent is None and percent is not None and ends[0] != ends[1]:
+        notes += (f"by the curves alone the best lr of width {ends[0]} costs {percent:.1f}% at {ends[1]}, no interval",)
+    reason, next_step = in_words(answer.reason), in_words(answer.next_step)
+    return replace(answer, reason=reason, next_step=next_step, cost=cost, notes=notes)
 
 
 def _known(runs: pd.DataFrame, name: str) -> dict[str, int]:

@@ -37,6 +37,9 @@ REFUSED = {
     ),
     "lr of 0": (with_row("64,0,3,1"), "row 3, column 'lr': lr 0 is not above 0"),
     "no lr": (with_row("64,,3,1"), "row 3, column 'lr': nothing stands where the lr should"),
+    "no seed": (with_row("64,0.0001,3,"), "row 3, column 'seed': nothing stands where the seed should"),
+    "log2 lr of a million": (GOOD.replace("lr", "log2_lr", 1).replace("0.001", "1e6"), "log2_lr 1e+06 is no logarithm"),
+    "overflow": (with_row("64,9^9999,3,1"), "'9^9999' is not a number"),
     "half a width": (with_row("64.5,0.0001,3,1"), "row 3, column 'width': width 64.5 is not a whole number"),
     "NaN width": (with_row("nan,0.0001,3,1"), "row 3, column 'width': width nan is not a whole number"),
     "duplicate": (

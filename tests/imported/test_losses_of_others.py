@@ -179,6 +179,18 @@ def test_a_column_a_width_is_a_table_of_losses(tmp_path):
     ]
 
 
+def test_a_column_an_lr_is_a_table_of_losses(tmp_path):
+    """The form of the tables in papers: a row a width."""
+    (tmp_path / "paper.md").write_text(
+        "| Width | 2^-10 | 2⁻⁸ | lr=0.015625 | 1/16 |\n|---|---|---|---|---|\n"
+        "| 128 | 3.4 | 3.1 | 3.0 | 3.1 |\n| 512 | 3.3 | 3.0 | 2.9 | NaN |\n"
+    )
+    runs = read_tables([tmp_path / "paper.md"], name="s").results.runs.sort_values(["width", "log2_lr"])
+    assert runs["log2_lr"].tolist() == [-10, -8, -6, -4] * 2
+    assert runs["train_loss"].tolist()[:7] == [3.4, 3.1, 3.0, 3.1, 3.3, 3.0, 2.9]
+    assert runs["status"].tolist() == ["ok"] * 7 + ["diverged"]
+
+
 def test_one_seed_tells_the_optima_and_no_verdict(tmp_path):
     runs = own(seeds=1)
     runs[runs["parametrization"] == "q"][["width", "lr", "val_loss"]].to_csv(tmp_path / "one.csv", index=False)
