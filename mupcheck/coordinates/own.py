@@ -105,8 +105,25 @@ def unseen(check: Check) -> Iterator[Finding]:
     rows = check.sizes("effective_update", "spectral")
     if len(rows):
         who, sites, layers = _who(rows)
-        text = f"{who}: no operation that uses it was seen, so its change and spectral norm are all that is known"
-        yield Finding("unseen", "warning", text, "see them with --all", sites=sites, layers=layers)
+        text = f"{who}: no operation that uses it was seen, so it is not judged: its change and spectral norm are all "
+        text += "that is known (--all)"
+        advice = "use it by F.linear, F.embedding or @, outside of torch.compile"
+        yield Finding("unseen", "no pass", text, advice, sites=sites, layers=layers)
+
+
+def idle(check: Check) -> Iterator[Finding]:
+    """Say which parameters no gradient ever arrived at: nothing uses them, and nothing is judged of them."""
+    frozen = check.of("frozen")
+    free = set(frozen.loc[frozen["value"] == 0, "site"])
+    pushed = check.sizes("weight_grad")
+    used = set(pushed.loc[pushed["value"] > 0, "site"])
+    rows = check.sizes("weight")
+    rows = rows[rows["site"].isin(free - used)]
+    if len(rows):
+        who, sites, layers = _who(rows)
+        yield Finding(
+            "idle", "warning", f"{who}: no gradient arrives at it", "see that it is used", sites=sites, layers=layers
+        )
 
 
 def trains(check: Check) -> Iterator[Finding]:
@@ -118,7 +135,7 @@ def trains(check: Check) -> Iterator[Finding]:
     yield from (finding for finding in never_moved(check) if not set(finding.sites) & left_out)
 
 
-PARTS = (groups, overwritten, unlike_layers, trains, pull, unseen)
+PARTS = (groups, overwritten, unlike_layers, trains, pull, unseen, idle)
 
 
 def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> tuple[Cause, ...]:

@@ -158,7 +158,7 @@ def _audit(model: str | Callable[[int], Any], given: dict[str, Any], *, beside: 
         plan = plan_audit(user, out=out, **given)
         audit(plan)
     except (ValueError, TypeError) as error:
-        lines = [f"coord_check: {error} (mupcheck audit --help)", *getattr(error, "lines", ())]
+        lines = [f"coord_check: {error} (mupcheck explain ci)", *getattr(error, "lines", ())]
         raise pytest.fail.Exception("\n".join(lines), pytrace=False) from None  # or pytest shows both
     results = load_results(plan.folder)
     (judgement,) = judge(results)

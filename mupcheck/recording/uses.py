@@ -87,6 +87,8 @@ class Uses(TorchFunctionMode):
     ) -> Any:
         """Call the function, and note what it used."""
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward and not self.paused:
+            return self._inside(func, args, kwargs)
         out = func(*args, **kwargs)
         if self.paused or not isinstance(out, Tensor):
             return out
@@ -95,6 +97,16 @@ class Uses(TorchFunctionMode):
         elif self._last and args:
             self._follow(func, args, out)
         return out
+
+    def _inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function that is made of others, which are watched; it asks who watches, and would come back here."""
+        asked = F.has_torch_function  # type: ignore[attr-defined]
+        F.has_torch_function = lambda _: False  # type: ignore[attr-defined]
+        try:
+            with self:
+                return func(*args, **kwargs)
+        finally:
+            F.has_torch_function = asked  # type: ignore[attr-defined]
 
     @contextmanager
     def watching(self) -> Iterator[None]:

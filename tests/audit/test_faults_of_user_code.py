@@ -204,3 +204,29 @@ def test_a_fault_is_caught_and_named(tmp_path, fault):
     first = [judgement.reason, *(str(cause) for cause in judgement.causes)]
     assert any(re.search(expected, line) for line in first), said(judgement)
     assert not (fault == "one lr" and re.search("init", judgement.reason))
+
+
+def test_what_nobody_can_see_is_no_pass(tmp_path):
+    class Hiding(Transformer):
+        """A weight that is squared before it is used, as kernels of one's own hide theirs."""
+
+        def __init__(self, width):
+            super().__init__(width, mup=True, base=BASE)
+            self.hidden = nn.Parameter(torch.randn(width, width) / width)
+
+        def forward(self, tokens):
+            return super().forward(tokens) + 2**-10 * (self.hidden * self.hidden).sum()
+
+    judgement = judged(tmp_path, Hiding, top_up=True)
+    assert judgement.verdict == "cannot tell"
+    assert re.search("hidden: no operation that uses it was seen", said(judgement))
+
+
+def test_what_nothing_uses_is_said(tmp_path):
+    class Idle(Transformer):
+        def __init__(self, width):
+            super().__init__(width, mup=True, base=BASE)
+            self.spare = nn.Linear(width, width)
+
+    judgement = judged(tmp_path, Idle)
+    assert "spare, spare.bias: no gradient arrives at it" in said(judgement)

@@ -160,6 +160,34 @@ def test_uses_are_seen_whoever_makes_them():
     assert values(recorder, "diagnostic", "fan_in", step=0)["conv.weight", -1] == 4
 
 
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(64, 32)
+        self.layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.25, batch_first=True)
+        self.head = nn.Linear(32, 64)
+
+    def forward(self, x):
+        return self.head(self.layer(self.embedding(x)))
+
+
+def test_torchs_own_attention_is_seen_from_inside():
+    found = []
+    for recorded in (False, True):
+        torch.manual_seed(0)
+        model = Attention()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2**-8)
+        recorder = recorder_of(model, optimizer) if recorded else None
+        losses = train(model, optimizer, tokens(), 3, recorder)
+        found.append([*losses, *model.parameters()])
+    assert all(map(torch.equal, *found))
+    assert recorder.unseen == ()
+    seen = values(recorder, "effective_update")
+    assert {"layer.self_attn.in_proj_weight", "layer.self_attn.out_proj.weight"} <= {site for site, _ in seen}
+    assert values(recorder, "diagnostic", "fan_out", step=0)["layer.self_attn.in_proj_weight", -1] == 96
+    assert torch.nn.functional.has_torch_function is torch.overrides.has_torch_function
+
+
 # --- looking changes nothing ------------------------------------------------------------------------------------------
 
 
