@@ -14,7 +14,7 @@ from mupcheck.coordinates.grid import SAME, check_once, need_columns
 from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.seeds import more_seeds
 from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
-from mupcheck.coordinates.validity import OF_ANY_MODEL, PARTS, examine
+from mupcheck.coordinates.validity import OF_ANY_MODEL, examine
 from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, find_rules, is_imported, same_by_mode, title_of
 from mupcheck.results.path import Path, paths_of, say_paths
@@ -133,7 +133,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         paths = paths_of(resolved, runs)
-        parts = (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else PARTS
+        parts = (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else None
         given: dict[str, Any] = {"missing": lacking, "planned": asked, "paths": paths, "steps": results.steps}
         findings = examine(runs, coords, table=table, parts=parts, **given)
         off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
