@@ -4,13 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mupcheck.measuring.probes import CoordRow, mean_abs, rms
+from mupcheck.measuring.probes import SMALL_MATRIX, CoordRow, mean_abs, rms
 from mupcheck.measuring.spectral import largest, powers
 from mupcheck.recording.names import clean, place_of
 from mupcheck.recording.settings import realised
@@ -18,6 +18,15 @@ from mupcheck.recording.uses import Use
 
 EVERY_STEP = ("realised_lr", "realised_wd")
 Key = tuple[int, str, str, str]  # layer, site, kind, stat
+
+
+class Spectrum(NamedTuple):
+    """A change [n, M, N] whose spectral norm is wanted, times `scale`, or already its Gram matrices of `powers`."""
+
+    key: Key
+    scale: float
+    x: Tensor
+    is_gram: bool
 
 
 class Sizes:
@@ -93,7 +102,7 @@ class Sizes:
                 # lr and decay are compared from step to step; the rest is said again where it changed
                 if stat in EVERY_STEP or self._said.get(key) != value:
                     self._known[key] = self._said[key] = value
-        spectra: list[tuple[Key, float, Tensor]] = []
+        spectra: list[Spectrum] = []
         with torch.autocast(next(iter(self.parameters.values())).device.type, enabled=False):
             for name, parameter in self.parameters.items():
                 spectra += self._measure(step, name, parameter.detach(), by_name[name])
@@ -101,7 +110,7 @@ class Sizes:
         self.inputs.clear()
         return self._take(step)
 
-    def _measure(self, step: int, name: str, weight: Tensor, uses: Sequence[Use]) -> list[tuple[Key, float, Tensor]]:
+    def _measure(self, step: int, name: str, weight: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
         """Measure one parameter; return the changes whose spectral norm is wanted, [n, M, N]."""
         site, layer = place_of(name)
         found, wide = self._found, torch.promote_types(weight.dtype, torch.float32)
@@ -146,23 +155,26 @@ class Sizes:
             if change.dim() > 2
             else change[None]
         )
-        spectra = [(key, 1.0, matrices)]
+        large = matrices.numel() > SMALL_MATRIX  # which is not kept until the others are there
+        of = powers(matrices) if large else matrices
+        spectra = [Spectrum(key, 1.0, of, large)]
         if name not in self.seen:
             natural = math.sqrt(matrices.shape[2] / matrices.shape[1])
-            spectra.append(((layer, site, "effective_update", "spectral"), natural, matrices))
+            spectra.append(Spectrum((layer, site, "effective_update", "spectral"), natural, of, large))
         return spectra
 
-    def _put_spectral(self, spectra: list[tuple[Key, float, Tensor]]) -> None:
-        """Take the spectral norms of changes [n, M, N], of the same shape together; of several in one the largest."""
-        spectra = sorted(spectra, key=lambda each: tuple(each[2].shape))
-        grams = [
-            powers(torch.cat([change for _, _, change in alike]))
-            for _, alike in groupby(spectra, key=lambda each: each[2].shape)
-        ]
+    def _put_spectral(self, spectra: list[Spectrum]) -> None:
+        """Take the spectral norms of changes, of small ones of one shape together; of several in one the largest."""
+        small = sorted((each for each in spectra if not each.is_gram), key=lambda each: _alike(each.x))
+        done = [each for each in spectra if each.is_gram]
+        grams = [each.x for each in done]
+        for _, group in groupby(small, key=lambda each: _alike(each.x)):
+            grams.append(powers(torch.cat([each.x for each in group])))
         if grams:
-            norms = largest(torch.cat(grams, dim=1)).split([len(change) for _, _, change in spectra])
-            for (key, scale, _), norm in zip(spectra, norms, strict=True):
-                self._found[key] = norm.max()[None] * scale
+            norms = largest(torch.cat([gram.to(grams[0].device) for gram in grams], dim=1))
+            counts = [each.x.shape[1] for each in done] + [each.x.shape[0] for each in small]
+            for each, norm in zip((*done, *small), norms.split(counts), strict=True):
+                self._found[each.key] = norm.max()[None] * each.scale
 
     def _gains(self, name: str, size: Tensor, uses: Sequence[Use]) -> None:
         """Say how much larger a new weight makes an input that it knows nothing of: its rms times sqrt(fan_in)."""
@@ -181,11 +193,11 @@ class Sizes:
 
     def _take(self, step: int) -> float:
         """Move what was measured to the host, as rows."""
-        by_dtype: dict[torch.dtype, list[Key]] = defaultdict(list)
+        by_place: dict[tuple[torch.dtype, torch.device], list[Key]] = defaultdict(list)
         for key, value in self._found.items():
-            by_dtype[value.dtype].append(key)
-        parts = [torch.cat([self._found[key] for key in alike]).double() for alike in by_dtype.values()]
-        keys = [key for alike in by_dtype.values() for key in alike]
+            by_place[value.dtype, value.device].append(key)
+        parts = [torch.cat([self._found[key] for key in alike]).double().cpu() for alike in by_place.values()]
+        keys = [key for alike in by_place.values() for key in alike]
         measured = dict(zip(keys, torch.cat(parts).tolist(), strict=True)) | self._known
         self._found.clear()
         self._known.clear()
@@ -226,6 +238,10 @@ def _rms_of(parts: Iterable[tuple[Tensor, float]]) -> Tensor:
         return rms(x[None]) * by
     square = torch.stack([rms(x[None]).double() ** 2 * by**2 * x.numel() for x, by in parts]).sum(0)
     return (square / max(sum(x.numel() for x, _ in parts), 1)).sqrt()
+
+
+def _alike(x: Tensor) -> tuple[str, tuple[int, ...]]:
+    return str(x.device), tuple(x.shape[1:])
 
 
 def _first_tensor(out: Any) -> Tensor | None:

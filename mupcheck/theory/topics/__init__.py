@@ -19,7 +19,7 @@ GROUPS = {
     ),
     "tables": ("tables", "modes", "roles"),
     "running": ("judge", "data", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
-    "trust and CI": ("ci", "exit-codes", "identities", "selftest"),
+    "trust and CI": ("audit", "ci", "exit-codes", "identities", "selftest"),
 }
 TOPICS = tuple(name for names in GROUPS.values() for name in names)
 SEE_ALSO = "See also: "
