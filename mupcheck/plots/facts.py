@@ -19,7 +19,7 @@ def describe_setting(runs: pd.DataFrame) -> str:
 def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
     """Return "5 seeds · 60 steps · data stdlib · base width 32 · lr 2⁻⁶ · 90% intervals · mupcheck 0.1.0 · 2026-11-26".
 
-    What is not known is left out.
+    What is not known, or is not there as in a model of a user's own, is left out.
 
     Date and version are those of the runs, so the same results say the same whenever they are drawn.
 
@@ -31,9 +31,9 @@ def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
     facts = [f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"]
     if runs["steps"].notna().any():
         facts.append(f"{_spread(runs['steps'])} steps")
-    if runs["data"].notna().any():
+    if runs["data"].fillna("").any():
         facts.append(f"data {shorten(str(runs['data'].iloc[0]), NAME_CHARACTERS)}")
-    if runs["base_width"].notna().any():
+    if runs["base_width"].gt(0).any():
         facts.append(f"base width {_spread(runs['base_width'])}")
     if runs["lr"].notna().any():
         facts.append(_lrs(runs["lr"]))

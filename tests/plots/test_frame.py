@@ -47,3 +47,6 @@ def test_the_facts_are_those_of_the_runs():
     assert "lr 2⁻⁵ ·" in said(runs.assign(lr=2.0**-5))
     assert "data text:/" in said(runs.assign(data="text:/" + "x" * 99))
     assert len(said(runs.assign(data="text:/" + "x" * 99))) < 150
+    # a model of a user's own has neither
+    assert said(runs.assign(data="", base_width=0)).startswith("1 seed · 60 steps · lr 2⁻¹⁰ to 2⁻³ (8)")
+    assert said(runs.assign(data=None, base_width=float("nan"))).startswith("1 seed · 60 steps · lr 2⁻¹⁰")
