@@ -1,5 +1,6 @@
-"""Tiny models and data, one thread, and the gpu mark."""
+"""Tiny models and data, one thread, the gpu mark, and triton's interpreter where there is no GPU."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,10 @@ import torch
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.rules_file import find_table
 from mupcheck.training.data.corpus import Corpus
+
+# Read when triton is imported, which parts of torch do as well: so before any test is. It computes on a CPU then.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True, scope="session")
