@@ -1,4 +1,4 @@
-"""Without triton these tests are skipped; where there is no GPU its interpreter runs the kernels (tests/conftest.py)."""
+"""Without triton these tests are skipped; where there is no GPU its interpreter runs kernels (tests/conftest.py)."""
 
 from importlib.util import find_spec
 
