@@ -112,3 +112,15 @@ def plain_copy(ours, spec):
             values = values.T
         named[plain_name(site, layer)].copy_(values)
     return plain
+
+
+def losses_of_plain(model, optimizer, tokens, steps):
+    """Return the losses of some steps on one batch."""
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        found.append(loss.item())
+        optimizer.step()
+    return found

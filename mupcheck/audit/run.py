@@ -21,7 +21,6 @@ from mupcheck.training.train import one_thread
 
 WIDTHS, SEEDS, RECORD = (64, 128, 256), 4, (0, 1, 2, 3)
 FEWEST_WIDTHS = 3  # two points always lie on a line
-MIN_WIDTHS = 2  # that must differ in their number of values
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Plan:
     user: UserModel
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
-    record: tuple[int, ...] = (0, 1, 2, 3)
+    record: tuple[int, ...] = RECORD
     lr: float | None = None
     out: Path = Path("results")
     name: str = "audit"
@@ -125,15 +124,14 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         more = None if time.monotonic() - start > 60 * plan.budget or not plan.top_up else _more(plan, widths)
         if more is None:
             return
-        seeds = tuple(range(max(more.n_seeds, len(plan.seeds))))
-        plan = replace(plan, widths=tuple(more.widths), seeds=tuple(dict.fromkeys((*plan.seeds, *seeds)))[: len(seeds)])
+        plan = replace(plan, widths=tuple(more.widths), seeds=tuple(range(max(more.n_seeds, len(plan.seeds)))))
 
 
 def check_growth(plan: Plan) -> None:
     """Raise ValueError where the two smallest widths have the same number of values: the width reaches no weight."""
-    widths = sorted(plan.widths)[:MIN_WIDTHS]
+    widths = plan.widths[:2]
     counts = [sum(each.numel() for each in built(plan.user, width).parameters()) for width in widths]
-    if len(counts) == MIN_WIDTHS and counts[0] >= counts[1]:
+    if counts[0] >= counts[1]:
         said = (
             f"build({widths[0]}) and build({widths[1]}) of {plan.user.name} have {counts[0]:,} and {counts[1]:,} values"
         )

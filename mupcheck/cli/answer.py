@@ -69,23 +69,17 @@ def print_answer(
     else:
         from mupcheck.learning_rates.cost import COST_TOLERANCE
         from mupcheck.learning_rates.drift import transfer
-        from mupcheck.terminal.transfer_page import print_in_short, print_transfer
+        from mupcheck.terminal.transfer_page import as_documents, print_answers
 
         judged = list(transfer(results, cost=COST_TOLERANCE if cost is None else cost, target=target))
         answers = [_missing_first(each, results, command) for each in judged]
         if costs is not None:
             costs |= {answer.parametrization: answer.cost.verdict for answer in answers}
         if as_json:
-            print_json(
-                [
-                    asdict(answer) | {"sentence": answer.sentence} | _of(precision, answer.parametrization)
-                    for answer in answers
-                ]
-            )
+            documents = zip(as_documents(answers), answers, strict=True)
+            print_json([document | _of(precision, answer.parametrization) for document, answer in documents])
         else:
-            print_in_short(answers)
-            for answer in answers:
-                print_transfer(answer)
+            print_answers(answers)
             print_precision(precision)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}
     return _without_pass(verdicts) if troubles else verdicts

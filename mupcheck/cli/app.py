@@ -66,6 +66,8 @@ def main() -> NoReturn:
     try:
         code = _command()(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
+        for line in getattr(error, "lines", ()):  # of the file of a user whose code raised
+            say(line)
         code = _fault(error, USAGE)
     except OSError as error:
         code = _fault(_what_failed(error), STORAGE)

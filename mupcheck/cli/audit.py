@@ -1,7 +1,7 @@
 """audit: a coordinate check of a user's own model."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,27 +35,16 @@ def audit(
 
     from mupcheck.audit.run import audit as train
     from mupcheck.audit.run import plan_audit
-    from mupcheck.audit.user_file import UserCodeError, read_model_file
+    from mupcheck.audit.user_file import read_model_file
     from mupcheck.results.files import check_writable
 
     check_writable(out)
-    try:
-        user = read_model_file(file)
-        given: dict[str, Any] = {
-            "widths": sizes,
-            "seeds": seeds,
-            "record": steps,
-            "lr": lr,
-            "top_up": top_up,
-            "budget": budget,
-        }
-        given |= {"name": file.stem if name is None else name, "out": out, "key": file.read_text(encoding="utf-8")}
-        plan = plan_audit(user, **given)
-        train(plan, tell=say)
-    except UserCodeError as error:
-        for line in error.lines:
-            say(line)
-        raise
+    user = read_model_file(file)
+    plan = plan_audit(
+        user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=out,
+        name=file.stem if name is None else name, key=file.read_text(encoding="utf-8"),
+    )  # fmt: skip
+    train(plan, tell=say)
     verdicts = print_answer(plan.folder, "coord", as_json=json, every=every)
     verdict = next(iter(verdicts.values()))
     if verdict == "cannot tell":

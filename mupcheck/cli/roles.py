@@ -8,7 +8,6 @@ import typer
 from mupcheck.cli.exits import CANNOT_TELL, OK
 from mupcheck.cli.options import Json, list_of, one_of, option, tables_of
 from mupcheck.cli.typed import called
-from mupcheck.terminal.console import say
 
 
 def roles(
@@ -32,27 +31,22 @@ def roles(
         raise ValueError(f"{called('--widths')} {widths!r} is not two widths, the smaller first; try 64,128")
 
     from mupcheck.audit.run import built, seeded, stepping
-    from mupcheck.audit.user_file import UserCodeError, read_model_file
+    from mupcheck.audit.user_file import read_model_file
     from mupcheck.roles.notes import notes_on
-    from mupcheck.roles.realised import given_by
+    from mupcheck.roles.realised import lrs_of
     from mupcheck.roles.report import report
     from mupcheck.terminal.roles_page import print_roles
 
-    try:
-        user = read_model_file(file)
-        models = []
-        for size in sizes:
-            seeded(size, 0)
-            models.append(built(user, size))
-        base, model = models
-        given = None
-        if user.optimizer is not None:
-            here, there = (given_by(stepping(user, each, None)[0], each) for each in (model, base))
-            given = here, there
-        rows = report(model, base, chosen, optimizer=optimizer, roles=user.stated, given=given)
-    except UserCodeError as error:
-        for line in error.lines:
-            say(line)
-        raise
+    user = read_model_file(file)
+    models = []
+    for size in sizes:
+        seeded(size, 0)
+        models.append(built(user, size))
+    base, model = models
+    given = None
+    if user.optimizer is not None:
+        here, there = (lrs_of(stepping(user, each, None)[0], each) for each in (model, base))
+        given = here, there
+    rows = report(model, base, chosen, optimizer=optimizer, roles=user.stated, given=given)
     print_roles(rows, notes_on(model, base), (sizes[0], sizes[1]), optimizer, as_json=json)
     raise typer.Exit(CANNOT_TELL if any(row.role is None for row in rows) else OK)

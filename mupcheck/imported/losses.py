@@ -39,13 +39,13 @@ def runs_of_losses(table: Loaded, sweep: str) -> tuple[pd.DataFrame, list[str]]:
     """
     frame = pd.DataFrame({"width": whole(table, "width"), "log2_lr": _log2_lrs(table)})
     for name, unsaid in UNSAID.items():
-        frame[name] = _names(table, name, unsaid)
+        frame[name] = words_of(table, name, unsaid)
     frame["seed"] = seeds_of(table)
     said: list[str] = []
     losses = _loss_columns(table, frame)
     state = _statuses(table)
     frame["state"] = "ok" if state is None else state
-    shared = {name: _setting(table, name) for name in SHARED if name in table.columns}
+    shared = {name: setting_of(table, name) for name in SHARED if name in table.columns}
     for name, values in shared.items():
         frame[name] = values
     by_run = _run_of(table, frame)
@@ -102,7 +102,8 @@ def _log2_lrs(table: Loaded) -> NDArray[np.float64]:
     return np.where(empty, np.nan, logs)
 
 
-def _names(table: Loaded, key: str, unsaid: str) -> Any:
+def words_of(table: Loaded, key: str, unsaid: str) -> Any:
+    """Return a column as text, `unsaid` where nothing stands or there is no such column."""
     if key not in table.columns:
         return unsaid
     words = table.texts(key)
@@ -154,7 +155,7 @@ def _statuses(table: Loaded) -> NDArray[Any] | None:
     return np.array([distinct[word] for word in words])
 
 
-def _setting(table: Loaded, key: str) -> Any:
+def setting_of(table: Loaded, key: str) -> Any:
     """Return a setting that runs share as numbers where it is some, else as text."""
     try:
         return table.numbers(key).values
@@ -267,9 +268,7 @@ def _one_each(table: Loaded, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[st
     if not twice.any():
         return frame, []
     lost = twice & (frame["status"] == "failed")
-    kept = frame[~lost | ~frame.duplicated(CELL)]
-    whole = frame[~lost]
-    kept = pd.concat([whole, frame[lost].drop_duplicates(CELL)])
+    kept = pd.concat([frame[~lost], frame[lost].drop_duplicates(CELL)])
     kept = kept[~(kept.duplicated(CELL, keep=False) & (kept["status"] == "failed"))]
     again = kept[kept.duplicated(CELL, keep=False)]
     if len(again):

@@ -67,19 +67,17 @@ def read_tables(
         need(chosen, source.names, holds, source.label)
         parts.append(load_part(source, chosen, where or {}))
     table = Loaded(tuple(parts))
-    none = pd.DataFrame()
-    coords = none
     if holds == LOSSES:
-        runs, said = runs_of_losses(table, name)
+        (runs, said), coords = runs_of_losses(table, name), pd.DataFrame()
     else:
         runs, coords, said = tables_of_sizes(table, name)
-    results = Results(completed(runs), none, coords, {})
+    results = Results(completed(runs), pd.DataFrame(), coords, {})
     told = [_told(table, sources, len(runs)), *said]
     if "seed" not in table.columns:
         told.append("no column seed: one seed, whose noise is not known")
-    files_ = tuple(source.label for source in sources)
+    labels = tuple(source.label for source in sources)
     needs = {pattern: list(map(float, ends)) for pattern, ends in (required or {}).items()}
-    imported = Imported(KINDS[holds], results, tuple(told), dict(table.columns), files_, needs)
+    imported = Imported(KINDS[holds], results, tuple(told), dict(table.columns), labels, needs)
     return replace(imported, results=replace(results, sweeps={name: resolved(imported)}))
 
 
@@ -101,8 +99,5 @@ def _told(table: Loaded, sources: Sequence[Source], n_runs: int) -> str:
     parts = []
     for key in SAID:
         if column := table.columns.get(key):
-            what = key
-            if key == "loss":
-                what = "loss"
-            parts.append(f"{what} from {column}" + (last if key.endswith("loss") else ""))
+            parts.append(f"{key} from {column}" + (last if key.endswith("loss") else ""))
     return f"{labels}: {counted(table.n_rows, 'row')}{note}, {counted(n_runs, 'run')}; {', '.join(parts)}"

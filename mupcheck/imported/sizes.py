@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.imported.columns import SHARED, STATS, plain
-from mupcheck.imported.losses import STATUSES, UNSAID, run_ids, seeds_of, whole
+from mupcheck.imported.losses import STATUSES, UNSAID, run_ids, seeds_of, setting_of, whole, words_of
 from mupcheck.imported.table import Loaded, need_whole, rows_text
 
 KINDS = (
@@ -34,11 +34,11 @@ def tables_of_sizes(table: Loaded, sweep: str) -> tuple[pd.DataFrame, pd.DataFra
     frame = pd.DataFrame({"width": whole(table, "width"), "value": values})
     need_whole(table, {"width": frame["width"].to_numpy()})
     for name, unsaid in UNSAID.items():
-        frame[name] = _words(table, name, unsaid)
+        frame[name] = words_of(table, name, unsaid)
     frame["seed"] = seeds_of(table)
     need_whole(table, {"seed": frame["seed"].to_numpy()} if "seed" in table.columns else {})
     stat = STATS.get(plain(table.columns["value"]), SIZE)
-    frame["stat"] = _words(table, "stat", stat)
+    frame["stat"] = words_of(table, "stat", stat)
     frame["kind"] = _kinds(table, said)
     frame["step"] = _steps(table, frame["kind"], said)
     names = table.texts("name")
@@ -73,13 +73,6 @@ def tables_of_sizes(table: Loaded, sweep: str) -> tuple[pd.DataFrame, pd.DataFra
     runs["run_id"] = ids
     coords = frame[[*QUANTITY, "value"]].assign(run_id=np.array(ids, dtype=object)[frame["run"].to_numpy()])
     return runs.drop(columns="run"), coords, said
-
-
-def _words(table: Loaded, key: str, unsaid: str) -> Any:
-    if key not in table.columns:
-        return unsaid
-    words = table.texts(key)
-    return np.where(words == None, unsaid, words)  # noqa: E711  elementwise
 
 
 def _kinds(table: Loaded, said: list[str]) -> Any:
@@ -142,10 +135,7 @@ def _shared(table: Loaded, key: str, frame: pd.DataFrame) -> pd.Series:
     Raises:
         ValueError: if two rows of one run differ in it.
     """
-    try:
-        values: Any = table.numbers(key).values
-    except ValueError:
-        values = table.texts(key)
+    values = setting_of(table, key)
     by_run = pd.Series(values).groupby(frame["run"].to_numpy())
     several = by_run.nunique() > 1
     if several.any():

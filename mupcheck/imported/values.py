@@ -71,11 +71,15 @@ def texts(column: Column) -> NDArray[Any]:
     if not pa.types.is_string(data.type):
         data = pc.cast(data, pa.string())
     text = pc.utf8_trim_whitespace(data)
-    codes = text.combine_chunks().dictionary_encode() if isinstance(text, pa.ChunkedArray) else text.dictionary_encode()
-    if isinstance(codes, pa.ChunkedArray):
-        codes = codes.combine_chunks()
+    codes = _encoded(text)
     words = np.array([*(word if word and word.lower() not in NOTHING else None for word in _words(codes)), None])
     return words[codes.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+
+
+def _encoded(text: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return text as its distinct words and, for each row, which one it is."""
+    codes = (text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text).dictionary_encode()
+    return codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
 
 
 def _words(codes: pa.DictionaryArray) -> list[str | None]:
@@ -88,9 +92,7 @@ def _numpy(data: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 
 def _by_value(text: pa.ChunkedArray, column: Column) -> pa.Array:
     """Read each distinct text once, in the ways that people write numbers in tables."""
-    codes = text.combine_chunks().dictionary_encode()
-    if isinstance(codes, pa.ChunkedArray):
-        codes = codes.combine_chunks()
+    codes = _encoded(text)
     read: list[float | None] = []
     for i, word in enumerate(_words(codes)):
         value = number_of(str(word), decimal_comma=column.decimal_comma)

@@ -147,14 +147,7 @@ class Sizes:
             if kind != "embedding":
                 found[layer, at, "diagnostic", "input_rms"] = _rms_of([(use.x, 1.0) for use in mine])
         key = layer, site, "weight_update", "spectral"
-        # a convolution's taps are columns of its matrix; more sides in front are as many matrices
-        matrices = (
-            change.flatten(1)[None]
-            if uses and uses[0].kind == "conv"
-            else change.flatten(0, -3)
-            if change.dim() > 2
-            else change[None]
-        )
+        matrices = _matrices(change, is_conv=bool(uses) and uses[0].kind == "conv")
         large = matrices.numel() > SMALL_MATRIX  # which is not kept until the others are there
         of = powers(matrices) if large else matrices
         spectra = [Spectrum(key, 1.0, of, large)]
@@ -228,6 +221,13 @@ def check(parameters: Mapping[str, nn.Parameter]) -> None:
             what = f"is of {parameter.dtype}; give a model with weights in a floating-point format"
         if what:
             raise ValueError(f"parameter {name} {what}")
+
+
+def _matrices(x: Tensor, *, is_conv: bool) -> Tensor:
+    """Return a weight as matrices [n, M, N]: a convolution's taps are columns, sides in front of two are as many."""
+    if is_conv:
+        return x.flatten(1)[None]
+    return x.flatten(0, -3) if x.dim() > 2 else x[None]
 
 
 def _rms_of(parts: Iterable[tuple[Tensor, float]]) -> Tensor:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import platform
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ import torch
 from mupcheck.measuring.probes import CoordRow
 from mupcheck.recording.sizes import Sizes
 from mupcheck.results.version import version
-from mupcheck.theory.name import MAX_NAME, NAME_PATTERN, NAME_RULE
+from mupcheck.theory.name import NAME_RULE, is_name
 from mupcheck.theory.required import OWN
 
 
@@ -35,7 +34,7 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: if it cannot.
     """
-    if not isinstance(name, str) or not re.match(NAME_PATTERN, name) or len(name) > MAX_NAME:
+    if not is_name(name):
         raise ValueError(f"name {name!r} is none; give {NAME_RULE}")
     return name
 

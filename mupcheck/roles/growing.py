@@ -8,6 +8,7 @@ from mupcheck.roles.sides import CONV, EITHER, MATRIX, OTHER, TABLE, VECTOR, is_
 from mupcheck.theory.parametrization import Role
 
 LEAST, MOST = 0.25, 1.75  # powers of width by which a side grows that the tables speak of
+VECTOR_ROLES = (Role.NORM_GAIN, Role.GATE_SCALAR, Role.HEAD_NORM_GAIN)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _grown(side: Side, fan_out: int, vocabularies: set[int]) -> tuple[Role | Non
 
 def fits(role: Role, side: Side) -> bool:
     """Say whether a parameter grows as its role says."""
-    if role in (Role.NORM_GAIN, Role.GATE_SCALAR, Role.HEAD_NORM_GAIN):
+    if role in VECTOR_ROLES:
         return side.what == VECTOR
     if side.what == VECTOR:
         return False
@@ -125,7 +126,7 @@ def turned(role: Role, side: Side) -> bool:
 
 def needs(role: Role) -> str:
     """Return what a role asks of a parameter's sides."""
-    if role in (Role.NORM_GAIN, Role.GATE_SCALAR, Role.HEAD_NORM_GAIN):
+    if role in VECTOR_ROLES:
         return "which is a vector"
     return {
         Role.HIDDEN: "both sides of which grow",

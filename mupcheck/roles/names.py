@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mupcheck.recording.names import WRAPPERS, clean, unwrapped
+from mupcheck.recording.names import WRAPPERS, clean, place_of, unwrapped
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def uses_of(model: nn.Module) -> dict[nn.Parameter, list[Use]]:
 
 def in_block(name: str) -> bool:
     """Say whether a name is that of one of several like parts, "layers.0.mlp.up.weight"."""
-    return any(part.isdecimal() for part in name.split(".")[:-2])
+    return place_of(name)[1] >= 0
 
 
 def pattern_of(name: str) -> str:

@@ -9,7 +9,6 @@ from torch import nn
 from mupcheck.roles.infer import Slice, infer_roles, ratio_of
 from mupcheck.roles.names import pattern_of
 from mupcheck.roles.own_init import own_exponents
-from mupcheck.roles.realised import Given
 from mupcheck.roles.settings import setting_of
 from mupcheck.roles.stated import Stated
 from mupcheck.theory.parametrization import Table
@@ -58,7 +57,7 @@ class RoleRow:
 
 def report(
     model: nn.Module, base: nn.Module, tables: Sequence[Table], *, optimizer: str, roles: Stated | None = None,
-    given: tuple[Mapping[str, Given], Mapping[str, Given]] | None = None,
+    given: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
 ) -> list[RoleRow]:  # fmt: skip
     """Return a row for each kind of parameter.
 
@@ -66,7 +65,7 @@ def report(
         model, base: at two widths, with values.
         tables, optimizer: whose rules are shown.
         roles: what is stated, as `infer_roles` takes it.
-        given: what the user's optimizers give the parameters of the model and of the base.
+        given: the lrs that the user's optimizers give the parameters of the model and of the base.
 
     Raises:
         ValueError: as `infer_roles` does.
@@ -83,7 +82,7 @@ def report(
 
 def _row(
     lrs: object, alike: Sequence[Slice], tables: Sequence[Table], optimizer: str,
-    owns: Mapping[tuple[str, str], float], given: tuple[Mapping[str, Given], Mapping[str, Given]] | None, width: float,
+    owns: Mapping[tuple[str, str], float], given: tuple[Mapping[str, float], Mapping[str, float]] | None, width: float,
 ) -> RoleRow:  # fmt: skip
     each = alike[0]
     rules = {}
@@ -100,10 +99,10 @@ def _row(
     )  # fmt: skip
 
 
-def _lr_power(each: Slice, given: tuple[Mapping[str, Given], Mapping[str, Given]] | None, width: float) -> float | None:
+def _lr_power(each: Slice, given: tuple[Mapping[str, float], Mapping[str, float]] | None, width: float) -> float | None:
     if given is None or any(each.name not in side for side in given):
         return None
-    here, there = (side[each.name].lr for side in given)
+    here, there = (side[each.name] for side in given)
     return _power(here / there, width) if here > 0 and there > 0 else None
 
 

@@ -70,8 +70,7 @@ def try_fused(device: str) -> tuple[bool, str]:
         return False, " ".join(str(error).split())[:200]
     with fused.switched_off():
         right = loss_and_gradients()
-    of_loss, *of_gradients = (float((x - y).norm() / y.norm()) for x, y in zip(got, right, strict=True))
-    worst = max(of_gradients, key=lambda error: math.inf if math.isnan(error) else error)
+    of_loss, worst = _errors(got, right)
     works = of_loss < FUSED_TOLERANCE and worst < FUSED_TOLERANCE
     return works, f"relative error {of_loss:.1e} in float32, of gradients {worst:.1e}; against torch's operations"
 
@@ -96,11 +95,16 @@ def try_backend(backend: str, device: str) -> tuple[bool, str]:
             got = _values_and_gradients(low, backend, device, dtype)
         except (ValueError, RuntimeError, ImportError) as error:
             return False, " ".join(str(error).split())[:200]
-        of_values, *of_gradients = (float((x - y).norm() / y.norm()) for x, y in zip(got, right, strict=True))
-        worst = max(of_gradients, key=lambda error: math.inf if math.isnan(error) else error)
+        of_values, worst = _errors(got, right)
         works = works and of_values < tolerance and worst < tolerance
         seen.append(f"{of_values:.1e} in {str(dtype).removeprefix('torch.')}, of gradients {worst:.1e}")
     return works, f"relative error {'; '.join(seen)}; against float64"
+
+
+def _errors(got: list[Tensor], right: list[Tensor]) -> tuple[float, float]:
+    """Return the relative error of the first tensor, and the largest of the others; NaN is the largest of all."""
+    first, *others = (float((x - y).norm() / y.norm()) for x, y in zip(got, right, strict=True))
+    return first, max(others, key=lambda error: math.inf if math.isnan(error) else error)
 
 
 def _values_and_gradients(given: list[Tensor], backend: str, device: str, dtype: torch.dtype) -> list[Tensor]:

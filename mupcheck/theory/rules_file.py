@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mupcheck.theory.name import MAX_NAME, NAME_PATTERN, NAME_RULE
+from mupcheck.theory.name import MAX_NAME, NAME_RULE, is_name
 from mupcheck.theory.parametrization import MODES, MULTIPLIER_SITES, OPTIMIZERS, TABLES, Role, Rule, Table
 from mupcheck.theory.toml_file import read_toml
 
@@ -60,7 +60,7 @@ def parse_table(document: Mapping[str, Any], where: str) -> Table:
     if name is None or name == "":
         raise ValueError(f"{where}: needs a name of its own, such as name = 'gates-as-hidden'")
     # results of a table are filed and compared under its name
-    if not isinstance(name, str) or not re.match(NAME_PATTERN + r"\Z", name) or len(name) > MAX_NAME:
+    if not is_name(name):
         shown = repr(name) if len(repr(name)) <= MAX_NAME else repr(name)[:MAX_NAME] + "..."
         raise ValueError(f"{where}: name = {shown} is not allowed; a name is {NAME_RULE}, such as 'gates-as-hidden'")
     if name in TABLES:

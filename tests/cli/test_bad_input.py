@@ -297,7 +297,7 @@ def test_stored_results_of_a_table_with_an_odd_name_are_read(monkeypatch):
         "error: lr.toml: parametrizations: rules.toml: name = '[/red] :boom:' is not allowed; a "
     )
     with monkeypatch.context() as before:  # names of tables were limited
-        before.setattr("mupcheck.theory.rules_file.NAME_PATTERN", ".*")
+        before.setattr("mupcheck.theory.name.NAME_PATTERN", ".*")
         answer = mupcheck("run", "lr.toml", *HERE)
     assert answer.code == exits.CANNOT_TELL, answer.err
     again = mupcheck("check", "results/lr")

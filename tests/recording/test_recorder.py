@@ -12,6 +12,7 @@ from torch import nn
 import mupcheck
 from mupcheck.measuring.probes import Probe
 from mupcheck.recording.recorder import Recorder, log_spaced
+from mupcheck.recording.tables import check_name
 from mupcheck.recording.uses import Uses
 
 
@@ -330,3 +331,10 @@ def test_nothing_recorded_is_nothing_written(tmp_path):
     with pytest.raises(ValueError, match="nothing was recorded in 0 steps"):
         recorder_of(model, adamw(model), tmp_path).write()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_one_a_folder_can_have():
+    for name in ("", "a/b", "a\n", "." * 3, "x" * 101, 3):
+        with pytest.raises(ValueError, match=r"name .* is none"):
+            check_name(name)
+    assert check_name("a-b_1.2") == "a-b_1.2"

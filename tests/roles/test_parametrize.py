@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
-from plain_gdn import PlainGDN, plain_copy, plain_name
+from plain_gdn import PlainGDN, losses_of_plain, plain_copy, plain_name
 from small_results import refusal
 from torch import nn
 
 import mupcheck
 from mupcheck.model.build import build_model, parameter_groups, parameter_values
-from mupcheck.roles.realised import given_by
+from mupcheck.roles.realised import lrs_of
 from mupcheck.spec.model import ModelSpec
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.parametrization import TABLES
@@ -58,17 +57,6 @@ def losses_of_ours(run, tokens, steps):
     return found
 
 
-def losses_of_plain(model, optimizer, tokens, steps):
-    found = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        found.append(loss.item())
-        optimizer.step()
-    return found
-
-
 TOKENS = torch.randint(32, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
@@ -99,7 +87,7 @@ def test_factors_are_those_of_our_own_table(table, optimizer, mode, tied):
     plain, model = plain_of(run, WIDTH), plain_of(run, WIDTH)
     groups = mupcheck.parametrize(model, base=base, table=table, optimizer=optimizer, lr=run.lr)
     before, after = dict(plain.named_parameters()), dict(model.named_parameters())
-    given = given_by([torch_optimizer(groups, run)], model)
+    lrs = lrs_of([torch_optimizer(groups, run)], model)
     behind = {"readout": "logits", "o_proj": "mixer_out"}
     for row in parameter_values(run):
         name = plain_name(row["site"], 0 if row["site"] not in ("embedding", "readout", "final_norm_gain") else -1)
@@ -108,7 +96,7 @@ def test_factors_are_those_of_our_own_table(table, optimizer, mode, tied):
         # a multiplier behind a weight is in its init and lr
         init = run.m ** run.table.rule(row["role"], optimizer=optimizer, mode=mode).init * c
         torch.testing.assert_close(after[name].detach(), before[name].detach() * init, rtol=1e-14, atol=0)
-        assert given[name].lr == pytest.approx(run.lr * row["lr"] * (c if optimizer == "adamw" else c * c), rel=1e-14)
+        assert lrs[name] == pytest.approx(run.lr * row["lr"] * (c if optimizer == "adamw" else c * c), rel=1e-14)
 
 
 def parametrized(run):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from plain_gdn import PlainGDN
+from plain_gdn import PlainGDN, losses_of_plain
 
 import mupcheck
 from mupcheck.spec.model import ModelSpec
@@ -33,15 +32,7 @@ def sharded(model):
 
 
 def losses(model, groups):
-    optimizer, tokens = torch.optim.AdamW(groups), torch.arange(20).view(2, 10)
-    found = []
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        found.append(loss.item())
-        optimizer.step()
-    return found
+    return losses_of_plain(model, torch.optim.AdamW(groups), torch.arange(20).view(2, 10), 3)
 
 
 @pytest.mark.usefixtures("_one_process")
