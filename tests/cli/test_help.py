@@ -63,6 +63,8 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
         example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
+    if command == "audit":
+        example += ["--out", str(made / "elsewhere")]
     # the check made here is of sp, which tells nothing of the gates, and the sweep of one seed, which has no interval
     assert mupcheck(*example).code == (exits.CANNOT_TELL if command in ("gates", "recommend") else exits.OK)
 
