@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mupcheck.measuring.shadow import STATS, WHERE, Shadow
 from mupcheck.measuring.spectral import largest, powers
 from mupcheck.measuring.stored import SAMPLE, least_stored_eps, stored_eps
+from mupcheck.measuring.sums import Sums
 from mupcheck.model.build import named_weights
 from mupcheck.model.layers import Embedding, Site, Weight
 from mupcheck.model.lm import LanguageModel
@@ -92,13 +93,16 @@ class Probe:
         self.before: dict[str, Tensor] = {}
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
+        self.sums = Sums(self.n_replicas, model.embedding.weight.device)
         self.scratch: Tensor | None = None
         self.small = SMALL_MATRIX if model.embedding.weight.device.type == "cpu" else SMALL_ON_GPU
 
     def start(self) -> None:
         """Hook every site, and the input of every weight that has one."""
         for layer, site, module in self.sites:
-            self.handles.append(module.register_forward_hook(partial(self._on_site, layer, site)))
+            shown = partial(self._on_site, layer, site)
+            hook = shown if self.full else self.sums.hook((layer, site), partial(shown, module, ()))
+            self.handles.append(module.register_forward_hook(hook))
         if self.full:
             for site, layer, weight in self.weights:
                 self.handles.append(weight.register_forward_pre_hook(partial(self._on_input, layer, site)))
@@ -120,6 +124,8 @@ class Probe:
             handle.remove()
         self.handles.clear()
         if not self.full:
+            for (layer, site), size in self.sums.take().items():
+                self._put(layer, site, "activation", "rms", size)
             return
         moved = bool(optimizer.steps_taken)
         small: dict[torch.Size, list[tuple[int, str, Tensor]]] = defaultdict(list)

@@ -13,6 +13,22 @@ from mupcheck.ops.products import product
 from mupcheck.theory.parametrization import Role
 
 
+class SizeHook:
+    """A hook of a site that asks for the rms of what passes alone.
+
+    Where kernels can sum squares of what lies in memory already, or passes through their registers, a site has no value
+    to show: they ask for `room` and leave their sums there.
+    """
+
+    def __call__(self, module: nn.Module, args: tuple, out: Tensor) -> None:
+        """Take up what passes, [R, ...]."""
+        raise NotImplementedError
+
+    def room(self, programs: int, values: int) -> Tensor:
+        """Return where so many programs leave the sums of squares of so many values of a replica, [R, programs]."""
+        raise NotImplementedError
+
+
 class Site(nn.Module):
     """A named place in the forward pass; returns its input, so that a probe can hook what passes through."""
 
@@ -24,6 +40,12 @@ class Site(nn.Module):
     def watched(self) -> bool:
         """Return whether a probe listens, so that what only a probe reads is not computed without one."""
         return bool(self._forward_hooks)
+
+    @property
+    def size_hook(self) -> SizeHook | None:
+        """Return the hook if there is but one and it asks for the rms alone."""
+        hooks = list(self._forward_hooks.values())
+        return hooks[0] if len(hooks) == 1 and isinstance(hooks[0], SizeHook) else None
 
 
 class Multiplier(nn.Module):

@@ -122,6 +122,11 @@ class Replicas:
         with compiled_ahead():
             tokens = self.feed.batch(self.step)
             self._gradients(tokens)
+            if self.probe is not None and self.recorded:
+                self.probe.start()
+                self._gradients(tokens)
+                self.probe.finish(self.optimizer, self.scales[0])
+                self.probe.sizes.clear()
             if self.held_out is not None:
                 self._evaluate()
         self.index.zero_()

@@ -6,7 +6,7 @@ columns are filled up to a multiple of `ALIGNED`: narrow ones, such as those of 
 and much on their own. Each weight gets a gradient of its own, in float32 and with its multiplier.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -132,7 +132,14 @@ class _Projection(torch.autograd.Function):
 class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, factors: Factors, kept: list[Tensor], gate: Tensor, up: Tensor, down: Tensor
+        ctx: Any,
+        x: Tensor,
+        factors: Factors,
+        kept: list[Tensor],
+        room: Callable[[int, int], Tensor] | None,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
     ) -> Tensor:
         # g and u are the halves of one tensor: no columns are filled up between them
         joint, matrix = _halves(gate, up, factors, x.dtype), side_by_side([down], factors[2:], x.dtype)
@@ -140,7 +147,7 @@ class _SwiGlu(torch.autograd.Function):
         ctx.save_for_backward(x, gu, joint, matrix, gate, up, down)
         ctx.factors = factors
         kept.append(gu)
-        return torch.bmm(swiglu_forward(gu), matrix)[..., : down.shape[2]]
+        return torch.bmm(swiglu_forward(gu, room), matrix)[..., : down.shape[2]]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -150,7 +157,7 @@ class _SwiGlu(torch.autograd.Function):
         d_gu, hidden = swiglu_backward(d_hidden, gu)
         (d_down,) = weight_gradients(hidden, grad, [down], ctx.factors[2:])
         d_gate, d_up = weight_gradients(x, d_gu, [gate, up], ctx.factors[:2])
-        return torch.bmm(d_gu, joint.transpose(1, 2)), None, None, d_gate, d_up, d_down
+        return torch.bmm(d_gu, joint.transpose(1, 2)), None, None, None, d_gate, d_up, d_down
 
 
 def _halves(gate: Tensor, up: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:
@@ -166,11 +173,18 @@ def projection(x: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
 
 
 def swiglu(
-    x: Tensor, gate: Tensor, up: Tensor, down: Tensor, factors: Factors, kept: list[Tensor] | None = None
+    x: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+    factors: Factors,
+    kept: list[Tensor] | None = None,
+    *,
+    room: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Return (silu(x gate) * (x up)) down, [R, N, D] in x's dtype; each weight times its factor [R] (None is 1).
 
-    What both halves of the first product are is added to `kept`.
+    What both halves of the first product are is added to `kept`; `room` is that of `swiglu_forward`.
     """
-    out: Tensor = _SwiGlu.apply(x, factors, [] if kept is None else kept, gate, up, down)
+    out: Tensor = _SwiGlu.apply(x, factors, [] if kept is None else kept, room, gate, up, down)
     return out
