@@ -62,8 +62,8 @@ class Optimizer(Protocol):
         """Return what a step with `lr_scale` [R] applies to each weight."""
         ...
 
-    def eps_ratio(self, index: int) -> Tensor | None:
-        """Return how far what eps is added to lies above it at one weight, [R]; None where there is no eps."""
+    def eps_ratios(self) -> Sequence[Tensor] | None:
+        """Return how far what eps is added to lies above it at each weight, [R]; None where there is no eps."""
         ...
 
 
@@ -95,7 +95,11 @@ class Probe:
         self.sizes: dict[tuple[int, str, str, str], Tensor] = {}
         self.sums = Sums(self.n_replicas, model.embedding.weight.device)
         self.scratch: Tensor | None = None
-        self.small = SMALL_MATRIX if model.embedding.weight.device.type == "cpu" else SMALL_ON_GPU
+        on_cpu = model.embedding.weight.device.type == "cpu"
+        self.small = SMALL_MATRIX if on_cpu else SMALL_ON_GPU
+        # On a GPU a division of R numbers costs as much as a pass over a weight: all are done at the end, in few calls.
+        self.together = not on_cpu
+        self.divisors: dict[tuple[int, str, str, str], float] = {}
 
     def start(self) -> None:
         """Hook every site, and the input of every weight that has one."""
@@ -124,6 +128,7 @@ class Probe:
             handle.remove()
         self.handles.clear()
         if not self.full:
+            self._divide()
             for (layer, site), size in self.sums.take().items():
                 self._put(layer, site, "activation", "rms", size)
             return
@@ -131,20 +136,21 @@ class Probe:
         small: dict[torch.Size, list[tuple[int, str, Tensor]]] = defaultdict(list)
         spectra: list[tuple[int, str, Tensor]] = []
         formats = least_stored_eps([module.weight for _, _, module in self.weights]) if moved else []
+        ratios = optimizer.eps_ratios() if moved else None
+        relative: list[tuple[tuple[int, str, str, str], Tensor, Tensor]] = []
         for index, (site, layer, module) in enumerate(self.weights):
-            put = partial(self._put, layer, site)
-            size = rms(module.weight)
-            put("weight", "rms", size)
+            put, put_size = partial(self._put, layer, site), partial(self._put_size, layer, site)
+            size = put_size("weight", "rms", module.weight)
             if not moved:
                 put("diagnostic", "n_values", torch.full_like(size, module.weight[0].numel()))
             if module.weight.grad is not None:
-                put("weight_grad", "rms", rms(module.weight.grad))
+                put_size("weight_grad", "rms", module.weight.grad)
             if not moved:
                 continue
             change = self._change(index)
-            change_size = rms(change)
-            put("weight_update", "rms", change_size)
-            put("diagnostic", "relative_update", change_size / size)
+            change_size = put_size("weight_update", "rms", change)
+            put("diagnostic", "relative_update", change_size)  # over size, with the others
+            relative.append(((layer, site, "diagnostic", "relative_update"), change_size, size))
             put("diagnostic", "stored_eps", formats[index])
             if change.dim() == 3 and not isinstance(module, Embedding):
                 # small ones of one shape go together: alone they cost calls, not arithmetic
@@ -155,9 +161,13 @@ class Probe:
             x = self.inputs.get((layer, site))
             if x is not None and x.is_floating_point():
                 x = x.to(change.dtype)  # under autocast it may be bfloat16, which would round the change away
-            put("effective_update", "rms", rms(module.act(change, x)))
-            if (ratio := optimizer.eps_ratio(index)) is not None:
-                put("diagnostic", "adam_eps_ratio", ratio)
+            put_size("effective_update", "rms", module.act(change, x))
+            if ratios is not None:
+                put("diagnostic", "adam_eps_ratio", ratios[index])
+        if relative:
+            keys, changes, of = zip(*relative, strict=True)
+            self.sizes |= zip(keys, torch._foreach_div(changes, of), strict=True)
+        self._divide()
         for alike in small.values():
             grams = powers(torch.cat([change for _, _, change in alike])).split(self.n_replicas, dim=1)
             spectra += [(layer, site, gram) for (layer, site, _), gram in zip(alike, grams, strict=True)]
@@ -195,6 +205,32 @@ class Probe:
     def _put(self, layer: int, site: str, kind: str, stat: str, value: Tensor) -> None:
         self.sizes[layer, site, kind, stat] = value
 
+    def _put_size(self, layer: int, site: str, kind: str, stat: str, x: Tensor) -> Tensor:
+        """Put the rms or the mean |x| of each replica; return it, or in place of the rms what it is in proportion to.
+
+        Ratios of that are right between tensors of one shape.
+        """
+        size: Tensor
+        if self.together:
+            size, divisor = _norm(x, 2 if stat == "rms" else 1)
+            self.divisors[layer, site, kind, stat] = divisor
+        else:
+            size = rms(x) if stat == "rms" else mean_abs(x)
+        self._put(layer, site, kind, stat, size)
+        return size
+
+    def _divide(self) -> None:
+        """Make sizes of all norms that were put."""
+        if not self.divisors:
+            return
+        by_dtype: dict[torch.dtype, list[tuple[int, str, str, str]]] = defaultdict(list)
+        for key in self.divisors:
+            by_dtype[self.sizes[key].dtype].append(key)
+        for keys in by_dtype.values():
+            divided = torch._foreach_div([self.sizes[key] for key in keys], [self.divisors[key] for key in keys])
+            self.sizes |= zip(keys, divided, strict=True)
+        self.divisors.clear()
+
     def _change(self, index: int) -> Tensor:
         """Return what a weight has moved by; a large one in memory that the next large one takes."""
         weight, initial = self.weights[index][2].weight, self.initial[index]
@@ -214,12 +250,12 @@ class Probe:
     def _on_site(self, layer: int, site: str, _module: nn.Module, _args: tuple, out: Tensor) -> None:
         x = out.detach().reshape(self.n_replicas, -1)
         put = partial(self._put, layer, site)
-        put("activation", "rms", rms(x))
+        self._put_size(layer, site, "activation", "rms", x)
         if not self.full:
             return
-        put("activation", "mean_abs", mean_abs(x))
+        self._put_size(layer, site, "activation", "mean_abs", x)
         if (layer, site) in self.first:
-            put("activation_update", "rms", rms(x - self.first[layer, site]))
+            self._put_size(layer, site, "activation_update", "rms", x - self.first[layer, site])
         else:
             self.first[layer, site] = x
             if (expected := self._expected(site, out.detach())) is not None:
@@ -259,7 +295,7 @@ class Probe:
         # what nothing uses (the final state of a sequence) has no gradient
         if gradient is None:
             return
-        self._put(layer, site, "activation_grad", "rms", rms(gradient.detach().reshape(self.n_replicas, -1)))
+        self._put_size(layer, site, "activation_grad", "rms", gradient.detach().reshape(self.n_replicas, -1))
 
     def _on_input(self, layer: int, site: str, _module: Weight, args: tuple[Tensor, ...]) -> None:
         if args:
@@ -274,14 +310,21 @@ def _place(name: str) -> tuple[int, str]:
 
 def rms(x: Tensor) -> Tensor:
     """Return sqrt(mean x^2) of each replica, [R]; x [R, ...]."""
-    x = x.flatten(1)
-    return torch.linalg.vector_norm(x, dim=1, dtype=_wide(x)) / math.sqrt(x.shape[1])
+    norm, divisor = _norm(x, 2)
+    return norm / divisor
 
 
 def mean_abs(x: Tensor) -> Tensor:
     """Return mean |x| of each replica, [R]; x [R, ...]."""
+    norm, divisor = _norm(x, 1)
+    return norm / divisor
+
+
+def _norm(x: Tensor, order: int) -> tuple[Tensor, float]:
+    """Return the norm of each replica, [R], and what it is to be divided by to be that of a mean; x [R, ...]."""
     x = x.flatten(1)
-    return torch.linalg.vector_norm(x, ord=1, dim=1, dtype=_wide(x)) / x.shape[1]
+    norm = torch.linalg.vector_norm(x, ord=order, dim=1, dtype=_wide(x))
+    return norm, math.sqrt(x.shape[1]) if order == 2 else x.shape[1]
 
 
 def _wide(x: Tensor) -> torch.dtype:

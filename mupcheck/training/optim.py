@@ -67,12 +67,13 @@ class Optimizer:
 
     def realised(self, lr_scale: Tensor) -> list[Realised]:
         """Return the lr, weight decay and eps that a step with `lr_scale` [R] applies to each weight."""
+        rates = torch.stack(self.lr) * lr_scale
         return [
-            Realised(group.site, group.layer, lr * lr_scale, decay, eps)
-            for group, lr, decay, eps in zip(self.groups, self.lr, self.weight_decay, self.eps, strict=True)
+            Realised(group.site, group.layer, lr, decay, eps)
+            for group, lr, decay, eps in zip(self.groups, rates, self.weight_decay, self.eps, strict=True)
         ]
 
-    def eps_ratio(self, index: int) -> Tensor | None:  # noqa: ARG002
+    def eps_ratios(self) -> list[Tensor] | None:
         """Return None: there is no eps to take part in the step."""
         return None
 
@@ -101,11 +102,11 @@ class AdamW(Optimizer):
             beta2=spec.beta2,
         )
 
-    def eps_ratio(self, index: int) -> Tensor:
-        """Return rms(sqrt(v)) / eps of one weight, [R]: far above 1, or eps takes part in the step."""
+    def eps_ratios(self) -> list[Tensor]:
+        """Return rms(sqrt(v)) / eps of each weight, [R]: far above 1, or eps takes part in the step."""
         correction = 1 - self.spec.beta2 ** max(self.steps_taken, 1)
-        mean_root = (self.mean_square[index].flatten(1).mean(1) / correction).sqrt()
-        return mean_root / self.eps[index]
+        means = torch.stack([square.flatten(1).mean(1) for square in self.mean_square])
+        return list((means / correction).sqrt() / torch.stack(self.eps))
 
 
 class SGD(Optimizer):

@@ -7,6 +7,7 @@ import torch
 from planted_steps import LR, around
 
 from mupcheck.measuring import path, shadow
+from mupcheck.measuring.probes import Probe
 from mupcheck.model import build_model, gdn
 from mupcheck.ops import gated_delta_rule
 from mupcheck.spec.run import RunSpec
@@ -49,6 +50,36 @@ def test_weights_of_one_shape_are_compared_together_and_in_blocks_as_alone(
             assert other[place] == pytest.approx(values, rel=1e-4, abs=1e-6), place
     wrong = {place[1:3] for place, values in blocks.items() if place[3] == "applied_misfit" and max(values) > 0.1}
     assert wrong == ({(1, "down_proj")} if fault else set())
+
+
+@pytest.mark.parametrize("probes", ["full", "activations"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sizes_divided_together_are_those_divided_alone(corpus, make_run, monkeypatch, probes, dtype):
+    shape = {"kind": "coord", "record": (0, 1, 2), "steps": 3, "n_layers": 2, "probes": probes, "dtype": dtype}
+    runs = [make_run(seed=seed, **shape) for seed in range(2)]
+
+    def recorded():
+        return [(row[:5], row.values) for step in train(runs, corpus) for row in step.coords]
+
+    alone, init, divided = recorded(), Probe.__init__, []
+
+    def together(self, *given, **options):
+        init(self, *given, **options)
+        self.together = True
+
+    def divide(self, real=Probe._divide):
+        divided.append(len(self.divisors))
+        real(self)
+
+    monkeypatch.setattr(Probe, "__init__", together)
+    monkeypatch.setattr(Probe, "_divide", divide)
+    for (key, sizes), (other, found) in zip(alone, recorded(), strict=True):
+        assert key == other
+        if key[4] == "relative_update":  # a ratio of norms, not of sizes, which have been rounded once more
+            assert found == pytest.approx(sizes, rel=3e-7)
+        else:
+            assert found == sizes, key
+    assert min(divided) > 40  # sizes that a call each divided before
 
 
 def test_stacks_hold_what_has_one_shape_and_not_too_much():
