@@ -6,7 +6,7 @@ What each kind means, and what is required of it, is in `mupcheck.theory.require
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -137,6 +137,7 @@ class Probe:
         spectra: list[tuple[int, str, Tensor]] = []
         formats = least_stored_eps([module.weight for _, _, module in self.weights]) if moved else []
         ratios = optimizer.eps_ratios() if moved else None
+        moves = self._changes() if moved else iter(())
         relative: list[tuple[tuple[int, str, str, str], Tensor, Tensor]] = []
         for index, (site, layer, module) in enumerate(self.weights):
             put, put_size = partial(self._put, layer, site), partial(self._put_size, layer, site)
@@ -147,7 +148,7 @@ class Probe:
                 put_size("weight_grad", "rms", module.weight.grad)
             if not moved:
                 continue
-            change = self._change(index)
+            change = next(moves)
             change_size = put_size("weight_update", "rms", change)
             put("diagnostic", "relative_update", change_size)  # over size, with the others
             relative.append(((layer, site, "diagnostic", "relative_update"), change_size, size))
@@ -231,14 +232,18 @@ class Probe:
             self.sizes |= zip(keys, divided, strict=True)
         self.divisors.clear()
 
-    def _change(self, index: int) -> Tensor:
-        """Return what a weight has moved by; a large one in memory that the next large one takes."""
-        weight, initial = self.weights[index][2].weight, self.initial[index]
-        if weight[0].numel() <= self.small:
-            return weight - initial
-        if self.scratch is None:
-            self.scratch = weight.new_empty(max(w.numel() for w in self.initial))
-        return torch.sub(weight, initial, out=self.scratch[: weight.numel()].view(weight.shape))
+    def _changes(self) -> Iterator[Tensor]:
+        """Yield what each weight has moved by; a large one in memory that the next large one takes."""
+        pairs = [(module.weight, initial) for (*_, module), initial in zip(self.weights, self.initial, strict=True)]
+        few = [pair for pair in pairs if pair[0][0].numel() <= self.small] if self.together else []
+        ready = iter(torch._foreach_sub(*map(list, zip(*few, strict=True))) if few else [])
+        for weight, initial in pairs:
+            if weight[0].numel() <= self.small:
+                yield next(ready) if self.together else weight - initial
+                continue
+            if self.scratch is None:
+                self.scratch = weight.new_empty(max(w.numel() for w in self.initial))
+            yield torch.sub(weight, initial, out=self.scratch[: weight.numel()].view(weight.shape))
 
     def _put_spectral(self, grams: list[tuple[int, str, Tensor]]) -> None:
         if not grams:

@@ -79,6 +79,9 @@ class Shadow:
             Stack(self.weights[end - len(stack) : end], self.declared[end - len(stack) : end])
             for stack, end in zip(stacks, ends, strict=True)
         ]
+        self.lr, self.eps, self.weight_decay = (
+            torch.cat([getattr(each, name) for each in self.declared]) for name in ("lr", "eps", "weight_decay")
+        )
         self.scratch = [like.new_empty(max(stack.scratch for stack in self.stacks)) for _ in range(3)]
         # of the rows and columns of every weight, one after the other: off squared, step squared, off times step
         self.lines = like.new_empty(3, self.n_replicas, len(self.part))
@@ -125,18 +128,17 @@ class Shadow:
         """Compare the update that was made with the one that should have been, and keep the worst since `take`."""
         self.taken += 1
         whole, at = [], 0
-        for stack in self.stacks:
+        for stack, factors in zip(self.stacks, self._factors(), strict=True):
             now, old, count = _joined(stack.weights), stack.old, len(stack.weights)
             assert now is not None
             n_rows, n_columns = now.shape[1:]
             lines = now.new_empty(3, len(now), n_rows + n_columns)
             rows, columns = lines[:, :, :n_rows], lines[:, :, n_rows:]
             pull = now.new_zeros(len(now))
-            lr = stack.lr * self.scale.repeat(count)
             for replicas, some in stack.blocks:
                 block = replicas, some
                 step, wrong, product = (x[: now[block].numel()].view(now[block].shape) for x in self.scratch)
-                self._expected(stack, block, lr[replicas], out=step)
+                self._expected(stack, block, [factor[replicas] for factor in factors], out=step)
                 torch.sub(now[block], old[block], out=wrong).sub_(step)
                 pull[replicas] += torch.mul(wrong, old[block], out=product).sum((1, 2))
                 for k, (one, other) in enumerate(((wrong, wrong), (step, step), (wrong, step))):
@@ -157,33 +159,46 @@ class Shadow:
     def take(self) -> Tensor:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
         seen, self.seen = self.seen, self._nothing()
-        return torch.stack([seen[stat] for stat in STATS]).transpose(1, 2)
+        return seen.transpose(1, 2)
 
-    def _nothing(self) -> dict[str, Tensor]:
+    def _nothing(self) -> Tensor:
         like = self.weights[0]
-        zero = torch.zeros(self.n_replicas, self.n_weights, dtype=like.dtype, device=like.device)
-        return dict.fromkeys(STATS, zero) | {"applied": zero + 1}
+        nothing = like.new_zeros(len(STATS), self.n_replicas, self.n_weights)
+        nothing[STATS.index("applied")] = 1
+        return nothing
 
     def _clip_factor(self) -> Tensor:
         norms = [torch.linalg.vector_norm(w.grad.flatten(1), dim=1) for w in self.weights if w.grad is not None]
         return torch.clamp(self.spec.clip / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6), max=1.0)
 
-    def _expected(self, stack: "Stack", block: Block, lr: Tensor, *, out: Tensor) -> None:
-        """Write what should have been added to a block of some weights, with their lr."""
-        spec, t, replicas = self.spec, self.taken, block[0]
+    def _factors(self) -> list[tuple[Tensor, ...]]:
+        """Return what each stack's expected update is made with, [weights * R] each, of all in a few calls.
+
+        Of SGD -lr; of AdamW eps before its sum with the root, what the quotient is multiplied by, and -lr times decay.
+        """
+        spec, dtype, t = self.spec, self.weights[0].dtype, self.taken
+        lr = self.lr * self.scale.repeat(self.n_weights)
         if spec.optimizer == "sgd":
-            torch.mul(stack.state[1][block], per_replica(-lr.to(out.dtype), out), out=out)
+            factors = [(-lr).to(dtype)]
+        else:
+            root = math.sqrt(1 - spec.beta2**t)
+            # (m / c1) / (sqrt(v / c2) + eps) = m / (sqrt(v) + eps sqrt(c2)) sqrt(c2) / c1
+            factors = [(self.eps * root).to(dtype), lr.to(dtype) * (-root / (1 - spec.beta1**t))]
+            factors += [(-lr * self.weight_decay).to(dtype)] if spec.weight_decay > 0 else []
+        sizes = [len(stack.old) for stack in self.stacks]
+        return list(zip(*(factor.split(sizes) for factor in factors), strict=True))
+
+    def _expected(self, stack: "Stack", block: Block, factors: Sequence[Tensor], *, out: Tensor) -> None:
+        """Write what should have been added to a block of some weights."""
+        first, *more = (per_replica(factor, out) for factor in factors)
+        if self.spec.optimizer == "sgd":
+            torch.mul(stack.state[1][block], first, out=out)
             return
         mean, square = (x[block] for x in stack.state)
-        root = math.sqrt(1 - spec.beta2**t)
-        torch.sqrt(square, out=out)
-        # (m / c1) / (sqrt(v / c2) + eps) = m / (sqrt(v) + eps sqrt(c2)) sqrt(c2) / c1
-        out.add_(per_replica((stack.eps[replicas] * root).to(out.dtype), out))
-        torch.div(mean, out, out=out)
-        out.mul_(per_replica(lr.to(out.dtype) * (-root / (1 - spec.beta1**t)), out))
-        if spec.weight_decay > 0:
-            decay = (-lr * stack.weight_decay[replicas]).to(out.dtype)
-            out.addcmul_(stack.old[block], per_replica(decay, out))
+        torch.sqrt(square, out=out).add_(first)
+        torch.div(mean, out, out=out).mul_(more[0])
+        if len(more) > 1:
+            out.addcmul_(stack.old[block], more[1])
 
     def _note(self, off: Tensor, steps: Tensor, inner: Tensor, whole: Tensor) -> None:
         """Keep what this update says of each weight if it is further off than those before.
@@ -196,8 +211,8 @@ class Shadow:
         pull, weight, left, expected, along = whole
 
         def over(values: Tensor, index: Tensor, size: int, how: str, start: float) -> Tensor:
-            filled = torch.full((self.n_replicas, size), start, dtype=values.dtype, device=values.device)
-            return filled.scatter_reduce_(1, index.expand(self.n_replicas, -1), values, how)
+            filled = torch.full((len(values), size), start, dtype=values.dtype, device=values.device)
+            return filled.scatter_reduce_(1, index.expand(len(values), -1), values, how)
 
         off_size, size = off.sqrt(), steps.sqrt()
         largest = over(size, owner, n, "amax", 0.0)
@@ -222,12 +237,11 @@ class Shadow:
             "applied_decay": -pull / (weight * lr.to(pull.dtype)).clamp(min=self.tiny),
             "applied_decay_share": pull.square() / (weight * left).clamp(min=self.tiny),
         }
-        along, size, left = (
-            over(torch.where(wrong, lines, 0.0), part, 2 * n, "sum", 0.0) for lines in (inner, steps, off)
-        )
+        summed = [*torch.where(wrong, torch.stack([inner, steps, off]), 0.0), *torch.stack([wrong, telling])]
+        along, size, left, n_wrong, n_telling = over(torch.cat(summed), part, 2 * n, "sum", 0.0).chunk(5)
         ends = {
-            "wrong": over(wrong.to(misfit.dtype), part, 2 * n, "sum", 0.0),
-            "of": over(telling.to(misfit.dtype), part, 2 * n, "sum", 0.0),
+            "wrong": n_wrong,
+            "of": n_telling,
             "first": over(torch.where(wrong, self.position, len(part)), part, 2 * n, "amin", len(part)),
             "last": over(torch.where(wrong, self.position, 0), part, 2 * n, "amax", 0),
             "factor": _ratio(along, size),
@@ -236,16 +250,13 @@ class Shadow:
         now["applied_share"] = (along.square() / (size * left).clamp(min=self.tiny)).view(-1, n, 2).amax(2)
         for name, values in ends.items():
             now |= {f"applied_{axis}_{name}": values[:, at::2] for at, axis in enumerate(("rows", "columns"))}
-        first_step = torch.where(self.seen["applied_step"] > 0, self.seen["applied_step"], self.taken)
-        further = worst >= self.seen["applied_misfit"]
-        for stat, values in now.items():
-            values = values.to(worst.dtype)
-            if stat == "applied_step":
-                self.seen[stat] = torch.where(worst > NOTICED, first_step, self.seen[stat])
-                continue
-            if stat in WHERE:
-                values = torch.where(worst > NOTICED, values, 0.0)
-            self.seen[stat] = torch.where(further, values, self.seen[stat])
+        noticed, seen = worst > NOTICED, self.seen
+        values = torch.stack([now[stat].to(worst.dtype) for stat in STATS])
+        values[len(EVERYWHERE) :].masked_fill_(~noticed, 0.0)
+        step = STATS.index("applied_step")
+        self.seen = torch.where(worst >= seen[STATS.index("applied_misfit")], values, seen)
+        first_step = torch.where(seen[step] > 0, seen[step], self.taken)
+        self.seen[step] = torch.where(noticed, first_step, seen[step])
 
 
 def _ratio(off: Tensor, size: Tensor) -> Tensor:
@@ -257,7 +268,7 @@ class Stack:
     """Some weights of one shape [R, M, N], as if one of [weights * R, M, N], and what their update is made from.
 
     Attributes:
-        lr, eps, weight_decay: declared, float64 [weights * R].
+        weight_decay: declared, float64 [weights * R].
         state: of AdamW the moments; of SGD the velocity, and the step before its lr.
         old: the weights before the update.
         blocks: what is gone through at once.
@@ -266,9 +277,7 @@ class Stack:
 
     def __init__(self, weights: Sequence[Tensor], given: Sequence[Declared]) -> None:
         self.weights = list(weights)
-        self.lr, self.eps, self.weight_decay = (
-            torch.cat([getattr(each, name) for each in given]) for name in ("lr", "eps", "weight_decay")
-        )
+        self.weight_decay = torch.cat([each.weight_decay for each in given])
         like = _matrix(weights[0])
         shape = (len(weights) * len(like), *like.shape[1:])
         self.state = [like.new_zeros(shape) for _ in range(2)]

@@ -45,8 +45,9 @@ def powers(x: Tensor) -> Tensor:
         vectors.append(_unit(torch.bmm(through, x.transpose(1, 2))))
         images.append(through := torch.bmm(vectors[-1], x))
     wide = torch.cat(vectors, 1).double(), torch.cat(images, 1).double()
-    missing = SPAN - wide[0].shape[1]
-    return torch.stack([F.pad(rows @ rows.transpose(1, 2), (0, missing) * 2) for rows in wide])
+    grams = torch.stack([rows @ rows.transpose(1, 2) for rows in wide])
+    missing = SPAN - grams.shape[2]
+    return F.pad(grams, (0, missing) * 2) if missing else grams
 
 
 def largest(grams: Tensor) -> Tensor:
