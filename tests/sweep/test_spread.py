@@ -123,7 +123,8 @@ def kernels(monkeypatch):
 
 
 def lr(**changes):
-    return tiny(widths=(16, 32), **changes)
+    """Return a sweep that is worth compiling kernels for: by chunk it would take a GPU minutes."""
+    return tiny(**{"widths": (16, 32), "steps": 1_000_000, "batch_size": 256} | changes)
 
 
 def test_auto_is_triton_on_a_gpu_where_it_passes_its_test(kernels):
@@ -133,8 +134,16 @@ def test_auto_is_triton_on_a_gpu_where_it_passes_its_test(kernels):
     assert backend_of(lr(), ("cpu",)) == "chunk"
     assert backend_of(lr(backend="reference"), ("cuda:0",)) == "reference"
     assert backend_of(lr(backend="triton"), ("cuda:0",)) == "triton"
-    # a few steps of a few tokens are over before kernels are compiled
-    assert backend_of(tiny_coord(), ("cuda:0",)) == "chunk"
+
+
+def test_auto_compiles_no_kernels_for_what_would_be_over_before(kernels):
+    asked = kernels([])
+    for small in (tiny_coord(), lr(steps=2000), lr(batch_size=1, steps=2000)):
+        assert backend_of(small, ("cuda:0",)) == "chunk"
+    assert not asked
+    assert backend_of(lr(), ("cuda:0",)) == "triton"
+    # more runs, or longer ones, are worth it; more shapes of heads take more compiling
+    assert backend_of(lr(steps=2000, seeds=[*range(2000)]), ("cuda:0",)) == "triton"
     assert backend_of(tiny_coord(backend="triton"), ("cuda:0",)) == "triton"
 
 

@@ -52,9 +52,9 @@ class Config(NamedTuple):
 SCANS = {
     (32, 64): Scan(64, 4, 3),
     (48, 96): Scan(128, 8, 3, stores=False),
-    (64, 128): Scan(64, 4, 2),
+    (64, 128): Scan(64, 4, 3, stores=False),
     (96, 192): Scan(128, 8, 3, stores=False),
-    (128, 128): Scan(128, 8, 3),
+    (128, 128): Scan(64, 4, 3),
     (128, 256): Scan(128, 8, 3),
     (192, 384): Scan(128, 8, 2),
 }
