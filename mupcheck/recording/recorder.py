@@ -196,7 +196,7 @@ class Recorder:
             return
         self._open = False
         self.uses.stop()
-        with self._clock(), torch.no_grad(), unwatched():
+        with self._clock(), unwatched(), torch.no_grad():
             now.grad_norm = self.sizes.measure(now.number, self.uses.found)
         self.uses.forget()
 
@@ -211,8 +211,10 @@ class Recorder:
 
     def _on_output(self, name: str, _module: nn.Module, _args: Any, out: Any) -> None:
         if self._open and self._forwards <= 1 and not in_backward():
-            with self._clock(), torch.no_grad(), unwatched():
+            start = time.perf_counter()
+            with unwatched():  # first of all: under who watches, even to switch gradients off takes long
                 self.sizes.output(*place_of(name), out)
+            self.seconds += time.perf_counter() - start
 
     @contextmanager
     def _clock(self) -> Iterator[None]:

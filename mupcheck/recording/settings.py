@@ -23,19 +23,19 @@ def realised(optimizers: Iterable[Optimizer], parameters: Mapping[str, Parameter
 
     A parameter that is in no group has `n_groups` 0 and nothing else; a setting that a group lacks is left out.
     """
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+    count: dict[int, int] = {}
+    last: dict[int, dict[str, float]] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
+            values = ((stat, _number(group.get(key), at)) for stat, (key, at) in SETTINGS.items())
+            of_group = {stat: value for stat, value in values if value is not None}
             for parameter in group["params"]:
-                groups.setdefault(id(parameter), []).append(group)
-    found = {}
-    for name, parameter in parameters.items():
-        mine = groups.get(id(parameter), [])
-        found[name] = {"n_groups": float(len(mine))}
-        for stat, (key, at) in SETTINGS.items():
-            if mine and (value := _number(mine[-1].get(key), at)) is not None:
-                found[name][stat] = value
-    return found
+                count[id(parameter)] = count.get(id(parameter), 0) + 1
+                last[id(parameter)] = of_group
+    return {
+        name: {"n_groups": float(count.get(id(parameter), 0))} | last.get(id(parameter), {})
+        for name, parameter in parameters.items()
+    }
 
 
 def _number(value: Any, at: int | None) -> float | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mupcheck.measuring.probes import SMALL_MATRIX, CoordRow, mean_abs, rms
+from mupcheck.measuring.probes import SMALL_MATRIX, CoordRow
 from mupcheck.measuring.spectral import largest, powers
 from mupcheck.recording.names import clean, place_of
 from mupcheck.recording.settings import realised
@@ -60,12 +60,20 @@ class Sizes:
         ]
         self.lawful: dict[str, Any] = dict(self.lawful_modules)
         self.inputs: dict[str, Tensor | None] = {}
-        self.rows: list[CoordRow] = []
+        self.places = {name: place_of(name) for name in parameters}
+        # flat, so that Python's garbage collector has nothing to walk through while a model trains
+        self._rows: tuple[list[Any], ...] = tuple([] for _ in range(6))
         self.seen: set[str] = set()
         self.several: set[str] = set()  # parameters with uses of several kinds
-        self._found: dict[Key, Tensor] = {}
+        self._found: dict[Key, tuple[Tensor, float]] = {}  # a tensor of one value, and a number to multiply it by
         self._known: dict[Key, float] = {}
-        self._said: dict[Key, float] = {}
+        self._said: dict[str, dict[str, float]] = {}
+
+    @property
+    def rows(self) -> list[CoordRow]:
+        """Return what was measured so far, a row each."""
+        rows = zip(*self._rows, strict=True)
+        return [CoordRow(step, layer, site, kind, stat, [value]) for step, layer, site, kind, stat, value in rows]
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -83,8 +91,10 @@ class Sizes:
         if x is None or not x.is_floating_point() or x.numel() == 0:
             return
         if (layer, site, "activation", "rms") not in self._found:
-            self._found[layer, site, "activation", "rms"] = rms(x.detach()[None])
-            self._found[layer, site, "activation", "mean_abs"] = mean_abs(x.detach()[None])
+            x = x.detach()
+            norms = (torch.linalg.vector_norm(x, order, dtype=_wide(x)) for order in (2, 1))
+            self._found[layer, site, "activation", "rms"] = next(norms), x.numel() ** -0.5
+            self._found[layer, site, "activation", "mean_abs"] = next(norms), 1 / x.numel()
 
     def measure(self, step: int, uses: Sequence[Use]) -> float:
         """Measure every parameter before the update of `step`, and return the global norm of the gradient."""
@@ -95,49 +105,65 @@ class Sizes:
         self.several |= {name for name, mine in by_name.items() if len({use.kind for use in mine}) > 1}
         self.seen |= set(by_name) | set(self.inputs)
         for name, settings in realised(self.optimizers, self.parameters).items():
-            site, layer = place_of(name)
+            site, layer = self.places[name]
             settings["frozen"] = float(name not in self.initial)
+            said = self._said.get(name, {})
+            # lr and decay are compared from step to step; the rest is said again where it changed
             for stat, value in settings.items():
-                key = layer, site, "diagnostic", stat
-                # lr and decay are compared from step to step; the rest is said again where it changed
-                if stat in EVERY_STEP or self._said.get(key) != value:
-                    self._known[key] = self._said[key] = value
-        spectra: list[Spectrum] = []
+                if stat in EVERY_STEP or said.get(stat) != value:
+                    self._known[layer, site, "diagnostic", stat] = value
+            self._said[name] = settings
         with torch.autocast(next(iter(self.parameters.values())).device.type, enabled=False):
-            for name, parameter in self.parameters.items():
-                spectra += self._measure(step, name, parameter.detach(), by_name[name])
-        self._put_spectral(spectra)
+            self._put_norms("weight", {name: parameter.detach() for name, parameter in self.parameters.items()})
+            gradients = {name: self.parameters[name].grad for name in self.initial}
+            self._put_norms("weight_grad", {name: x.detach() for name, x in gradients.items() if x is not None})
+            if step == 0:
+                for name in self.parameters:
+                    self._gains(name, by_name[name])
+            else:
+                self._put_changes(by_name)
         self.inputs.clear()
         return self._take(step)
 
-    def _measure(self, step: int, name: str, weight: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
-        """Measure one parameter; return the changes whose spectral norm is wanted, [n, M, N]."""
-        site, layer = place_of(name)
-        found, wide = self._found, torch.promote_types(weight.dtype, torch.float32)
-        size = rms(weight[None])
-        found[layer, site, "weight", "rms"] = size
-        if step == 0:
-            self._known[layer, site, "diagnostic", "n_values"] = float(weight.numel())
-        if name not in self.initial:
-            return []
-        gradient = self.parameters[name].grad
-        if gradient is not None:
-            found[layer, site, "weight_grad", "rms"] = rms(gradient.detach()[None])
-        if step == 0:
-            self._gains(name, size, uses)
-            return []
-        change = weight.to(wide) - self.initial[name].to(wide)
-        moved = rms(change[None])
-        found[layer, site, "weight_update", "rms"] = moved
-        found[layer, site, "diagnostic", "relative_update"] = moved / size
-        if weight.dim() < 2:
-            found[layer, site, "effective_update", "rms"] = moved
+    def _put_norms(self, kind: str, of: Mapping[str, Tensor]) -> None:
+        """Take the rms of many tensors with few calls."""
+        by_dtype: dict[torch.dtype, list[str]] = defaultdict(list)
+        for name, x in of.items():
+            by_dtype[_wide(x)].append(name)
+        for dtype, names in by_dtype.items():
+            norms = torch._foreach_norm([of[name] for name in names], 2, dtype)
+            for name, norm in zip(names, norms, strict=True):
+                site, layer = self.places[name]
+                self._found[layer, site, kind, "rms"] = norm, max(of[name].numel(), 1) ** -0.5
+
+    def _put_changes(self, uses: Mapping[str, list[Use]]) -> None:
+        """Measure changes and what they do; those of large weights one by one, so that one is kept at a time."""
+        by_dtype: dict[torch.dtype | str, list[str]] = defaultdict(list)
+        for name, start in self.initial.items():
+            by_dtype[start.dtype if start.numel() <= SMALL_MATRIX else name].append(name)
+        spectra: list[Spectrum] = []
+        for names in by_dtype.values():
+            # in float32 at least; one of that already is not copied
+            weights, starts = (
+                [x.detach().to(_wide(x)) for x in map(of.__getitem__, names)] for of in (self.parameters, self.initial)
+            )
+            changes = dict(zip(names, torch._foreach_sub(weights, starts), strict=True))
+            self._put_norms("weight_update", changes)
+            for name, change in changes.items():
+                spectra += self._put_effect(name, change, uses.get(name, []))
+        self._put_spectral(spectra)
+
+    def _put_effect(self, name: str, change: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
+        """Measure what the change of one parameter does; return the changes whose spectral norm is wanted."""
+        (site, layer), found = self.places[name], self._found
+        if change.dim() < 2:
+            found[layer, site, "effective_update", "rms"] = found[layer, site, "weight_update", "rms"]
             return []
         if name in self.lawful and name in self.inputs:
             x = self.inputs[name]
             if x is not None and x.is_floating_point():
                 x = x.to(change.dtype)
-            found[layer, site, "effective_update", "rms"] = rms(self.lawful[name].act(change, x)[None])
+            found[layer, site, "effective_update", "rms"] = _rms_of([(self.lawful[name].act(change, x), 1.0)])
         for kind in dict.fromkeys(use.kind for use in uses):
             mine = [use for use in uses if use.kind == kind]
             by = self.multipliers.get(name)
@@ -167,16 +193,20 @@ class Sizes:
             norms = largest(torch.cat([gram.to(grams[0].device) for gram in grams], dim=1))
             counts = [each.x.shape[1] for each in done] + [each.x.shape[0] for each in small]
             for each, norm in zip((*done, *small), norms.split(counts), strict=True):
-                self._found[each.key] = norm.max()[None] * each.scale
+                self._found[each.key] = norm.max(), each.scale
 
-    def _gains(self, name: str, size: Tensor, uses: Sequence[Use]) -> None:
+    def _gains(self, name: str, uses: Sequence[Use]) -> None:
         """Say how much larger a new weight makes an input that it knows nothing of: its rms times sqrt(fan_in)."""
-        site, layer = place_of(name)
+        site, layer = self.places[name]
+        norm, per_value = self._found[layer, site, "weight", "rms"]
+        self._known[layer, site, "diagnostic", "n_values"] = float(self.parameters[name].numel())
+        if name not in self.initial:
+            return
         for kind in dict.fromkeys(use.kind for use in uses):
             use = next(use for use in uses if use.kind == kind)
             (fan_in, fan_out), by = use.fans, abs(self.multipliers.get(name, use.multiplier))
             at = self._site(site, name, kind)
-            self._found[layer, at, "weight_gain", "rms"] = size * math.sqrt(fan_in) * by
+            self._found[layer, at, "weight_gain", "rms"] = norm, per_value * math.sqrt(fan_in) * by
             if kind != "embedding":
                 shape = {"fan_in": fan_in, "fan_out": fan_out, "multiplier": by}
                 self._known |= {(layer, at, "diagnostic", stat): float(value) for stat, value in shape.items()}
@@ -187,20 +217,27 @@ class Sizes:
     def _take(self, step: int) -> float:
         """Move what was measured to the host, as rows."""
         by_place: dict[tuple[torch.dtype, torch.device], list[Key]] = defaultdict(list)
-        for key, value in self._found.items():
-            by_place[value.dtype, value.device].append(key)
-        parts = [torch.cat([self._found[key] for key in alike]).double().cpu() for alike in by_place.values()]
-        keys = [key for alike in by_place.values() for key in alike]
-        measured = dict(zip(keys, torch.cat(parts).tolist(), strict=True)) | self._known
+        for key, (norm, _) in self._found.items():
+            by_place[norm.dtype, norm.device].append(key)
+        measured: dict[Key, float] = {}
+        for keys in by_place.values():
+            taken = torch.stack([self._found[key][0] for key in keys]).tolist()
+            measured |= {key: value * self._found[key][1] for key, value in zip(keys, taken, strict=True)}
+        for site, layer in self.places.values():
+            if (moved := measured.get((layer, site, "weight_update", "rms"))) is not None:
+                size = measured[layer, site, "weight", "rms"]
+                measured[layer, site, "diagnostic", "relative_update"] = moved / size if size else math.nan
+        measured |= self._known
         self._found.clear()
         self._known.clear()
         square = 0.0
         for (layer, site, kind, stat), value in measured.items():
             if kind == "effective_update" and value == 0:
                 continue  # not moved yet, as behind a readout of zeros; what never moves is found otherwise
-            self.rows.append(CoordRow(step, layer, site, kind, stat, [value]))
+            for column, entry in zip(self._rows, (step, layer, site, kind, stat, value), strict=True):
+                column.append(entry)
         for name, parameter in self.parameters.items():
-            site, layer = place_of(name)
+            site, layer = self.places[name]
             square += measured.get((layer, site, "weight_grad", "rms"), 0.0) ** 2 * parameter.numel()
         return math.sqrt(square)
 
@@ -230,14 +267,18 @@ def _matrices(x: Tensor, *, is_conv: bool) -> Tensor:
     return x.flatten(0, -3) if x.dim() > 2 else x[None]
 
 
-def _rms_of(parts: Iterable[tuple[Tensor, float]]) -> Tensor:
-    """Return the rms over several tensors, each times a number, [1]."""
-    parts = list(parts)
+def _rms_of(parts: Sequence[tuple[Tensor, float]]) -> tuple[Tensor, float]:
+    """Return the rms over several tensors, each times a number: a tensor of one value, and what it is to be times."""
+    norms = [torch.linalg.vector_norm(x, 2, dtype=_wide(x)) for x, _ in parts]
+    n_values = max(sum(x.numel() for x, _ in parts), 1)
     if len(parts) == 1:
-        x, by = parts[0]
-        return rms(x[None]) * by
-    square = torch.stack([rms(x[None]).double() ** 2 * by**2 * x.numel() for x, by in parts]).sum(0)
-    return (square / max(sum(x.numel() for x, _ in parts), 1)).sqrt()
+        return norms[0], parts[0][1] * n_values**-0.5
+    scaled = [norm.double() * by for norm, (_, by) in zip(norms, parts, strict=True)]
+    return torch.linalg.vector_norm(torch.stack(scaled), 2), n_values**-0.5
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _alike(x: Tensor) -> tuple[str, tuple[int, ...]]:

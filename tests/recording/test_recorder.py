@@ -41,7 +41,7 @@ class Taken:
     def realised(self, lr_scale):
         return ()
 
-    def eps_ratio(self, index):
+    def eps_ratios(self):
         return None
 
 
