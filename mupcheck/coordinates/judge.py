@@ -131,6 +131,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
             options["required_by_name"] = resolved.get("required", {})
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
         pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
+        slopes = own.without_dips(slopes) if key[3] == OWN else slopes
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         paths = paths_of(resolved, runs)
         parts = (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else None

@@ -33,7 +33,12 @@ def title_of(record: Any) -> str:
     if record.mode == OWN:
         return f"{record.sweep} ({record.optimizer})"
     known = [word for word in (record.optimizer, record.mode) if word != UNKNOWN]
-    return f"{record.parametrization} ({', '.join(known)})" if known else str(record.parametrization)
+    return f"{name_of(record)} ({', '.join(known)})" if known else name_of(record)
+
+
+def name_of(record: Any) -> str:
+    """Return a group's parametrization; where none was said, what its sweep is called, as its file is."""
+    return str(record.sweep if record.parametrization == UNNAMED else record.parametrization)
 
 
 def same_by_mode(mode: str) -> tuple[str, ...]:

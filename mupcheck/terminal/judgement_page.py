@@ -8,6 +8,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import not_passing
+from mupcheck.results.comparable import name_of
 from mupcheck.results.path import say_paths
 from mupcheck.terminal.console import MAX_LINES, console, interval_text, number, range_text, styled, table_of
 from mupcheck.terminal.topic_page import pointer
@@ -22,7 +23,7 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
         every: every quantity, and not only what does not pass, or the effective updates of a pass.
     """
     out = console()
-    out.print(f"{judgement.parametrization}, {judgement.how_measured}", soft_wrap=True)
+    out.print(f"{name_of(judgement)}, {judgement.how_measured}", soft_wrap=True)
     rows, left_out = _worth_a_look(judgement, every=every)
     table = table_of(
         "quantity", "site", "step", "slope", f"{judgement.confidence:.0%} interval", "required", "implied", "verdict"

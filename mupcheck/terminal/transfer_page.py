@@ -8,6 +8,7 @@ from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.learning_rates.wider import TENTHS
+from mupcheck.results.comparable import name_of
 from mupcheck.terminal.console import console, interval_text, number, styled, table_of
 from mupcheck.terminal.topic_page import pointer
 
@@ -35,7 +36,7 @@ def print_in_short(answers: Sequence[Transfer]) -> None:
 def print_transfer(answer: Transfer) -> None:
     """Print one parametrization: title, optimum per width, what each costs the other widths, verdict and the rest."""
     out = console()
-    out.print(f"{answer.parametrization}, {answer.how_measured}", soft_wrap=True)
+    out.print(f"{name_of(answer)}, {answer.how_measured}", soft_wrap=True)
     _print_optima(answer)
     if len(answer.optima) > 1:
         _print_costs(answer)

@@ -136,7 +136,7 @@ def test_sizes_are_kept_and_drawn_and_have_a_baseline(tmp_path):
     pd.DataFrame(rows).to_json(tmp_path / "sizes.jsonl", orient="records", lines=True)
     answer = mupcheck("judge", tmp_path / "sizes.jsonl", "--out", "results")
     assert answer.code == exits.OK, answer.out
-    assert "unnamed: pass" in answer.out
+    assert "sizes: pass" in answer.out
     assert mupcheck("judge", tmp_path / "sizes.jsonl", "--json").json["summary"][0]["verdict"] == "pass"
     assert mupcheck("judge", tmp_path / "sizes.jsonl", "--cost", "1").code == exits.USAGE
     drawn = mupcheck("plot", "results/sizes")

@@ -213,7 +213,7 @@ def test_what_is_not_said_is_not_known():
     known = {name for name, value in answer.measured.items() if value not in (None, (), "")}
     assert known == {"widths", "seeds", "lrs", "confidence", "added_lrs"}
     assert "None" not in answer.how_measured and "nan" not in answer.how_measured.lower()
-    assert answer.title == "unnamed"
+    assert answer.title == answer.sweep == "frame"
 
 
 def test_a_run_that_was_started_again_counts_once(exported):
