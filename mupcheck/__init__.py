@@ -25,6 +25,12 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
 
 Measuring needs torch and never matplotlib, judging pandas and never torch. To read first: theory/parametrization.py,
 spec, training/train.py, coordinates/judge.py, learning_rates/drift.py.
+
+What is new goes where its kind is: a site to model/gdn.py (where it is made), theory/required.py and
+theory/propagation.py (what is required and implied); an optimizer to training/optim.py, and a column of every table in
+theory/parametrization.py; a data source to a file of its own in training/data/, named in training/data/sources.py; a
+line of a verdict to coordinates/ or learning_rates/ (the fact) and terminal/ (how it is said); an engine to
+sweep/engines/, a topic to theory/topics/.
 """
 
 from importlib import import_module
