@@ -4,20 +4,35 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mupcheck.audit.cells import (
+    Cell,
+    Follow,
+    Queue,
+    Source,
+    done_before,
+    drain,
+    jobs_of,
+    moved,
+    placed,
+    queue_of,
+    seeded,
+    try_out,
+    work_through,
+)
 from mupcheck.audit.user_file import LR, UserModel, default_batch, default_loss, default_optimizer
 from mupcheck.recording.recorder import Recorder
 from mupcheck.recording.tables import check_name, run_id_of
+from mupcheck.results.files import StoreError
 from mupcheck.results.writing import write_sweep
-from mupcheck.training.train import one_thread
+from mupcheck.sweep.plan import find_devices
 
 WIDTHS, SEEDS, RECORD = (64, 128, 256), 4, (0, 1, 2, 3)
 FEWEST_WIDTHS = 3  # two points always lie on a line
@@ -35,7 +50,12 @@ class Plan:
         out, name: results go into the folder `out`/`name`.
         top_up: whether seeds and widths are added until all is decided.
         budget: minutes after which no more are.
-        key: what else makes a run another one, such as the text of the file.
+        key: what else makes a run another one than its file.
+        device: where model and batch are put; None leaves them where they are made.
+        devices: "cpu", or the GPUs that `device` stands for.
+        jobs: processes at a time; None is one per core or GPU, where that is worth it.
+        source: reads the model again in another process; None works in this one alone.
+        fresh: train runs again that are there.
     """
 
     user: UserModel
@@ -48,6 +68,16 @@ class Plan:
     top_up: bool = False
     budget: float = 10.0
     key: str = ""
+    device: str | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    jobs: int | None = None
+    source: Source | None = None
+    fresh: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Say whether runs go to GPUs."""
+        return self.devices[0].startswith("cuda")
 
     @property
     def folder(self) -> Path:
@@ -57,11 +87,18 @@ class Plan:
     @property
     def digest(self) -> str:
         """Return a hash of what makes the runs of this plan others than those of another."""
-        return hashlib.sha256(repr((self.key, self.record, self.lr)).encode()).hexdigest()
+        known = self.key or (self.user.sources if self.user is not None else "")
+        return hashlib.sha256(repr((known, self.record, self.lr)).encode()).hexdigest()
 
     def run_id(self, width: int, seed: int) -> str:
         """Return the name of one run."""
         return run_id_of(self.name, width, seed, self.digest)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Return all runs."""
+        n_steps = max(self.record) + 1
+        return [Cell(self.run_id(width, seed), width, seed, n_steps) for seed in self.seeds for width in self.widths]
 
 
 def plan_audit(
@@ -76,6 +113,10 @@ def plan_audit(
     name: str = "audit",
     budget: float = 10.0,
     key: str = "",
+    device: str | None = None,
+    jobs: int | None = None,
+    source: Source | None = None,
+    fresh: bool = False,
 ) -> Plan:
     """Return what is trained; seeds and widths are added (`top_up`) unless a number of seeds is given.
 
@@ -93,76 +134,110 @@ def plan_audit(
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds {seeds} is not at least 1; try {SEEDS}")
     n_seeds, more = SEEDS if seeds is None else seeds, seeds is None if top_up is None else top_up
-    options: dict[str, Any] = {"lr": lr, "out": Path(out), "name": check_name(name), "budget": budget, "key": key}
+    options: dict[str, Any] = {"lr": lr, "out": Path(out), "name": check_name(name), "budget": budget}
+    options |= {"key": key or user.sources, "device": device, "jobs": jobs, "source": source, "fresh": fresh}
+    options |= {"devices": ("cpu",) if device is None else find_devices(device)}
     return Plan(user, widths, tuple(range(n_seeds)), record, top_up=more, **options)
 
 
-def audit(plan: Plan, tell: Callable[[str], None] | None = None) -> None:
-    """Train what a plan asks for and write it; with `top_up` go on until all is decided, or the budget is used.
+def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Follow = drain) -> list[str]:
+    """Train what is missing of a plan; with `top_up` go on until all is decided, or the budget is used.
 
     Args:
         tell: called with a line on how far it is.
+        follow: shows how far it is, and returns what went wrong.
+
+    Returns:
+        What went wrong with runs whose process was lost, which only `follow` may take note of.
 
     Raises:
         ValueError: if the model does not get wider, cannot be recorded, or has a loss that is
             none; nothing of that run is written.
         UserCodeError: if the user's code raises.
-        StoreError: if results cannot be stored.
+        StoreError: if results cannot be stored, or a run was lost that nobody follows.
     """
-    check_growth(plan)
-    start, widths, done = time.monotonic(), plan.widths, set()
+    on = check_growth(plan.user, plan.widths)
+    start, widths, done, jobs = time.monotonic(), plan.widths, done_before(plan), 1
     while True:
-        cells = [(width, seed) for seed in plan.seeds for width in plan.widths]
-        _write_plan(plan, cells)
-        for width, seed in cells:
-            if (width, seed) not in done:
-                with one_thread():  # small products on several threads take longer
-                    run_one(plan, width, seed)
-                done.add((width, seed))
+        queue = queue_of(plan, plan.cells, done=done)
+        if queue.groups:
+            jobs = jobs_of(plan, queue, try_out(plan, smallest(queue), run_one), model_device=on)
+        _write_plan(plan)
+        errors = follow(work_through(plan, queue, run_one, jobs=jobs), queue)
+        done |= {cell.run_id for cell in plan.cells}
         if tell is not None:
-            tell(f"{plan.name}: {len(done)} runs in {time.monotonic() - start:.0f} s, into {plan.folder}")
-        more = None if time.monotonic() - start > 60 * plan.budget or not plan.top_up else _more(plan, widths)
+            tell(f"{plan.name}: {len(plan.cells)} runs in {time.monotonic() - start:.0f} s, into {plan.folder}")
+        if errors and follow is drain:
+            raise StoreError(f"{len(errors)} of {len(plan.cells)} runs failed: {errors[0]}")
+        spent = time.monotonic() - start > 60 * plan.budget
+        more = None if spent or errors or not plan.top_up else _more(plan, widths)
         if more is None:
-            return
+            return errors
         plan = replace(plan, widths=tuple(more.widths), seeds=tuple(range(max(more.n_seeds, len(plan.seeds)))))
 
 
-def check_growth(plan: Plan) -> None:
-    """Raise ValueError where the two smallest widths have the same number of values: the width reaches no weight."""
-    widths = plan.widths[:2]
-    counts = [sum(each.numel() for each in built(plan.user, width).parameters()) for width in widths]
-    if counts[0] >= counts[1]:
-        said = (
-            f"build({widths[0]}) and build({widths[1]}) of {plan.user.name} have {counts[0]:,} and {counts[1]:,} values"
-        )
+def smallest(queue: Queue) -> Cell:
+    """Return the run to try first: of the smallest width that is missing, and its first seed."""
+    return min((cell for (cell,) in queue.groups), key=lambda cell: (cell.width, cell.seed))
+
+
+def check_growth(user: UserModel, widths: Sequence[int]) -> str:
+    """Return the device that `build` puts a model on, "cpu" or "cuda", once it is known that models grow.
+
+    Raises:
+        ValueError: where the two smallest widths have the same number of values: the width reaches no weight.
+    """
+    models = []
+    for width in sorted(widths)[:2]:
+        seeded(width, 0)
+        models.append(list(built(user, width).parameters()))
+    counts = [sum(each.numel() for each in model) for model in models]
+    if len(counts) > 1 and counts[0] >= counts[1]:
+        low, high = sorted(widths)[:2]
+        said = f"build({low}) and build({high}) of {user.name} have {counts[0]:,} and {counts[1]:,} values"
         raise ValueError(f"{said}; let the width reach the weights")
+    return models[0][0].device.type.replace("meta", "cpu") if models[0] else "cpu"
 
 
-def run_one(plan: Plan, width: int, seed: int) -> None:
-    """Train and write one run."""
-    user = plan.user
+def run_one(plan: Plan, user: UserModel, cell: Cell, device: str | None) -> Generator[int]:
+    """Train and write one run; yield after each step."""
+    width, seed = cell.width, cell.seed
     seeded(width, seed)
-    model = built(user, width)
+    model = user.guard(lambda: placed(built(user, width), device, user.name), f"putting the model on {device}")
     optimizers, after = stepping(user, model, plan.lr)
-    batch = default_batch(model, seed, user.name) if user.batch is None else user.call("batch", seed)
+    batch = moved(default_batch(model, seed, user.name) if user.batch is None else user.call("batch", seed), device)
     recorder = Recorder(model, optimizers, width=width, seed=seed, out=plan.out, name=plan.name, record=plan.record)
-    for step in range(max(plan.record) + 1):
+    for step in range(cell.n_steps):
         with recorder.step() as now:
-            loss = default_loss(user, model, batch) if user.loss is None else user.call("loss", model, batch)
+            loss = loss_of(user, model, batch)
             now.loss = checked(loss, f"{user.name} at width {width}, seed {seed}, step {step}", first=step == 0)
             if not math.isfinite(now.loss.detach().item()):
                 break
-            user.guard(loss.backward, "the backward pass")
-            for each in (*optimizers, *after):
-                user.guard(each.step, f"a step of {type(each).__name__}")
-            for optimizer in optimizers:
-                optimizer.zero_grad()
+            take_step(user, loss, optimizers, after)
+        yield 1
     recorder.write(key=plan.digest)
 
 
-def seeded(width: int, seed: int) -> None:
-    """Seed torch by width and seed alone, whatever else is trained."""
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{width} {seed}".encode()).digest()[:4], "little"))
+def loss_of(user: UserModel, model: nn.Module, batch: Any) -> Tensor:
+    """Return the loss of a batch, by the user's function or the default one."""
+    return default_loss(user, model, batch) if user.loss is None else user.call("loss", model, batch)
+
+
+def take_step(
+    user: UserModel,
+    loss: Tensor,
+    optimizers: Sequence[Optimizer],
+    after: Sequence[Any],
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Take a step of everything that steps, what comes `before` it as clipping does, and forget the gradients."""
+    user.guard(loss.backward, "the backward pass")
+    if before is not None:
+        before()
+    for each in (*optimizers, *after):
+        user.guard(each.step, f"a step of {type(each).__name__}")
+    for optimizer in optimizers:
+        optimizer.zero_grad()
 
 
 def built(user: UserModel, width: int) -> nn.Module:
@@ -177,20 +252,30 @@ def built(user: UserModel, width: int) -> nn.Module:
     return model
 
 
-def stepping(user: UserModel, model: nn.Module, lr: float | None) -> tuple[list[Optimizer], list[Any]]:
+def stepping(
+    user: UserModel, model: nn.Module, lr: float | None, steps: int | None = None
+) -> tuple[list[Optimizer], list[Any]]:
     """Return the optimizers of a model, and what steps after them, as schedulers do.
 
+    Args:
+        steps: of the run, given to a function that takes them.
+
     Raises:
-        ValueError: if there is none, or an lr is given to a function that takes none.
+        ValueError: if there is none, or an lr is given to a function that takes none, or none to one that needs it.
     """
     if user.optimizer is None:
         return [default_optimizer(model, LR if lr is None else lr)], []
-    takes_lr = "lr" in inspect.signature(user.optimizer).parameters
-    if lr is not None and not takes_lr:
+    takes = inspect.signature(user.optimizer).parameters
+    if lr is None and "lr" in takes and takes["lr"].default is inspect.Parameter.empty:
+        raise ValueError(f"optimizer(model, lr) of {user.name} has no lr of its own; give one with --lr, such as 0.001")
+    if lr is not None and "lr" not in takes:
         raise ValueError(
             f"optimizer(model) of {user.name} takes no lr; write optimizer(model, lr=...) to set it from here"
         )
-    made = user.call("optimizer", model, **({"lr": lr} if lr is not None else {}))
+    given = {"lr": lr, "steps": steps}
+    made = user.call(
+        "optimizer", model, **{name: each for name, each in given.items() if each is not None and name in takes}
+    )
     parts = list(made) if isinstance(made, tuple | list) else [made]
     optimizers = [each for each in parts if isinstance(each, Optimizer)]
     after = [each for each in parts if not isinstance(each, Optimizer)]
@@ -220,7 +305,7 @@ def checked(loss: Any, where: str, *, first: bool) -> Tensor:
     return loss
 
 
-def _write_plan(plan: Plan, cells: Sequence[tuple[int, int]]) -> None:
+def _write_plan(plan: Plan) -> None:
     spec: dict[str, Any] = {
         "kind": "coord",
         "widths": list(plan.widths),
@@ -228,7 +313,7 @@ def _write_plan(plan: Plan, cells: Sequence[tuple[int, int]]) -> None:
         "record": list(plan.record),
     }
     spec |= {"model": plan.user.name, "lr": plan.lr, "top_up": plan.top_up}
-    write_sweep(plan.folder, {"name": plan.name, "spec": spec, "run_ids": [plan.run_id(*cell) for cell in cells]})
+    write_sweep(plan.folder, {"name": plan.name, "spec": spec, "run_ids": [cell.run_id for cell in plan.cells]})
 
 
 def _more(plan: Plan, widths: Sequence[int]) -> Any:

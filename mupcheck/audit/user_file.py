@@ -3,11 +3,13 @@
 What these raise is told with the lines of the user's file alone, as it is the user's to mend.
 """
 
+import hashlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -19,7 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-NAMES = {"build": 1, "optimizer": 1, "loss": 2, "batch": 1}  # what a file may have, and how many values each takes
+NAMES = {
+    "build": 1,
+    "optimizer": 1,
+    "loss": 2,
+    "batch": 1,
+    "batches": 1,
+}  # what a file may have, and how many values each takes
 LR = 2**-10  # of the default optimizer
 TOKENS = 16  # fewer than the smallest width, or slopes are biased (theory.md, section 4)
 
@@ -40,10 +48,12 @@ class UserModel:
         name: of the file, or of the function.
         build: (width) -> module.
         optimizer: (model) -> its optimizer, or several things that step once a step, schedulers after optimizers; None
-            is AdamW with one lr. It may take `lr`.
+            is AdamW with one lr. It may take `lr`, and `steps`, that a run of a sweep of lrs has.
         loss: (model, batch) -> a scalar; None is the cross-entropy of the next token.
         batch: (seed) -> whatever `loss` takes; None is 17 random tokens of the vocabulary.
+        batches: (seed) -> an iterable of such, for a sweep of lrs, in which every step takes the next.
         roles: what is stated of parameters, or (model) -> that, as `mupcheck.infer_roles` takes it.
+        sources: hash of the file and of what it imports beside it, "" of functions; what was trained is known by it.
     """
 
     name: str
@@ -51,7 +61,9 @@ class UserModel:
     optimizer: Callable[..., Any] | None = None
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     batch: Callable[[int], Any] | None = None
+    batches: Callable[[int], Iterable[Any]] | None = None
     roles: Any = None
+    sources: str = ""
 
     @property
     def stated(self) -> Any:
@@ -96,8 +108,30 @@ def read_model_file(path: Path) -> UserModel:
     folder = str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as Python has it for a script
+    before = set(sys.modules)
     guarded(lambda: spec.loader.exec_module(module), f"importing {path.name}", str(path))  # type: ignore[union-attr]
-    return model_of(_functions(module), name=path.name)
+    return replace(model_of(_functions(module), name=path.name), sources=_hash_of(path, before))
+
+
+def _hash_of(path: Path, before: Collection[str]) -> str:
+    """Return a hash of a file and of the user's own modules that it imports: those beside it, or installed nowhere."""
+    ours, installed = (
+        Path(__file__).resolve().parents[1],
+        [Path(each).resolve() for each in (sys.prefix, sys.base_prefix)],
+    )
+    files = {path.resolve()}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py"):
+            continue
+        here = Path(file).resolve()
+        theirs = "site-packages" in here.parts or any(each in here.parents for each in (*installed, ours))
+        if not theirs and (name not in before or path.resolve().parent in here.parents):
+            files.add(here)
+    digest = hashlib.sha256()
+    for each in sorted(files):
+        digest.update(each.read_bytes() if each.is_file() else b"")
+    return digest.hexdigest()
 
 
 def model_of(given: Mapping[str, Any], *, name: str) -> UserModel:
@@ -112,17 +146,23 @@ def model_of(given: Mapping[str, Any], *, name: str) -> UserModel:
         if (function := given.get(what)) is None:
             continue
         try:
-            inspect.signature(function).bind(*range(n_values))
+            takes = inspect.signature(function)
+            more = {"lr": 0.0} if what == "optimizer" and "lr" in takes.parameters else {}
+            takes.bind(*range(n_values), **more)
         except TypeError as error:
-            wanted = {"build": "width", "optimizer": "model", "loss": "model, batch", "batch": "seed"}[what]
+            wanted = {"build": "width", "optimizer": "model", "loss": "model, batch"}.get(what, "seed")
             raise ValueError(f"{what} of {name} is to take ({wanted}): {error}") from None
     return UserModel(name, roles=given.get("roles"), **{what: given.get(what) for what in NAMES})  # type: ignore[arg-type]
 
 
 def guarded(function: Callable[[], Any], shown: str, file: str | None) -> Any:
-    """Call a user's function; what it raises becomes a UserCodeError with the lines of the user's file."""
+    """Call a user's function; what it raises becomes a UserCodeError with the lines of the user's file.
+
+    What it prints goes to stderr, as stdout is the answer's.
+    """
     try:
-        return function()
+        with redirect_stdout(sys.stderr):
+            return function()
     except (Exception, SystemExit) as error:
         own = str(Path(file).resolve()) if file else ""
         frames = [

@@ -1,15 +1,18 @@
 """audit: a coordinate check of a user's own model."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mupcheck.cli.answer import print_answer
-from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
+from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK, STORAGE
 from mupcheck.cli.options import All, Json, Strict, list_of, one_of, option
+from mupcheck.cli.own import print_trials, unless_interrupted
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
+from mupcheck.terminal.progress import follow
 
 
 def audit(
@@ -20,6 +23,10 @@ def audit(
     lr: Annotated[float | None, option("--lr", "Learning rate, given to an optimizer(model, lr=...). (default: the file's own, or 2^-10)", metavar="LR")] = None,
     top_up: Annotated[bool | None, option("--top-up/--no-top-up", "Add seeds, then larger widths, until every verdict is decided; with --seeds only if asked for. (default: top-up)")] = None,
     budget: Annotated[float, option("--budget", "Minutes after which --top-up adds no more. (default: 10)", metavar="MINUTES")] = 10.0,
+    device: Annotated[str | None, option("--device", "Where model and batch are put: cpu, cuda (every GPU there is) or cuda:i. (default: where the file makes them)", metavar="NAME")] = None,
+    jobs: Annotated[int | None, option("--jobs", "Processes at a time, of one thread each. (default: one per core or GPU, where the work is worth it)", min=1)] = None,
+    fresh: Annotated[bool, option("--fresh/--resume", "Train finished runs again. (default: resume)")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Time a step of each width, print runs and time; write nothing. (default: no)", show_default=False)] = False,
     name: Annotated[str | None, option("--name", "Folder under --out. (default: the file's name)", metavar="NAME")] = None,
     out: Annotated[Path, option("--out", "Results folder. (default: results)", metavar="FOLDER")] = Path("results"),
     expect: Annotated[str, option("--expect", "Verdict that exits with 0: pass or fail. (default: pass)", metavar="VERDICT")] = "pass",
@@ -33,18 +40,28 @@ def audit(
     sizes = list_of(called("--widths"), widths, int)
     steps = list_of(called("--record"), record, int)
 
+    from mupcheck.audit.cells import seeded
     from mupcheck.audit.run import audit as train
-    from mupcheck.audit.run import plan_audit
+    from mupcheck.audit.run import check_growth, plan_audit, run_one
     from mupcheck.audit.user_file import read_model_file
     from mupcheck.results.files import check_writable
 
     check_writable(out)
+    seeded(0, 0)  # as in every process that reads it
     user = read_model_file(file)
     plan = plan_audit(
-        user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=out,
-        name=file.stem if name is None else name, key=file.read_text(encoding="utf-8"),
+        user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=out, device=device,
+        name=file.stem if name is None else name, jobs=jobs, fresh=fresh, source=partial(read_model_file, file),
     )  # fmt: skip
-    train(plan, tell=say)
+    if dry_run:
+        print_trials(plan, run_one, check_growth(user, plan.widths), as_json=json)
+        if plan.top_up:
+            say(f"the top-up adds seeds and widths in {budget:g} minutes, which are not counted here")
+        return
+    with unless_interrupted(plan.folder):
+        errors = train(plan, follow=follow)
+    if errors:
+        raise typer.Exit(STORAGE)
     verdicts = print_answer(plan.folder, "coord", as_json=json, every=every)
     verdict = next(iter(verdicts.values()))
     if verdict == "cannot tell":

@@ -78,6 +78,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("clip", "--clip", float, "Largest global gradient norm, 0 for none.", "0"),
     ),
     RUN: (
+        Row("model", "--model", Path, "Python file with build(width) and optimizer(model, lr): sweep this model, not ours (mupcheck explain audit).", "none", of=LR, metavar="FILE", more=NO_VARIABLE),
         Row("config", "--config", Path, "Sweep file (TOML); options win over it.", "none", metavar="FILE"),
         Row("seeds", "--seeds", int, "Number of seeds."),
         Row("steps", "--steps", int, "Optimizer steps.", "the last step to record", of=COORD),
@@ -126,7 +127,21 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 
 # what says where and how to run, not what: no key of a SweepSpec
 APART = (
-    *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
+    *(
+        "model",
+        "config",
+        "device",
+        "jobs",
+        "engine",
+        "out",
+        "fresh",
+        "force",
+        "exact",
+        "dry_run",
+        "json",
+        "strict",
+        "every",
+    ),
     *("expect", "cost", "target", "check_precision"),
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}

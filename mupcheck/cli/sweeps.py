@@ -43,6 +43,10 @@ def lr_sweep(ctx: typer.Context, **options: Any) -> None:
 
     Example: mupcheck lr-sweep --opt adamw -p sp-fanin,gdn-mup --widths 32,64,128 --lrs 2^-9:2^-3:2
     """
+    if options["model"] is not None:
+        from mupcheck.cli.own import sweep_own
+
+        raise typer.Exit(sweep_own(options, names_of(ctx)))
     _sweep("lr", ctx, options)
 
 

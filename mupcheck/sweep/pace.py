@@ -46,14 +46,24 @@ class Pace:
         plan: what is trained.
         places: how many groups train at a time.
         clock: seconds that pass.
+        cost: work of a group on a device.
+        steps: how many steps a run has.
     """
 
-    def __init__(self, plan: Plan, *, places: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.device, self.places, self.clock = plan.device, places, clock
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        places: int,
+        clock: Callable[[], float] = time.monotonic,
+        cost: Callable[[Any, str], float] = group_cost,
+        steps: Callable[[Any], int] = n_steps,
+    ) -> None:
+        self.device, self.places, self.clock, self.cost, self.steps = plan.device, places, clock, cost, steps
         self.n_runs, self.finished, self.done = len(plan.runs), len(plan.runs) - plan.missing, 0.0
         self.left: defaultdict[int, float] = defaultdict(float)
         for group in plan.groups:
-            self.left[group[0].width] += group_cost(group, self.device)
+            self.left[group[0].width] += self.cost(group, self.device)
         self.total = sum(self.left.values())
         # seconds of all places together, and the work done in them; with the starts of groups, and without
         self.rough: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -65,12 +75,12 @@ class Pace:
 
     def advance(self, group: Group, steps: int) -> None:
         """Take in that a group did so many steps more."""
-        cost, before = group_cost(group, self.device), self.underway.get(group[0].run_id, 0.0)
-        self._gain(group, min(cost * steps / n_steps(group[0]), cost - before))
+        cost, before = self.cost(group, self.device), self.underway.get(group[0].run_id, 0.0)
+        self._gain(group, min(cost * steps / self.steps(group[0]), cost - before))
 
     def finish(self, group: Group) -> None:
         """Take in that a group ended well."""
-        self._gain(group, group_cost(group, self.device) - self.underway.get(group[0].run_id, 0.0))
+        self._gain(group, self.cost(group, self.device) - self.underway.get(group[0].run_id, 0.0))
         self._leave(group)
         self.finished += len(group)
 
@@ -79,13 +89,13 @@ class Pace:
         tried = self.underway.get(group[0].run_id, 0.0)
         self.pending.pop(group[0].run_id, None)
         self.done -= tried
-        self.left[group[0].width] += tried if again else tried - group_cost(group, self.device)
+        self.left[group[0].width] += tried if again else tried - self.cost(group, self.device)
         self._leave(group)
 
     def _gain(self, group: Group, work: float) -> None:
         key, width, now = group[0].run_id, group[0].width, self.clock()
         first = key not in self.heard
-        starting = first or self.underway.get(key, 0.0) < START * group_cost(group, self.device)
+        starting = first or self.underway.get(key, 0.0) < START * self.cost(group, self.device)
         if first:
             self.heard[key] = self.idle_since.pop(0) if self.idle_since else now
         seconds = now - self.heard[key]

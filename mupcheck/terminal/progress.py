@@ -41,9 +41,9 @@ def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     left = TextColumn("{task.fields[left]}")
     with Bar(*columns, left, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(plan.sweep.name, total=None, left="")
+        task = bar.add_task(plan.folder.name, total=None, left="")
         for state in progress:
-            text = f"{plan.sweep.name}: {state.runs_finished} of {state.runs_total} runs"
+            text = f"{plan.folder.name}: {state.runs_finished} of {state.runs_total} runs"
             left_text = "" if state.seconds_left is None else f"{duration_text(state.seconds_left)} left"
             bar.update(task, total=state.total, completed=state.done, description=text, left=left_text)
             yield state
@@ -51,13 +51,13 @@ def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
 
 def _lines(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
     start = last = time.monotonic()
-    say(f"{plan.sweep.name}: {plan.missing} of {len(plan.runs)} runs to train, into {plan.folder}")
+    say(f"{plan.folder.name}: {plan.missing} of {len(plan.runs)} runs to train, into {plan.folder}")
     for state in progress:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and state.seconds_left is not None and state.done < state.total:
             left = state.seconds_left
             share = state.done / state.total
-            say(f"{plan.sweep.name}: {state.runs_finished} of {state.runs_total} runs, {share:.0%}, {left:.0f} s left")
+            say(f"{plan.folder.name}: {state.runs_finished} of {state.runs_total} runs, {share:.0%}, {left:.0f} s left")
             last = now
         yield state
-    say(f"{plan.sweep.name}: done in {time.monotonic() - start:.0f} s")
+    say(f"{plan.folder.name}: done in {time.monotonic() - start:.0f} s")
