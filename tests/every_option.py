@@ -45,7 +45,7 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
     "--precision": ("0.5", "precision", 0.5),
 }
 # what says where and how to run, not what
-APART = {"--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
+APART = {"--model", "--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
 APART |= {"--exact", "--expect", "--strict", "--all", "--help", "--cost", "--target", "--check-precision"}
 
 

@@ -264,8 +264,8 @@ def train_one(plan: LrPlan, user: UserModel, cell: Cell, device: str | None) -> 
 
 def batches_of(plan: LrPlan, user: UserModel, model: nn.Module, seed: int) -> Iterator[Any]:
     """Return a batch for each step, the same for every lr and width of a seed."""
-    if user.batches is not None:
-        return iter(user.call("batches", seed))
+    if (made := user.batches) is not None:
+        return user.guard(lambda: iter(made(seed)), f"batches({seed})")  # type: ignore[no-any-return]
     if user.batch is not None:
         return (user.call("batch", SEED_STRIDE * seed + step) for step in count())
     found = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
