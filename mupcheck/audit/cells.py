@@ -129,7 +129,9 @@ def work_through(plan: Any, queue: Queue, train: Train, *, jobs: int) -> Iterato
         elif APART in message.error:
             _raise(*message.error.split(APART))
         else:
-            error = f"width {group[0].width}, seed {group[0].seed}: {message.error}; try --jobs 1"
+            # a worker is a device to the engine, and one whose process died is not used again
+            said = message.error if plan.on_gpu else message.error.replace("no GPU is left", "no process is left")
+            error = f"width {group[0].width}, seed {group[0].seed}: {said}; try --jobs 1"
             pace.fail(group, again=False)
         yield pace.now(error=error)
 

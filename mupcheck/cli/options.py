@@ -78,7 +78,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("clip", "--clip", float, "Largest global gradient norm, 0 for none.", "0"),
     ),
     RUN: (
-        Row("model", "--model", Path, "Python file of a model to sweep, with build(width) and optimizer(model, lr), see mupcheck explain audit.", "the built-in one", of=LR, metavar="FILE", more=NO_VARIABLE),
+        Row("model", "--model", Path, "Python file of a model to sweep, with build(width) and optimizer(model, lr), see mupcheck explain audit.", "the built-in one", of=LR, metavar="FILE"),
         Row("config", "--config", Path, "Sweep file (TOML); options win over it.", "none", metavar="FILE"),
         Row("seeds", "--seeds", int, "Number of seeds."),
         Row("steps", "--steps", int, "Optimizer steps.", "the last step to record", of=COORD),
