@@ -26,8 +26,8 @@ from mupcheck.sweep.machine import cores
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.training.train import one_thread
 
-# what workers import once, before they are told what to do
-PRELOAD = ("mupcheck.audit.cells", "mupcheck.recording.recorder")
+# what workers share: torch's optimizers import torch._dynamo, a second, when the first is made
+PRELOAD = ("mupcheck.audit.run", "torch._dynamo")
 WORTH_PROCESSES = 8.0  # seconds of work, below which starting processes takes longer than it saves
 APART = "\0"  # between the parts of what a worker says went wrong
 Source = Callable[[], UserModel]

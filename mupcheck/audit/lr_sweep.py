@@ -265,7 +265,7 @@ def train_one(plan: LrPlan, user: UserModel, cell: Cell, device: str | None) -> 
 def batches_of(plan: LrPlan, user: UserModel, model: nn.Module, seed: int) -> Iterator[Any]:
     """Return a batch for each step, the same for every lr and width of a seed."""
     if (made := user.batches) is not None:
-        return user.guard(lambda: iter(made(seed)), f"batches({seed})")  # type: ignore[no-any-return]
+        return user.guard(lambda: iter(made(seed)), f"batches({seed})")
     if user.batch is not None:
         return (user.call("batch", SEED_STRIDE * seed + step) for step in count())
     found = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
