@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mupcheck.plots import figures
     from mupcheck.recording.recorder import Recorder
     from mupcheck.results.reading import Results, load_results
-    from mupcheck.roles.infer import infer_roles
+    from mupcheck.roles.infer import fused_rows, infer_roles
     from mupcheck.roles.parametrize import parametrize
     from mupcheck.spec.model import ModelSpec
     from mupcheck.spec.reading import load_sweep, make_sweep
@@ -72,7 +72,7 @@ _HOMES = {
     "gated_delta_rule": "ops",
     "run_sweep": "sweep.runner",
     "figures": "plots",
-    "infer_roles": "roles.infer",
+    **dict.fromkeys(("fused_rows", "infer_roles"), "roles.infer"),
     "parametrize": "roles.parametrize",
     **dict.fromkeys(("Results", "load_results"), "results.reading"),
 }
@@ -90,6 +90,7 @@ __all__ = [
     "find_table",
     "fit_drift",
     "fit_slopes",
+    "fused_rows",
     "gated_delta_rule",
     "infer_roles",
     "judge",

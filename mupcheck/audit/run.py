@@ -32,6 +32,7 @@ from mupcheck.recording.recorder import Recorder
 from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.files import StoreError
 from mupcheck.results.writing import write_sweep
+from mupcheck.roles.infer import fused_rows
 from mupcheck.sweep.plan import find_devices
 
 WIDTHS, SEEDS, RECORD = (64, 128, 256), 4, (0, 1, 2, 3)
@@ -206,7 +207,9 @@ def run_one(plan: Plan, user: UserModel, cell: Cell, device: str | None) -> Gene
     model = user.guard(lambda: placed(built(user, width), device, user.name), f"putting the model on {device}")
     optimizers, after = stepping(user, model, plan.lr)
     batch = moved(default_batch(model, seed, user.name) if user.batch is None else user.call("batch", seed), device)
-    recorder = Recorder(model, optimizers, width=width, seed=seed, out=plan.out, name=plan.name, record=plan.record)
+    given: dict[str, Any] = {"out": plan.out, "name": plan.name, "record": plan.record}
+    given["rows"] = fused_rows(model, roles=user.stated)
+    recorder = Recorder(model, optimizers, width=width, seed=seed, **given)
     for step in range(cell.n_steps):
         with recorder.step() as now:
             loss = loss_of(user, model, batch)

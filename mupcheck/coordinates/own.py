@@ -4,7 +4,7 @@ They are read back from the param groups at every recorded step and carry no noi
 or overwritten, is found with certainty. What is required of any model is in `theory.required.required_of_own`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -25,6 +25,8 @@ PULL = 0.25  # of an exponent of lr x weight decay; a wrong one is off by 1/2 or
 NAMED = 3  # parameters that one line names
 UNSURE = 0.5  # of a slope at small widths, where a change is not yet in line with its input
 ALIKE = 0.25  # slopes of an input that count as 0
+EPS_SHARE = 0.1  # of a gradient's rms, from which on Adam's eps takes part in its step
+ROWS = " rows "  # in a site, between a fused parameter's name and that of a part of it
 
 
 def groups(check: Check) -> Iterator[Finding]:
@@ -150,7 +152,7 @@ def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> 
     failed = pooled[pooled["verdict"] == "fail"]
     failed = slopes[slopes["verdict"] == "fail"] if failed.empty else failed
     lr, inputs = (_median_exponents(coords, stat) for stat in ("realised_lr", "input_rms"))
-    norms = _expected(pooled, coords)
+    norms, eps = _expected(pooled, coords), _slowed(coords)
     lines: dict[tuple[str, float], list[tuple[float, str, str]]] = {}
     for site, row in failed[failed["kind"] == "effective_update"].groupby("site", sort=False):
         slope, of_input = float(row["slope"].iloc[0]), inputs.get(str(site), nan)
@@ -159,31 +161,40 @@ def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> 
         off = round(2 * (likely if abs(likely - slope) <= UNSURE else slope - of_input)) / 2
         given = lr.get(str(site).partition("@")[0], nan)
         text = f"effective update {_goes(slope)}{_in_layers(slopes, str(site), 'effective_update')}: "
+        if slope < 0 and (share := eps.get(str(site).partition("@")[0])):
+            text += f"eps is {share:.2g} of the gradient's rms at the largest width"
+            lines.setdefault(("eps", 0.0), []).append((abs(slope), str(site), text))
+            continue
         text += f"lr too {'large' if off > 0 else 'small'} by m^{write_exponent(abs(off))}" if off else ""
         text += f"{' and its' if off else 'as its'} input {_goes(of_input)}" if of_input else ""
         text += f"; its param group gives it lr ~ m^{write_exponent(round(given, 2) + 0.0)}" if given == given else ""
-        lines.setdefault(("lr" if off else "input", off), []).append((abs(slope), shown(str(site)), text))
+        lines.setdefault(("lr" if off else "input", off), []).append((abs(slope), str(site), text))
     for site, row in failed[failed["kind"] == "weight_gain"].groupby("site", sort=False):
         slope = float(row["slope"].iloc[0])
         off = round(2 * slope) / 2
         text = f"what a new weight makes of its input {_goes(slope)}{_in_layers(slopes, str(site), 'weight_gain')}: "
         text += f"init std too large by m^{write_exponent(off)}"
-        lines.setdefault(("init", off), []).append((abs(slope), shown(str(site)), text))
+        lines.setdefault(("init", off), []).append((abs(slope), str(site), text))
     found = []
+    parts = {name: {str(site) for site in pooled["site"] if str(site).startswith(f"{name}{ROWS}")} for name in
+             {str(site).partition(ROWS)[0] for site in pooled["site"] if ROWS in str(site)}}  # fmt: skip
     for (what, off), of in lines.items():
         of.sort(reverse=True)
-        _, who, text = of[0]
-        others = [name for _, name, _ in of[1:]]
+        who, *others = dict.fromkeys(_whole_or_rows([site for _, site, _ in of], parts))
+        text = of[0][2]
         more = f"; likewise {_listed(others)}" if others else ""
         remedy = {
             "lr": f"give {_listed([who, *others])} lr x m^{write_exponent(-off)} in their param groups",
             "init": f"draw {_listed([who, *others])} with std x m^{write_exponent(-off)}",
+            "eps": f"give {_listed([who, *others])} a smaller eps, or one that falls with the gradient",
             "input": f"mend what makes the input of {who} first",
         }[what]
+        if what == "lr" and any(ROWS in each for each in (who, *others)):
+            remedy += ", rows of one weight by mupcheck.parametrize() or as weights of their own"
         found.append(
             Cause(f"{who}: {text}{more}", f"{who}, {what}", off, len(of), f"{remedy} (m = width / base width)")
         )
-    order = {"lr": 0, "init": 1, "input": 2}
+    order = {"eps": 0, "lr": 1, "init": 2, "input": 3}
     found.sort(key=lambda cause: (order[cause.row.rpartition(", ")[2]], -cause.n_explained))
     return tuple(found[:MAX_CAUSES])
 
@@ -226,9 +237,18 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown(site: str) -> str:
-    """Return a parameter as a person reads it: "layers.*.mlp.up" of "layers.*.mlp.up.weight"."""
-    name, at, use = site.partition("@")
-    return name.removesuffix(".weight") + (f" as {use}" if at else "")
+    """Return a parameter as a person reads it: "layers.*.mlp.up" of "layers.*.mlp.up.weight", "in_proj rows b"."""
+    whole, at, use = site.partition("@")
+    name, cut, part = whole.partition(ROWS)
+    return name.removesuffix(".weight") + cut + part + (f" as {use}" if at else "")
+
+
+def _whole_or_rows(sites: Sequence[str], parts: Mapping[str, set[str]]) -> list[str]:
+    """Return parameters as a person reads them, a fused one once where all its parts are among them."""
+    return [
+        shown(name if (name := site.partition(ROWS)[0]) in parts and parts[name] <= set(sites) else site)
+        for site in sites
+    ]
 
 
 def _median_exponents(coords: pd.DataFrame, stat: str) -> dict[str, float]:
@@ -250,6 +270,14 @@ def _expected(pooled: pd.DataFrame, coords: pd.DataFrame) -> dict[str, float]:
         site: spectral.get(site.partition("@")[0], nan) + (grows - fan_out.get(site, nan)) / 2 + by.get(site, 0.0)
         for site, grows in fan_in.items()
     }
+
+
+def _slowed(coords: pd.DataFrame) -> dict[str, float]:
+    """Return of parameters whose gradient at the largest width Adam's eps slows: eps over the gradient's rms there."""
+    at = coords[(coords["width"] == coords["width"].max()) & (coords["value"] > 0)]
+    gradient = at[(at["kind"] == "weight_grad") & (at["stat"] == "rms")].groupby("site")["value"].median()
+    share = at[at["stat"] == "realised_eps"].groupby("site")["value"].median() / gradient
+    return share[share > EPS_SHARE].to_dict()
 
 
 def _in_layers(slopes: pd.DataFrame, site: str, kind: str) -> str:
@@ -276,7 +304,10 @@ def _who(rows: pd.DataFrame) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
     sites = tuple(dict.fromkeys(map(str, rows["site"])))
     layers = tuple(sorted({int(layer) for layer in rows["layer"] if layer >= 0}))
     in_layers = f" in layer {', '.join(map(str, layers))}" if layers and any(".*." in site for site in sites) else ""
-    return _listed([shown(site) for site in sites]) + in_layers, sites, layers
+    names = [site.partition(ROWS)[0] for site in sites]
+    # settings are those of a whole parameter, whose parts come together
+    who = dict.fromkeys(shown(name if names.count(name) > 1 else site) for name, site in zip(names, sites, strict=True))
+    return _listed(list(who)) + in_layers, sites, layers
 
 
 def _listed(names: Sequence[str]) -> str:

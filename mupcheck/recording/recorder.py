@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mupcheck.recording.names import clean, hidden_in_compiled, place_of, unwrapped
+from mupcheck.recording.pieces import Rows
 from mupcheck.recording.sizes import Sizes
 from mupcheck.recording.tables import Step, check_name, coords_of, run_id_of, run_of, steps_of
 from mupcheck.recording.uses import Uses, in_backward, unwatched
@@ -62,6 +63,8 @@ class Recorder:
         outputs: names of modules whose outputs are recorded, "all" of them, or none.
         multipliers: what the model multiplies outputs by, by the name of the module with the weight, where it is not
             plain to see: a number that scales the last matrix product (logits / m) is.
+        rows: of weights that fuse several, the rows of each part by name, as `mupcheck.fused_rows(model)` returns
+            them: each part is then measured alone.
         eager: run recorded steps without torch.compile.
 
     Raises:
@@ -81,6 +84,7 @@ class Recorder:
         record: Collection[int] | Callable[[int], bool] | None = None,
         outputs: Collection[str] = "all",
         multipliers: Mapping[str, float] | None = None,
+        rows: Mapping[str, Mapping[str, Rows]] | None = None,
         eager: bool = False,
     ) -> None:
         self.optimizers = _optimizers(optimizer)
@@ -91,7 +95,8 @@ class Recorder:
         self.record = record if callable(record) else frozenset(record).__contains__
         self.outputs, self.eager = outputs, eager
         named = [(clean(each), parameter) for each, parameter in self.model.named_parameters()]
-        self.sizes = Sizes(self.model, self.optimizers, dict(named), _by_parameter(multipliers or {}, dict(named)))
+        by = _by_parameter(multipliers or {}, dict(named))
+        self.sizes = Sizes(self.model, self.optimizers, dict(named), by, rows)
         # inside of torch.compile nothing can be seen, and what watches would be compiled in
         self.compiled = bool(hidden_in_compiled(model))
         self.sees_uses = eager or not self.compiled

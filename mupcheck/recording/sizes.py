@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby, product
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from mupcheck.measuring.probes import SMALL_MATRIX, CoordRow
 from mupcheck.measuring.spectral import largest, powers
-from mupcheck.recording.names import clean, place_of
+from mupcheck.recording.names import clean
+from mupcheck.recording.pieces import Piece, Rows, pieces_of
 from mupcheck.recording.settings import realised
 from mupcheck.recording.uses import Use
 
@@ -39,6 +40,7 @@ class Sizes:
         model: without its wrappers.
         parameters: by name, shared ones once.
         multipliers: of what a parameter's use gives, by the parameter's name.
+        rows: of fused parameters, the rows (start, stop) of each part, which is then measured alone.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Sizes:
         optimizers: Sequence[Optimizer],
         parameters: dict[str, nn.Parameter],
         multipliers: Mapping[str, float],
+        rows: Mapping[str, Mapping[str, Rows]] | None = None,
     ) -> None:
         check(parameters)
         self.optimizers, self.parameters, self.multipliers = optimizers, parameters, multipliers
@@ -60,7 +63,10 @@ class Sizes:
         ]
         self.lawful: dict[str, Any] = dict(self.lawful_modules)
         self.inputs: dict[str, Tensor | None] = {}
-        self.places = {name: place_of(name) for name in parameters}
+        self.pieces: dict[str, list[Piece]] = {
+            name: pieces_of(name, parameter, {} if name in self.lawful else (rows or {}).get(name, {}))
+            for name, parameter in parameters.items()
+        }
         # flat, so that Python's garbage collector has nothing to walk through while a model trains
         self._rows: tuple[list[Any], ...] = tuple([] for _ in range(6))
         self.seen: set[str] = set()
@@ -105,36 +111,33 @@ class Sizes:
         self.several |= {name for name, mine in by_name.items() if len({use.kind for use in mine}) > 1}
         self.seen |= set(by_name) | set(self.inputs)
         for name, settings in realised(self.optimizers, self.parameters).items():
-            site, layer = self.places[name]
             settings["frozen"] = float(name not in self.initial)
             said = self._said.get(name, {})
             # lr and decay are compared from step to step; the rest is said again where it changed
-            for stat, value in settings.items():
-                if stat in EVERY_STEP or said.get(stat) != value:
-                    self._known[layer, site, "diagnostic", stat] = value
+            changed = {stat: x for stat, x in settings.items() if stat in EVERY_STEP or said.get(stat) != x}
+            for piece, (stat, value) in product(self.pieces[name], changed.items()):
+                self._known[piece.layer, piece.site, "diagnostic", stat] = value
             self._said[name] = settings
         with torch.autocast(next(iter(self.parameters.values())).device.type, enabled=False):
             self._put_norms("weight", {name: parameter.detach() for name, parameter in self.parameters.items()})
             gradients = {name: self.parameters[name].grad for name in self.initial}
             self._put_norms("weight_grad", {name: x.detach() for name, x in gradients.items() if x is not None})
-            if step == 0:
-                for name in self.parameters:
-                    self._gains(name, by_name[name])
-            else:
+            if step > 0:
                 self._put_changes(by_name)
+            for piece in () if step > 0 else chain.from_iterable(self.pieces.values()):
+                self._gains(piece, by_name[piece.name])
         self.inputs.clear()
         return self._take(step)
 
     def _put_norms(self, kind: str, of: Mapping[str, Tensor]) -> None:
-        """Take the rms of many tensors with few calls."""
-        by_dtype: dict[torch.dtype, list[str]] = defaultdict(list)
+        """Take the rms of each piece of many tensors, which are named as the parameters are, with few calls."""
+        by_dtype: dict[torch.dtype, list[tuple[Piece, Tensor]]] = defaultdict(list)
         for name, x in of.items():
-            by_dtype[_wide(x)].append(name)
-        for dtype, names in by_dtype.items():
-            norms = torch._foreach_norm([of[name] for name in names], 2, dtype)
-            for name, norm in zip(names, norms, strict=True):
-                site, layer = self.places[name]
-                self._found[layer, site, kind, "rms"] = norm, max(of[name].numel(), 1) ** -0.5
+            by_dtype[_wide(x)] += [(piece, piece.of(x)) for piece in self.pieces[name]]
+        for dtype, parts in by_dtype.items():
+            norms = torch._foreach_norm([x for _, x in parts], 2, dtype)
+            for (piece, _), norm in zip(parts, norms, strict=True):
+                self._found[piece.layer, piece.site, kind, "rms"] = norm, max(piece.n_values, 1) ** -0.5
 
     def _put_changes(self, uses: Mapping[str, list[Use]]) -> None:
         """Measure changes and what they do; those of large weights one by one, so that one is kept at a time."""
@@ -150,12 +153,13 @@ class Sizes:
             changes = dict(zip(names, torch._foreach_sub(weights, starts), strict=True))
             self._put_norms("weight_update", changes)
             for name, change in changes.items():
-                spectra += self._put_effect(name, change, uses.get(name, []))
+                for piece in self.pieces[name]:
+                    spectra += self._put_effect(piece, piece.of(change), piece.uses(uses.get(name, [])))
         self._put_spectral(spectra)
 
-    def _put_effect(self, name: str, change: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
-        """Measure what the change of one parameter does; return the changes whose spectral norm is wanted."""
-        (site, layer), found = self.places[name], self._found
+    def _put_effect(self, piece: Piece, change: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
+        """Measure what the change of one piece does; return the changes whose spectral norm is wanted."""
+        (name, site, layer), found = piece[:3], self._found
         if change.dim() < 2:
             found[layer, site, "effective_update", "rms"] = found[layer, site, "weight_update", "rms"]
             return []
@@ -195,13 +199,14 @@ class Sizes:
             for each, norm in zip((*done, *small), norms.split(counts), strict=True):
                 self._found[each.key] = norm.max(), each.scale
 
-    def _gains(self, name: str, uses: Sequence[Use]) -> None:
+    def _gains(self, piece: Piece, of_whole: Sequence[Use]) -> None:
         """Say how much larger a new weight makes an input that it knows nothing of: its rms times sqrt(fan_in)."""
-        site, layer = self.places[name]
+        name, site, layer = piece[:3]
         norm, per_value = self._found[layer, site, "weight", "rms"]
-        self._known[layer, site, "diagnostic", "n_values"] = float(self.parameters[name].numel())
+        self._known[layer, site, "diagnostic", "n_values"] = float(piece.n_values)
         if name not in self.initial:
             return
+        uses = piece.uses(of_whole)
         for kind in dict.fromkeys(use.kind for use in uses):
             use = next(use for use in uses if use.kind == kind)
             (fan_in, fan_out), by = use.fans, abs(self.multipliers.get(name, use.multiplier))
@@ -223,7 +228,8 @@ class Sizes:
         for keys in by_place.values():
             taken = torch.stack([self._found[key][0] for key in keys]).tolist()
             measured |= {key: value * self._found[key][1] for key, value in zip(keys, taken, strict=True)}
-        for site, layer in self.places.values():
+        pieces = [*chain.from_iterable(self.pieces.values())]
+        for _, site, layer, *_ in pieces:
             if (moved := measured.get((layer, site, "weight_update", "rms"))) is not None:
                 size = measured[layer, site, "weight", "rms"]
                 measured[layer, site, "diagnostic", "relative_update"] = moved / size if size else math.nan
@@ -236,9 +242,8 @@ class Sizes:
                 continue  # not moved yet, as behind a readout of zeros; what never moves is found otherwise
             for column, entry in zip(self._rows, (step, layer, site, kind, stat, value), strict=True):
                 column.append(entry)
-        for name, parameter in self.parameters.items():
-            site, layer = self.places[name]
-            square += measured.get((layer, site, "weight_grad", "rms"), 0.0) ** 2 * parameter.numel()
+        for piece in pieces:
+            square += measured.get((piece.layer, piece.site, "weight_grad", "rms"), 0.0) ** 2 * piece.n_values
         return math.sqrt(square)
 
 

@@ -6,9 +6,9 @@ slice `self.w[e]`. The call is remembered with its inputs, and made again later 
 the weight. Nothing that the model computes is touched.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ class Use:
         x: what the weight acted on; version: how often it had been overwritten by then.
         fans: values that one value of the outcome is a sum of, and values that come out for them.
         multiplier: what the model multiplied the outcome by, where that is the model's last such call.
+        view: takes the parameter to the part of it that is used; None where that is all of it.
     """
 
     name: str
@@ -56,6 +57,31 @@ class Use:
     version: int
     fans: tuple[int, int]
     multiplier: float = 1.0
+    view: Callable[[Tensor], Tensor] | None = None
+
+    def of_rows(self, rows: Tensor, shape: Sequence[int]) -> "Use | None":
+        """Return the use of some rows of a parameter of that shape: its call takes their change. None if it has none.
+
+        What a product with all but these rows 0 gives is 0 elsewhere, so its rms is too small by the root of how many
+        of the rows that the call uses are among these.
+        """
+        if self.kind == "linear" and self.view is None:
+            return replace(self, fans=(self.fans[0], len(rows)))  # F.linear of fewer rows
+        index = torch.arange(shape[0], device=rows.device).view(-1, *[1] * (len(shape) - 1)).expand(*shape)
+        used = torch.arange(shape[0]) if self.view is None else self.view(index).unique()
+        n_mine = int(torch.isin(used.cpu(), rows.cpu()).sum())
+        if not n_mine:
+            return None
+
+        def call(change: Tensor) -> Tensor:
+            whole = change.new_zeros(tuple(shape))
+            whole[rows] = change
+            return self.call(whole) * (len(used) / n_mine) ** 0.5
+
+        x, channels = self.x, 1 - len(shape)
+        if self.kind == "conv" and shape[1] == 1 and x.shape[channels] == shape[0]:
+            x = x.index_select(channels, rows)  # a filter for each channel
+        return replace(self, call=call, x=x, fans=(self.fans[0], n_mine))
 
 
 def unwatched() -> AbstractContextManager[None]:
@@ -136,9 +162,12 @@ class Uses(TorchFunctionMode):
             if not isinstance(weight, Tensor) or (found := self._owner(weight)) is None or in_backward():
                 continue
             x = next(given[i] for i in range(3) if i != at and i != beside and isinstance(given.get(i), Tensor))
-            call = _again(func, given, at, beside, rest, _view_of(weight))
+            view = _view_of(weight)
+            call = _again(func, given, at, beside, rest, view)
             fans = _fans(func, at, weight)
-            self.found.append(Use(found, kind, call, x.detach(), x._version, fans))
+            of_all = func is F.linear or kind == "conv"  # of which the rows are those of the outcome
+            seen = None if of_all and weight._base is None else view
+            self.found.append(Use(found, kind, call, x.detach(), x._version, fans, view=seen))
             self._last = [out] if kind == "linear" else []
 
     def _owner(self, weight: Tensor) -> str | None:
