@@ -235,9 +235,11 @@ def _conclude(
         verdict, worst = "fail", _worst(failed, later=later)
         setting = {"optimizer": first["optimizer"], "mode": first["mode"], "tied": bool(first["tied"])}
         setting["decay"] = bool(first["weight_decay"] > 0)
-        if first["mode"] == OWN:
+        if any(finding.name == OFF for finding in against["fail"]):
+            pass  # a width that is off bends whatever is read off a slope
+        elif first["mode"] == OWN:
             causes = own.causes(pooled, slopes, coords.merge(runs[["run_id", "width"]], on="run_id"))
-        elif not is_imported(runs) and not any(finding.name == OFF for finding in against["fail"]):
+        elif not is_imported(runs):
             causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
         if first["mode"] == OWN and causes and not against["fail"]:

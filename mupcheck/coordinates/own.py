@@ -51,6 +51,17 @@ def groups(check: Check) -> Iterator[Finding]:
             )
 
 
+def switched_off(check: Check) -> Iterator[Finding]:
+    """Find parameters whose lr is 0 at every recorded step; a warm-up starts at 0 and goes on."""
+    rows = check.of("realised_lr")
+    most = rows.groupby(["site", "layer", "width"], as_index=False, sort=False)["value"].max()
+    if len(off := most[most["value"] == 0]) and len(off) < len(most):
+        who, sites, layers = _who(off)
+        text = f"{who} has lr 0 at every recorded step, so it never trains"
+        advice = "see what sets the lr of its param group"
+        yield Finding("realised", "fail", text, advice, kinds=WEIGHT_UPDATES, sites=sites, layers=layers)
+
+
 def overwritten(check: Check) -> Iterator[Finding]:
     """Find an lr whose exponent of width changes from one step to another: a scheduler or a loader overwrote it."""
     found = exponents(check.of("realised_lr"))
@@ -137,7 +148,7 @@ def trains(check: Check) -> Iterator[Finding]:
     yield from (finding for finding in never_moved(check) if not set(finding.sites) & left_out)
 
 
-PARTS = (groups, overwritten, unlike_layers, trains, pull, unseen, idle)
+PARTS = (groups, switched_off, overwritten, unlike_layers, trains, pull, unseen, idle)
 
 
 def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> tuple[Cause, ...]:

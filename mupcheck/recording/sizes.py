@@ -211,7 +211,7 @@ class Sizes:
             use = next(use for use in uses if use.kind == kind)
             (fan_in, fan_out), by = use.fans, abs(self.multipliers.get(name, use.multiplier))
             at = self._site(site, name, kind)
-            self._found[layer, at, "weight_gain", "rms"] = norm, per_value * math.sqrt(fan_in) * by
+            self._found[layer, at, "weight_gain", "rms"] = norm, per_value * math.sqrt(fan_in) * by * abs(use.before)
             if kind != "embedding":
                 shape = {"fan_in": fan_in, "fan_out": fan_out, "multiplier": by}
                 self._known |= {(layer, at, "diagnostic", stat): float(value) for stat, value in shape.items()}

@@ -47,6 +47,7 @@ class Use:
         x: what the weight acted on; version: how often it had been overwritten by then.
         fans: values that one value of the outcome is a sum of, and values that come out for them.
         multiplier: what the model multiplied the outcome by, where that is the model's last such call.
+        before: what the model multiplied the input by, directly before.
         view: takes the parameter to the part of it that is used; None where that is all of it.
     """
 
@@ -57,6 +58,7 @@ class Use:
     version: int
     fans: tuple[int, int]
     multiplier: float = 1.0
+    before: float = 1.0
     view: Callable[[Tensor], Tensor] | None = None
 
     def of_rows(self, rows: Tensor, shape: Sequence[int]) -> "Use | None":
@@ -107,6 +109,7 @@ class Uses(TorchFunctionMode):
         self.found: list[Use] = []
         self.paused = False
         self._last: list[Tensor] = []  # the outcome of the last use, and what only reshapes or scales it
+        self._scaled: tuple[Any, float] = (None, 1.0)  # what was last multiplied by a number, and that
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -120,7 +123,7 @@ class Uses(TorchFunctionMode):
             return out
         if func in LINEAR:
             self._note(func, args, kwargs, out)
-        elif self._last and args:
+        elif args:
             self._follow(func, args, out)
         return out
 
@@ -149,7 +152,7 @@ class Uses(TorchFunctionMode):
 
     def forget(self) -> None:
         """Drop what was noted."""
-        self.found, self._last = [], []
+        self.found, self._last, self._scaled = [], [], (None, 1.0)
 
     def _note(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> None:
         kind, acting, beside = LINEAR[func]
@@ -167,15 +170,16 @@ class Uses(TorchFunctionMode):
             fans = _fans(func, at, weight)
             of_all = func is F.linear or kind == "conv"  # of which the rows are those of the outcome
             seen = None if of_all and weight._base is None else view
-            self.found.append(Use(found, kind, call, x.detach(), x._version, fans, view=seen))
-            self._last = [out] if kind == "linear" else []
+            before = self._scaled[1] if self._scaled[0] is x else 1.0
+            self.found.append(Use(found, kind, call, x.detach(), x._version, fans, before=before, view=seen))
+            self._last = [out] if kind != "conv" else []
 
     def _owner(self, weight: Tensor) -> str | None:
         """Return the name of the parameter that a tensor is, or is a part of."""
         return self.parameters.get(id(weight)) or self.parameters.get(id(weight._base))
 
     def _follow(self, func: Any, args: tuple[Any, ...], out: Tensor) -> None:
-        """Note what the outcome of the last use is multiplied by."""
+        """Note what the outcome of the last use is multiplied by, or what else is multiplied by a number."""
         first = args[0]
         other = args[1] if len(args) > 1 else None
         if func in SAME_VALUES and self._is_last(first):
@@ -186,6 +190,8 @@ class Uses(TorchFunctionMode):
             if self._is_last(first) and (factor := _constant(other)) is not None and not in_backward():
                 self.found[-1].multiplier *= factor if func in TIMES else 1 / factor
                 self._last = [out]
+            elif not self._is_last(first) and isinstance(first, Tensor) and (factor := _constant(other)) is not None:
+                self._scaled = out, factor if func in TIMES else 1 / factor
 
     def _is_last(self, x: Any) -> bool:
         return any(x is one for one in self._last)
