@@ -1,4 +1,4 @@
-"""Set-ups that are right, as users have them; `python tests/correct_setups.py 3` audits each with three sets of seeds."""
+"""Set-ups that are right, as users have them; `python correct_setups.py 3` audits each with three sets of seeds."""
 
 import sys
 import tempfile
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from audited_models import (
+    BASE,
     LR,
     Mixed,
     audited,
@@ -38,12 +39,12 @@ def scheduled(model):
 
 
 def muon(adjust, hidden=0.0, fixed=0.0):
-    """torch's Muon for hidden matrices, AdamW for the rest; exponents of lr, `fixed` of those to a fixed side."""
+    """torch's Muon for hidden matrices, AdamW for the rest; exponents of lr, `fixed` of those to BASE rows."""
 
     def optimizer(model):
         both, rest = split(model)
         groups = [
-            {"params": [p for p in both if (p.shape[0] >= p.shape[1] / 4) is grows], "lr": LR * model.m**by}
+            {"params": [p for p in both if (p.shape[0] != BASE) is grows], "lr": LR * model.m**by}
             for grows, by in ((True, hidden), (False, fixed))
         ]  # fmt: skip
         given = {"weight_decay": 0.0, "adjust_lr_fn": adjust}
@@ -96,10 +97,10 @@ def audit_setup(name, folder, **options):
     return audited(folder, build, optimizer, roles=rows_of_mixed if build is Mixed else None, **options)
 
 
-def main(rounds):
+def main(rounds, names):
     """Audit each, those that cannot be told again with seeds and widths added."""
     counts, began = {False: Counter(), True: Counter()}, time.time()
-    for name in SETUPS:
+    for name in names:
         for i in range(rounds):
             for top_up in (False, True):
                 with tempfile.TemporaryDirectory() as folder:
@@ -113,4 +114,4 @@ def main(rounds):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1, sys.argv[2:] or SETUPS)

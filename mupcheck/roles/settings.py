@@ -6,10 +6,12 @@ times weight decay stays. What the model computes is the same (`mupcheck identit
 One factor has no weight of its own to go into: that of the logits where the readout is tied.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mupcheck.roles.infer import Slice
-from mupcheck.theory.parametrization import DECAYED, MODES, OPTIMIZERS, Table, factors
+from mupcheck.theory.parametrization import DECAYED, MODES, OPTIMIZERS, Role, Table, factors
+
+HEAD_DIM = MODES[0]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ def setting_of(each: Slice, table: Table, *, optimizer: str, decay_mode: str = "
         raise ValueError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
     m = each.m
     rule = factors(table, each.role, optimizer=optimizer, mode=each.mode, m=m, decay_mode=decay_mode)
+    if each.role == Role.SHORT_CONV and not each.growth[1]:
+        # What a fixed number of channels gives is read by more and more heads, whose gradients add up as those of a
+        # gate do (theory.md, section 3): its filters take the lr of a gate's scalars, and its projection has a gate's.
+        fixed = factors(table, Role.GATE_SCALAR, optimizer=optimizer, mode=HEAD_DIM, m=m, decay_mode=decay_mode)
+        rule = replace(rule, lr=fixed.lr)
     behind = m ** table.multiplier(each.site, mode=each.mode) if each.site else 1.0
     tied, norm = bool(each.tied), each.site == "o_raw"
     c = rule.multiplier * (1.0 if tied or norm else behind)

@@ -104,3 +104,16 @@ def test_rows_that_are_not_each_once_are_refused():
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match=r"rows of layers\.0\.joint\.weight are not each of its 28 rows once"):
         Recorder(model, optimizer, width=D, rows={"layers.0.joint.weight": {"up": ((0, D),), "gates": ((0, GATES),)}})
+
+
+@pytest.mark.parametrize(("before", "behind"), [(0.5, 1.0), (1.0, 0.25), (0.5, 0.25)])
+def test_numbers_before_and_behind_a_weight_count_in_what_a_new_one_makes(before, behind):
+    class Scaled(Net):
+        def forward(self, tokens):
+            return self.head(torch.tanh(self.tokens(tokens)) * before) * behind
+
+    model = Scaled("linear")
+    found, _ = recorded(model)
+    gain = float(model.head.weight.detach().square().mean().sqrt()) * D**0.5 * before * behind
+    # three steps later, each of 2^-8 of a weight of 0.1
+    assert found[0, "head.weight", -1, "weight_gain", "rms"] == pytest.approx(gain, rel=0.2)
