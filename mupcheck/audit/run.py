@@ -88,8 +88,10 @@ class Plan:
     @property
     def digest(self) -> str:
         """Return a hash of what makes the runs of this plan others than those of another."""
-        known = self.key or (self.user.sources if self.user is not None else "")
-        return hashlib.sha256(repr((known, self.record, self.lr)).encode()).hexdigest()
+        user = self.user
+        what: tuple[Any, ...] = (self.key or (user.sources if user is not None else ""), self.record, self.lr)
+        what += (sorted(user.provenance.items()),) if user is not None and user.provenance else ()
+        return hashlib.sha256(repr(what).encode()).hexdigest()
 
     def run_id(self, width: int, seed: int) -> str:
         """Return the name of one run."""
@@ -132,6 +134,8 @@ def plan_audit(
         raise ValueError(f"record {','.join(map(str, record))!r} is not 0 and a later step at least; try 0,1,2,3")
     if lr is not None and not 0 < lr < math.inf:
         raise ValueError(f"lr {lr:g} is no learning rate above 0; try 0.001")
+    for width in widths:
+        user.check_width(width)
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds {seeds} is not at least 1; try {SEEDS}")
     n_seeds, more = SEEDS if seeds is None else seeds, seeds is None if top_up is None else top_up
@@ -172,7 +176,7 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Foll
             raise StoreError(f"{len(errors)} of {len(plan.cells)} runs failed: {errors[0]}")
         spent = time.monotonic() - start > 60 * plan.budget
         more = None if spent or errors or not plan.top_up else _more(plan, widths)
-        if more is None:
+        if more is None or any(plan.user.refuses and plan.user.refuses(width) for width in more.widths):
             return errors
         plan = replace(plan, widths=tuple(more.widths), seeds=tuple(range(max(more.n_seeds, len(plan.seeds)))))
 
@@ -315,7 +319,7 @@ def _write_plan(plan: Plan) -> None:
         "seeds": list(plan.seeds),
         "record": list(plan.record),
     }
-    spec |= {"model": plan.user.name, "lr": plan.lr, "top_up": plan.top_up}
+    spec |= {"model": plan.user.name, "lr": plan.lr, "top_up": plan.top_up, **plan.user.provenance}
     write_sweep(plan.folder, {"name": plan.name, "spec": spec, "run_ids": [cell.run_id for cell in plan.cells]})
 
 

@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,9 @@ class UserModel:
         batches: (seed) -> an iterable of such, for a sweep of lrs, in which every step takes the next.
         roles: what is stated of parameters, or (model) -> that, as `mupcheck.infer_roles` takes it.
         sources: hash of the file and of what it imports beside it, "" of functions; what was trained is known by it.
+        provenance: what is stored of where it comes from, and makes its runs others than those of another.
+        refuses: (width) -> why there is no such width, "" where there is; None is every width.
+        offers: the widths that there are; () is whatever is asked for.
     """
 
     name: str
@@ -64,6 +68,14 @@ class UserModel:
     batches: Callable[[int], Iterable[Any]] | None = None
     roles: Any = None
     sources: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    refuses: Callable[[int], str] | None = None
+    offers: tuple[int, ...] = ()
+
+    def check_width(self, width: int) -> None:
+        """Raise ValueError where there is no such width."""
+        if self.refuses is not None and (why := self.refuses(width)):
+            raise ValueError(f"{self.name}: {why}")
 
     @property
     def stated(self) -> Any:
@@ -86,7 +98,8 @@ class UserModel:
         Raises:
             UserCodeError: if it raises.
         """
-        return guarded(function, f"{shown} of {self.name}", inspect.getsourcefile(inspect.unwrap(self.build)))
+        own = inspect.unwrap(self.build)
+        return guarded(function, f"{shown} of {self.name}", inspect.getsourcefile(own) if isfunction(own) else None)
 
 
 def read_model_file(path: Path) -> UserModel:

@@ -8,7 +8,7 @@ import typer
 
 from mupcheck.cli.answer import print_answer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK, STORAGE
-from mupcheck.cli.options import All, Json, Strict, list_of, one_of, option
+from mupcheck.cli.options import All, Json, Ladder, Strict, list_of, one_of, option
 from mupcheck.cli.own import print_trials, unless_interrupted
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
@@ -16,8 +16,11 @@ from mupcheck.terminal.progress import follow
 
 
 def audit(
-    file: Annotated[Path, typer.Argument(help="Python file with build(width), and where the defaults do not fit optimizer(model), loss(model, batch), batch(seed).")],
-    widths: Annotated[str, option("--widths", "Model widths, such as 64,128,256,512. (default: 64,128,256)", metavar="LIST")] = "64,128,256",
+    file: Annotated[str, typer.Argument(metavar="MODEL", help="Python file with build(width), and where the defaults do not fit optimizer(model), loss(model, batch), batch(seed); or a family that needs no file, such as transformers:qwen3_next.")],
+    widths: Annotated[str | None, option("--widths", "Model widths, such as 64,128,256,512. (default: 64,128,256, or those of a ladder's file)", metavar="LIST")] = None,
+    ladder: Ladder = None,
+    table: Annotated[str | None, option("--table -p", "Apply a table by parametrize(), by name or .toml file, such as mup; the base width is the smallest. (default: none, the library's own init and one lr)", metavar="TABLE")] = None,
+    opt: Annotated[str | None, option("--opt --optimizer", "adamw or sgd, of a model without an optimizer of its own. (default: adamw)", metavar="NAME")] = None,
     seeds: Annotated[int | None, option("--seeds", "Number of seeds. (default: 4)", min=1)] = None,
     record: Annotated[str, option("--record", "Steps to record. (default: 0,1,2,3)", metavar="LIST")] = "0,1,2,3",
     lr: Annotated[float | None, option("--lr", "Learning rate, given to an optimizer(model, lr=...). (default: the file's own, or 2^-10)", metavar="LR")] = None,
@@ -32,26 +35,33 @@ def audit(
     expect: Annotated[str, option("--expect", "Verdict that exits with 0: pass or fail. (default: pass)", metavar="VERDICT")] = "pass",
     json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
-    """Coordinate check of your own torch model: build it at each width, train it a few steps, judge every parameter's update.
+    """Coordinate check of your own torch model, or of a library's: build it at each width, train it a few steps, judge every parameter's update.
 
     Example: mupcheck audit sweeps/own_model.py --widths 32,64,128
     """
+    from mupcheck.theory.parametrization import OPTIMIZERS
+
     one_of(called("--expect"), expect, ("pass", "fail"))
-    sizes = list_of(called("--widths"), widths, int)
+    sizes = None if widths is None else list_of(called("--widths"), widths, int)
     steps = list_of(called("--record"), record, int)
+    optimizer = None if opt is None else one_of(called("--opt", "--optimizer"), opt, OPTIMIZERS)
 
     from mupcheck.audit.cells import seeded
+    from mupcheck.audit.families import model_named
+    from mupcheck.audit.run import WIDTHS, check_growth, plan_audit, run_one
     from mupcheck.audit.run import audit as train
-    from mupcheck.audit.run import check_growth, plan_audit, run_one
-    from mupcheck.audit.user_file import read_model_file
+    from mupcheck.audit.tabled import audited, with_optimizer
     from mupcheck.results.files import check_writable
 
     check_writable(out)
     seeded(0, 0)  # as in every process that reads it
-    user = read_model_file(file)
+    model = model_named(file, ladder)
+    sizes = list(sizes or model.user.offers or WIDTHS)
+    user = with_optimizer(model.user, optimizer, table, min(sizes))
     plan = plan_audit(
         user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=out, device=device,
-        name=file.stem if name is None else name, jobs=jobs, fresh=fresh, source=partial(read_model_file, file),
+        name=model.name_with(table, optimizer) if name is None else name, jobs=jobs, fresh=fresh,
+        source=partial(audited, file, ladder, optimizer, table, min(sizes)),
     )  # fmt: skip
     if dry_run:
         print_trials(plan, run_one, check_growth(user, plan.widths), as_json=json)

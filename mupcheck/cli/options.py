@@ -121,6 +121,7 @@ Tied = Annotated[bool | None, option("--tied/--untied", "Readout shares the embe
 Jobs = Annotated[int | None, option("--jobs", "Processes at a time. (default: one per core on a CPU, one per GPU)", min=1)]
 Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass, or either of an lr sweep)", metavar="VERDICT")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.", show_default=False)]
+Ladder = Annotated[str | None, option("--ladder", "How a family grows: heads, head-dim, value-heads (key heads stay), or FILE.json with a list of configs. (default: the family's own)", metavar="NAME")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.", show_default=False)]
 # fmt: on
