@@ -59,7 +59,9 @@ def model_from(library: str, kind: str, fields: dict[str, Any]) -> nn.Module:
     """Return a new language model of a config's fields, in float32, with the library's own initial values."""
     config = config_class(library, kind)(**fields)
     with _without_kernels(library):
-        model: nn.Module = _loaded(library).AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        # experts one after another, by operations that can be seen, and not in one kernel
+        seen = {"experts_implementation": "eager"} if library == "transformers" else {}
+        model: nn.Module = _loaded(library).AutoModelForCausalLM.from_config(config, dtype=torch.float32, **seen)
     return model.cuda() if library == "fla" else model
 
 

@@ -84,7 +84,7 @@ class Sizes:
     @property
     def unseen(self) -> tuple[str, ...]:
         """Return the trained matrices whose use was never seen."""
-        return tuple(name for name, start in self.initial.items() if start.dim() > 1 and name not in self.seen)
+        return tuple(name for name, start in self.initial.items() if not _is_vector(start) and name not in self.seen)
 
     @property
     def tied(self) -> bool:
@@ -160,7 +160,7 @@ class Sizes:
     def _put_effect(self, piece: Piece, change: Tensor, uses: Sequence[Use]) -> list[Spectrum]:
         """Measure what the change of one piece does; return the changes whose spectral norm is wanted."""
         (name, site, layer), found = piece[:3], self._found
-        if change.dim() < 2:
+        if change.dim() < 2 or (_is_vector(change) and not uses):
             found[layer, site, "effective_update", "rms"] = found[layer, site, "weight_update", "rms"]
             return []
         if name in self.lawful and name in self.inputs:
@@ -263,6 +263,11 @@ def check(parameters: Mapping[str, nn.Parameter]) -> None:
             what = f"is of {parameter.dtype}; give a model with weights in a floating-point format"
         if what:
             raise ValueError(f"parameter {name} {what}")
+
+
+def _is_vector(weight: Tensor) -> bool:
+    """Say whether a weight is a vector, or one that is only written with more axes, as [1, 1, H, 1] is."""
+    return weight.dim() < 2 or (weight.dim() > 2 and weight.numel() == max(weight.shape))
 
 
 def _matrices(x: Tensor, *, is_conv: bool) -> Tensor:

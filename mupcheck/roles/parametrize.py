@@ -235,7 +235,9 @@ def _logits(
     for each, setting in zip(slices, settings, strict=True):
         if each.tied and setting.logits != 1:
             heads = [use for use in by_name[each.name][1] if use.name in each.tied]
-            found += [_Times(use.module, use.name.rpartition(".")[0], setting.logits) for use in heads]
+            for use in heads:  # a head's bias stands behind the factor; else what a head gives is where others have it
+                side = "output" if getattr(use.module, "bias", None) is None else "input"
+                found.append(_Times(use.module, use.name.rpartition(".")[0], setting.logits, side))
     has_readout = any(each.site == "logits" for each in slices)
     if named is not None:
         if has_readout:

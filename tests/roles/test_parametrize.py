@@ -180,7 +180,7 @@ def test_a_tied_head_has_its_logits_multiplied_until_it_is_unhooked():
     run = run_of("mup", "adamw", "heads", 1)
     model, groups = parametrized(run)
     logits = model(TOKENS)
-    assert groups.hooked == ["the input of lm_head times 0.5 (logits)"]
+    assert groups.hooked == ["the output of lm_head times 0.5 (logits)"]
     said = refusal(mupcheck.parametrize, model, base=plain_of(run, BASE), table="mup", optimizer="adamw", lr=0.1)
     assert "parametrized already; call unhook() of its groups first" in said
     groups.unhook()
