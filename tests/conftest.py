@@ -62,8 +62,12 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none, and the long audits that were not asked for."""
+    if "families" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("families"):
+                item.add_marker(pytest.mark.skip(reason="pytest -m families runs it"))
     if torch.cuda.is_available():
         return
     for item in items:

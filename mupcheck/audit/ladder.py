@@ -86,8 +86,8 @@ def file_ladder(path: Path, rule: Ladder, config: type) -> Ladder:
         width = row.get("width", row.get(WIDTH))
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             field = "width" if "width" in row else WIDTH
-            given = f"is {_shown(width)}" if field in row else "is missing"
-            raise ValueError(f"{at}: {field} {given}, expected a whole number of at least 1")
+            is_what = f"is {_shown(width)}" if field in row else "is missing"
+            raise ValueError(f"{at}: {field} {is_what}, expected a whole number of at least 1")
         if width in configs:
             raise ValueError(f"{at}: width {width} is there twice; give each width one config")
         given = {name: value for name, value in row.items() if name != "width"}

@@ -53,3 +53,12 @@ def in_block(name: str) -> bool:
 def pattern_of(name: str) -> str:
     """Return a name without its numbers: "layers.*.mlp.up.weight" of "layers.3.mlp.up.weight"."""
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def kind_of(name: str) -> str:
+    """Return a name as `pattern_of` does, but for the places of a sequence of single modules, as in "net.0.weight".
+
+    What stands there need not be alike.
+    """
+    parts = name.split(".")
+    return ".".join([pattern_of(".".join(parts[:-2])), *parts[-2:]]) if len(parts) > 2 else name

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mupcheck.roles.infer import Slice
-from mupcheck.roles.names import pattern_of, uses_of
+from mupcheck.roles.names import kind_of, uses_of
 from mupcheck.theory.parametrization import Role
 
 EXPONENTS = (0.0, -0.5, -1.0)  # of what its role counts by, as libraries draw: std fixed, 1/sqrt(fan-in), 1/fan-in
@@ -29,7 +29,7 @@ def own_exponents(model: nn.Module, base: nn.Module, slices: Sequence[Slice]) ->
     sums: dict[tuple[str, str], list[tuple[float, int, float, int]]] = defaultdict(list)
     kinds: dict[tuple[str, str], Slice] = {}
     for each in slices:
-        key = pattern_of(each.name), each.part
+        key = kind_of(each.name), each.part
         kinds.setdefault(key, each)
         if each.role in VECTORS or each.m == 1:
             continue

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mupcheck.results.printing import said
 from mupcheck.roles.infer import Slice, infer_roles, same_shapes
-from mupcheck.roles.names import Use, pattern_of, uses_of
+from mupcheck.roles.names import Use, kind_of, uses_of
 from mupcheck.roles.notes import notes_on, uneven
 from mupcheck.roles.own_init import own_exponents
 from mupcheck.roles.rows import RowPlan, plan_rows
@@ -215,9 +215,7 @@ def _as_it_is(
 def _scales(model: nn.Module, base: nn.Module, slices: Sequence[Slice], settings: Sequence[Setting]) -> list[float]:
     """Return what each slice is multiplied by: what the table makes of its std over what the library makes of it."""
     owns = own_exponents(model, base, slices)
-    return [
-        setting.init / owns[pattern_of(each.name), each.part] for each, setting in zip(slices, settings, strict=True)
-    ]
+    return [setting.init / owns[kind_of(each.name), each.part] for each, setting in zip(slices, settings, strict=True)]
 
 
 # --- multipliers that no weight takes up ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from math import log
 from torch import nn
 
 from mupcheck.roles.infer import Slice, infer_roles, ratio_of
-from mupcheck.roles.names import pattern_of
+from mupcheck.roles.names import kind_of, pattern_of
 from mupcheck.roles.own_init import own_exponents
 from mupcheck.roles.settings import setting_of
 from mupcheck.roles.stated import Stated
@@ -91,7 +91,7 @@ def _row(
             setting = setting_of(each, table, optimizer=optimizer)
             rules[table.name] = Powers(_power(setting.init, width), _power(setting.lr, width))
     name = each.name if len(alike) == 1 else pattern_of(each.name)
-    own = Powers(_power(owns[pattern_of(each.name), each.part], width), lrs if isinstance(lrs, float) else None)
+    own = Powers(_power(owns[kind_of(each.name), each.part], width), lrs if isinstance(lrs, float) else None)
     held = None if given is None else all(each.name in side for side in given)
     return RoleRow(
         name, each.part, len(alike), each.base_shape, each.shape, each.growth, each.role, each.mode, each.why,
