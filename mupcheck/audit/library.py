@@ -31,7 +31,7 @@ def version_of(library: str) -> str:
         raise ValueError(f"{package} is not installed; pip install 'mupcheck[{library}]'") from None
     if tuple(int(part) for part in found.split(".")[:2] if part.isdecimal()) < oldest:
         least = ".".join(map(str, oldest))
-        raise ValueError(f"{package} {found} is older than {least}; pip install --upgrade 'mupcheck[{library}]'")
+        raise ValueError(f"{package} {found} is older than {least}; pip install -U 'mupcheck[{library}]'")
     if library == "fla" and not torch.cuda.is_available():
         raise ValueError(f"{package} {found} has kernels for GPUs alone, and there is no CUDA device here")
     return f"{package} {found}"
@@ -49,7 +49,7 @@ def config_class(library: str, kind: str) -> type:
     if kind not in loaded.CONFIG_MAPPING:
         package = LIBRARIES[library]
         raise ValueError(
-            f"{package} {metadata.version(package)} has no {kind}; pip install --upgrade 'mupcheck[{library}]'"
+            f"{package} {metadata.version(package)} has no {kind}; pip install -U 'mupcheck[{library}]'"
         )
     found: type = loaded.CONFIG_MAPPING[kind]
     return found
