@@ -48,9 +48,7 @@ def config_class(library: str, kind: str) -> type:
         return type(loaded.AutoConfig.for_model(kind))
     if kind not in loaded.CONFIG_MAPPING:
         package = LIBRARIES[library]
-        raise ValueError(
-            f"{package} {metadata.version(package)} has no {kind}; pip install -U 'mupcheck[{library}]'"
-        )
+        raise ValueError(f"{package} {metadata.version(package)} has no {kind}; pip install -U 'mupcheck[{library}]'")
     found: type = loaded.CONFIG_MAPPING[kind]
     return found
 
