@@ -66,10 +66,11 @@ bench: install
 
 # Right first, then fast: tests on the device, the demo sweeps, then the tables; each part says how long it took, and
 # together they take at most 8 minutes. A part that fails does not keep the later ones from running, but fails the whole.
-# Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3
+# Where python3 has a CUDA build of torch: make gpu-check GPU_PYTHON=python3. Tests mostly wait for compilers: several at once.
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT := $(RESULTS)/gpu-check
 GPU_BENCH ?= bench all --quick
+GPU_TESTS ?= 6
 gpu-check:
 	mkdir -p $(GPU_OUT)
 	@failed=; \
@@ -83,7 +84,7 @@ gpu-check:
 		echo "$$name: exit code $$code after $$(( $$(date +%s) - start )) s"; \
 	}; \
 	part doctor $(GPU_PYTHON) -m mupcheck doctor --json; \
-	part tests $(GPU_PYTHON) -m pytest -q -m gpu -p no:cacheprovider --junitxml=$(GPU_OUT)/tests.xml; \
+	part tests $(GPU_PYTHON) -m pytest -q -m gpu --numprocesses $(GPU_TESTS) -p no:cacheprovider --junitxml=$(GPU_OUT)/tests.xml; \
 	part demo_coord $(GPU_PYTHON) -m mupcheck run sweeps/demo_coord.toml --device cuda --out $(GPU_OUT); \
 	part demo_lr $(GPU_PYTHON) -m mupcheck run sweeps/demo_lr.toml --device cuda --out $(GPU_OUT); \
 	part plot $(GPU_PYTHON) -m mupcheck plot $(GPU_OUT); \
