@@ -88,10 +88,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Return a hash of what makes the runs of this plan others than those of another."""
-        user = self.user
-        what: tuple[Any, ...] = (self.key or (user.sources if user is not None else ""), self.record, self.lr)
-        what += (sorted(user.provenance.items()),) if user is not None and user.provenance else ()
-        return hashlib.sha256(repr(what).encode()).hexdigest()
+        return hashlib.sha256(repr((self.key, self.record, self.lr)).encode()).hexdigest()
 
     def run_id(self, width: int, seed: int) -> str:
         """Return the name of one run."""
@@ -140,7 +137,8 @@ def plan_audit(
         raise ValueError(f"seeds {seeds} is not at least 1; try {SEEDS}")
     n_seeds, more = SEEDS if seeds is None else seeds, seeds is None if top_up is None else top_up
     options: dict[str, Any] = {"lr": lr, "out": Path(out), "name": check_name(name), "budget": budget}
-    options |= {"key": key or user.sources, "device": device, "jobs": jobs, "source": source, "fresh": fresh}
+    known = (key or user.sources) + (repr(sorted(user.provenance.items())) if user.provenance else "")
+    options |= {"key": known, "device": device, "jobs": jobs, "source": source, "fresh": fresh}
     options |= {"devices": ("cpu",) if device is None else find_devices(device)}
     return Plan(user, widths, tuple(range(n_seeds)), record, top_up=more, **options)
 
