@@ -59,6 +59,38 @@ class Queue:
         return len(self.groups)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where runs train and results go: what an audit and a sweep of lrs have in common.
+
+    Attributes:
+        out, name: results go into the folder `out`/`name`.
+        device: where model and batch are put; None leaves them where they are made.
+        devices: "cpu", or the GPUs that `device` stands for.
+        jobs: processes at a time; None is one per core or GPU, where that is worth it.
+        source: reads the model again in another process; None works in this one alone.
+        fresh: train runs again that are there.
+    """
+
+    out: Path = Path("results")
+    name: str
+    device: str | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    jobs: int | None = None
+    source: Source | None = None
+    fresh: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Say whether runs go to GPUs."""
+        return self.devices[0].startswith("cuda")
+
+    @property
+    def folder(self) -> Path:
+        """Return where results go."""
+        return self.out / self.name
+
+
 Train = Callable[[Any, UserModel, Cell, str | None], Generator[int]]
 Follow = Callable[[Iterator[Progress], Any], list[str]]
 

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mupcheck.audit.cells import (
     Cell,
     Follow,
-    Source,
+    Where,
     done_before,
     drain,
     jobs_of,
@@ -58,7 +58,7 @@ WIDTHS, LRS, SEEDS, STEPS = (32, 64, 128), tuple(2.0**i for i in range(-9, -2)),
 
 
 @dataclass(frozen=True)
-class LrPlan:
+class LrPlan(Where):
     """What is trained: widths x lrs x seeds, `steps` each; the rest is as in `audit.run.Plan`.
 
     Attributes:
@@ -82,23 +82,6 @@ class LrPlan:
     refine: bool = False
     precision: float = 0.25
     added: tuple[tuple[int, tuple[float, ...]], ...] = ()
-    out: Path = Path("results")
-    name: str = "lr"
-    device: str | None = None
-    devices: tuple[str, ...] = ("cpu",)
-    jobs: int | None = None
-    source: Source | None = None
-    fresh: bool = False
-
-    @property
-    def on_gpu(self) -> bool:
-        """Say whether runs go to GPUs."""
-        return self.devices[0].startswith("cuda")
-
-    @property
-    def folder(self) -> Path:
-        """Return where results go."""
-        return self.out / self.name
 
     def cell(self, width: int, lr: float, seed: int) -> Cell:
         """Return one run; its id is a hash of all that makes its numbers."""

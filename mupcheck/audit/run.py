@@ -17,6 +17,7 @@ from mupcheck.audit.cells import (
     Follow,
     Queue,
     Source,
+    Where,
     done_before,
     drain,
     jobs_of,
@@ -40,7 +41,7 @@ FEWEST_WIDTHS = 3  # two points always lie on a line
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Where):
     """What is trained.
 
     Attributes:
@@ -48,15 +49,9 @@ class Plan:
         widths, seeds: every one of the former with each of the latter.
         record: the steps that are recorded; the last one ends a run.
         lr: given to an optimizer that takes it; None leaves it its own.
-        out, name: results go into the folder `out`/`name`.
         top_up: whether seeds and widths are added until all is decided.
         budget: minutes after which no more are.
         key: what else makes a run another one than its file.
-        device: where model and batch are put; None leaves them where they are made.
-        devices: "cpu", or the GPUs that `device` stands for.
-        jobs: processes at a time; None is one per core or GPU, where that is worth it.
-        source: reads the model again in another process; None works in this one alone.
-        fresh: train runs again that are there.
     """
 
     user: UserModel
@@ -64,26 +59,9 @@ class Plan:
     seeds: tuple[int, ...]
     record: tuple[int, ...] = RECORD
     lr: float | None = None
-    out: Path = Path("results")
-    name: str = "audit"
     top_up: bool = False
     budget: float = 10.0
     key: str = ""
-    device: str | None = None
-    devices: tuple[str, ...] = ("cpu",)
-    jobs: int | None = None
-    source: Source | None = None
-    fresh: bool = False
-
-    @property
-    def on_gpu(self) -> bool:
-        """Say whether runs go to GPUs."""
-        return self.devices[0].startswith("cuda")
-
-    @property
-    def folder(self) -> Path:
-        """Return where results go."""
-        return self.out / self.name
 
     @property
     def digest(self) -> str:
