@@ -4,6 +4,7 @@ A figure lays out its panels alone; `frame` then makes room above and below them
 figure's width, measured with the font's own metrics, so that nothing is ever cut off.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from mupcheck.plots.canvas import GREY, INK, LARGE, MARGIN, NORMAL, SMALL
 TITLE_LINE, LINE, SMALL_LINE, LEGEND_LINE = 0.25, 0.16, 0.125, 0.175  # height of a line, inches
 ENTRY_INCHES = 0.4  # of a legend entry, beside its text
 HINTED = 1.08  # at most so much wider is text on a grid of pixels than in the font's outlines
+WEIGHT = re.compile(r"[.]weight(?=$|[ @\[])")  # that ends the names of most parameters of torch modules
 MIN_WIDTH = 4.4  # inches of a figure, for its title and how it was measured
 
 
@@ -122,8 +124,16 @@ def cut(text: str, room: float, *, points: float = NORMAL, bold: bool = False) -
 
 
 def cut_front(text: str, room: float, *, points: float = NORMAL, bold: bool = False) -> str:
-    """Return a name that is at most `room` inches wide, its beginning, which others share, replaced by an ellipsis."""
-    start = 0
-    while start < len(text) - 1 and text_inches(("…" if start else "") + text[start:], points=points, bold=bold) > room:
-        start += 1
-    return ("…" if start else "") + text[start:]
+    """Return a name that is at most `room` inches wide, without what others share: ".weight", then its beginning.
+
+    Names of parts are kept whole where the last one fits: "…linear_attn.in_proj rows k".
+    """
+
+    def fits(shorter: str) -> bool:
+        return text_inches(shorter, points=points, bold=bold) <= room
+
+    if fits(text):
+        return text
+    text = WEIGHT.sub("", text)
+    starts = [0, *(match.end() for match in re.finditer(r"[.](?=[^.]*[a-z])", text)), *range(1, len(text))]
+    return next((short for start in starts if fits(short := ("…" if start else "") + text[start:])), "…" + text[-1:])

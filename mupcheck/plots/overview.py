@@ -1,6 +1,7 @@
 """Figure of every slope of a coordinate check at once, each with its interval, against what is required of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from mupcheck.imported.sizes import SIZE
 from mupcheck.plots import canvas
-from mupcheck.plots.frame import Caption, cut_front, frame
+from mupcheck.plots.frame import Caption, cut_front, frame, text_inches
 from mupcheck.theory.required import ACTIVATIONS, WEIGHTS
 
 SITES = [*ACTIVATIONS, *(site for site in WEIGHTS if site not in ACTIVATIONS)]
@@ -29,6 +30,7 @@ OF_WEIGHTS = [
 MIN_SLOPE = 1.75  # the axis reaches this far to both sides of 0 at least: the shipped faults are at most 3/2
 LINE, WIDTH, GAP = 0.165, 1.38, 0.14  # height of a row, width of a column and between columns, inches
 LEFT, RIGHT, BOTTOM, TOP, BETWEEN = 1.12, 0.14, 0.45, 0.36, 0.85  # margins, and between the blocks, inches
+MOST_LEFT, AIR = 2.4, 0.12  # where names are long; beside them, a ring of air, as the ticks have
 
 
 def draw_slopes(slopes: pd.DataFrame, pooled: pd.DataFrame, caption: Caption) -> Figure:
@@ -55,13 +57,16 @@ def draw_slopes(slopes: pd.DataFrame, pooled: pd.DataFrame, caption: Caption) ->
 
     n_columns = max([4, *map(len, blocks)])
     height = TOP + LINE * sum(map(len, names)) + BETWEEN * (len(blocks) - 1) + BOTTOM
-    figure = canvas.Drawing(figsize=(LEFT + n_columns * (WIDTH + GAP) - GAP + RIGHT, height))
+    # names of torch modules are long
+    left = min(MOST_LEFT, max([LEFT, *(AIR + text_inches(name) for name in chain.from_iterable(names))]))
+    figure = canvas.Drawing(figsize=(left + n_columns * (WIDTH + GAP) - GAP + RIGHT, height))
     base = height - TOP
     for block, sites in zip(blocks, names, strict=True):
         base -= LINE * len(sites)
         for i, (rows, of_all) in enumerate(block):
-            panel = canvas.add_panel(figure, LEFT + i * (WIDTH + GAP), base, WIDTH, LINE * len(sites))
-            _draw_column(panel, rows, of_all, sites, reach, labelled=i == 0)
+            panel = canvas.add_panel(figure, left + i * (WIDTH + GAP), base, WIDTH, LINE * len(sites))
+            shown = [cut_front(site, left - AIR) for site in sites] if i == 0 else []
+            _draw_column(panel, rows, of_all, sites, reach, shown)
         base -= BETWEEN
 
     handles: list[Artist] = [canvas.verdict_handle(verdict) for verdict in reversed(SEVERITY)]
@@ -101,17 +106,16 @@ def in_order(sites: Iterable[str]) -> list[str]:
 
 
 def _draw_column(
-    panel: Axes, rows: pd.DataFrame, pooled: pd.DataFrame, sites: Sequence[str], reach: float, *, labelled: bool
+    panel: Axes, rows: pd.DataFrame, pooled: pd.DataFrame, sites: Sequence[str], reach: float, shown: Sequence[str]
 ) -> None:
-    """Draw the slopes of one kind and stat, a line of the panel for each of the sites."""
+    """Draw the slopes of one kind and stat, a line of the panel for each of the sites; they are called as `shown`."""
     panel.set_title("\n".join(dict.fromkeys(rows[["kind", "stat"]].iloc[0])), fontsize=canvas.NORMAL, pad=5)
     panel.set_xlim(-reach, reach)
     apart = 1 if reach < 3 else 2  # room for five labels
     panel.set_xticks([tick for tick in range(-8, 9, apart) if abs(tick) <= reach])
     panel.set_xlabel("slope")
     panel.set_ylim(len(sites) - 0.5, -0.5)
-    shown = [cut_front(site, LEFT - 0.12) for site in sites]  # a ring of air, as the ticks have
-    panel.set_yticks(range(len(sites)) if labelled else [], shown if labelled else [])
+    panel.set_yticks(range(len(shown)), shown)
     panel.tick_params(axis="y", labelcolor=canvas.INK)
     panel.hlines(range(len(sites)), -reach, reach, color=canvas.GRID, linewidth=0.5, zorder=0)
     panel.axvline(0, color=canvas.GREY, linewidth=0.5, zorder=1)

@@ -6,7 +6,7 @@ from planted_figures import clashes, planted_lrs, texts
 
 from mupcheck.plots import Caption, canvas
 from mupcheck.plots.facts import describe_runs, describe_setting
-from mupcheck.plots.frame import cut, frame, text_inches, wrap
+from mupcheck.plots.frame import cut, cut_front, frame, text_inches, wrap
 
 
 @pytest.mark.parametrize("width", [3.0, 4.4, 9.0])
@@ -50,3 +50,14 @@ def test_the_facts_are_those_of_the_runs():
     # a model of a user's own has neither
     assert said(runs.assign(data="", base_width=0)).startswith("1 seed · 60 steps · lr 2⁻¹⁰ to 2⁻³ (8)")
     assert said(runs.assign(data=None, base_width=float("nan"))).startswith("1 seed · 60 steps · lr 2⁻¹⁰")
+
+
+def test_names_of_parameters_lose_what_they_share():
+    name = "model.layers.*.linear_attn.in_proj.weight rows k"
+    assert cut_front(name, 9.0) == name
+    room = text_inches("…linear_attn.in_proj rows k") + 0.01
+    assert cut_front(name, room) == "…linear_attn.in_proj rows k"
+    assert cut_front(name, room - 0.02) == "…in_proj rows k"
+    # not even the last part fits
+    short = cut_front(name, 0.6)
+    assert short.startswith("…") and short.endswith(" rows k"[-3:]) and text_inches(short) <= 0.6
