@@ -61,6 +61,12 @@ def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
     return coords.merge(finished, on="run_id")
 
 
+def fixed_sites(coords: pd.DataFrame) -> frozenset[str]:
+    """Return the sites of parameters that have as many values in all of these runs."""
+    n_sizes = coords[coords["stat"] == "n_values"].groupby("site")["value"].nunique()
+    return frozenset(n_sizes.index[n_sizes == 1])
+
+
 def check_once(coords: pd.DataFrame) -> None:
     """Raise ValueError if a run has two rows of one quantity: which of them was measured cannot be told."""
     twice = coords[coords.duplicated(["run_id", *QUANTITY])]

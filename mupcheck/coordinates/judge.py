@@ -13,7 +13,7 @@ from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
 from mupcheck.coordinates.grid import SAME, check_once, need_columns
 from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.seeds import more_seeds
-from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes, pool
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes
 from mupcheck.coordinates.validity import OF_ANY_MODEL, examine
 from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, find_rules, is_imported, same_by_mode, title_of
@@ -130,7 +130,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         if foreign := is_imported(runs):
             options["required_by_name"] = resolved.get("required", {})
         slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
-        pooled = fit_slopes(runs, pool(coords), level=FAMILY_LEVEL / looks, **options)
+        pooled = fit_slopes(runs, coords, pooled=True, level=FAMILY_LEVEL / looks, **options)
         slopes = own.without_dips(slopes) if key[3] == OWN else slopes
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
         paths = paths_of(resolved, runs)

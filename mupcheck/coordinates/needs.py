@@ -1,13 +1,13 @@
-"""What is required of sizes that others measured, of whatever model: what holds for all, and what the user says.
+"""What is required of each quantity of a group: by the table of theory, or by what others say of what they measured.
 
-An effective update is required at 0 of every parameter (theory.md, section 4: its slope is the error of the lr's
-exponent). Embedding, residual stream, block outputs, last norm and logits have the same required slope under every
-optimizer and way to widen, and are known by their names. Where a table says which optimizer, mode and tying it is of,
-and sites have the names of mupcheck's own, what is required is what is required of ours. Of the rest nothing is, unless
-the user says so.
+Of sizes of whatever model an effective update is required at 0 of every parameter (theory.md, section 4: its slope is
+the error of the lr's exponent). Embedding, residual stream, block outputs, last norm and logits have the same required
+slope under every optimizer and way to widen, and are known by their names. Where a table says which optimizer, mode and
+tying it is of, and sites have the names of mupcheck's own, what is required is what is required of ours. Of the rest
+nothing is, unless the user says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -20,6 +20,23 @@ from mupcheck.theory.required import TOLERANCES, ZERO, Required, required
 # the sites of ours that other models have too, under these names
 SHARED_SITES = ("embedding", "residual", "mixer_out", "mlp_out", "final_norm", "logits")
 EFFECTIVE = "effective_update"
+
+
+def needs_of_trained(
+    quantities: Sequence[tuple[Any, ...]], run: pd.Series, fixed: Container[str]
+) -> list[Required | None]:
+    """Return what is required of each quantity (kind, stat, site, layer, step) of a group that mupcheck measured.
+
+    Args:
+        run: any of its runs.
+        fixed: sites of parameters that are as large at every width.
+    """
+    setting: dict[str, Any] = {"optimizer": run["optimizer"], "mode": run["mode"], "tied": bool(run["tied"])}
+    setting["decay"] = bool(run["weight_decay"] > 0)
+    return [
+        required(kind, stat, site, step=step, fixed=site in fixed, **setting)
+        for kind, stat, site, _, step in quantities
+    ]
 
 
 def needs_of_any(

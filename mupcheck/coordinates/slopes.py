@@ -16,7 +16,7 @@ A slope says little of a single width, so each width and the last pair of widths
 WIDTH_SHARE of that level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from math import inf, isnan, nan
 from typing import Any
@@ -32,11 +32,12 @@ from mupcheck.coordinates.grid import (
     Grid,
     check_comparable,
     fit_grid,
+    fixed_sites,
     joined,
     lay_out,
     need_columns,
 )
-from mupcheck.coordinates.needs import needs_of_any
+from mupcheck.coordinates.needs import needs_of_any, needs_of_trained
 from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, p_beyond, with_widths
 from mupcheck.imported.frame import sizes_of
 from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules, is_imported
@@ -44,7 +45,7 @@ from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
 from mupcheck.theory.parametrization import TABLES, Table
-from mupcheck.theory.required import OWN, TOLERANCES, Required, required
+from mupcheck.theory.required import OWN, TOLERANCES, Required
 
 COLUMNS = [
     *GROUP, *QUANTITY, "slope", "slope_stderr", "ci_low", "ci_high", "required", "required_low", "required_high",
@@ -112,6 +113,7 @@ def fit_slopes(
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
+    counts = coords[coords["kind"] == "diagnostic"]
     coords = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
     rows_of = dict(list(joined(chosen, coords).groupby(GROUP)))
     fitted = []
@@ -128,7 +130,8 @@ def fit_slopes(
             named = required_by_name
             if foreign and named is None:
                 named = (sweeps or {}).get(key[0], {}).get("required", {})
-            judged = _judge(grid, run, confidence, level, None if foreign else table, named if foreign else None)
+            fixed = fixed_sites(counts[counts["run_id"].isin(group["run_id"])])
+            judged = _judge(grid, run, confidence, level, None if foreign else table, named if foreign else None, fixed)
             fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
     return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
 
@@ -159,6 +162,7 @@ def _judge(
     level: float,
     table: Table | None,
     named: Mapping[str, Sequence[float]] | None,
+    fixed: Container[str],
 ) -> pd.DataFrame:
     """Return the columns of `fit_slopes` for one group.
 
@@ -166,6 +170,7 @@ def _judge(
         run: any of its runs.
         table: what they followed.
         named: what the user requires by name, where others measured; None where mupcheck did.
+        fixed: sites of parameters that are as large at every width.
     """
     fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
     fit["n_widths"] = len(grid.widths)
@@ -176,21 +181,15 @@ def _judge(
         needs: list[Required | None] = needs_of_any(quantities, run, named)
     else:
         decay = str(run["decay_mode"]) if run["weight_decay"] > 0 else ""
-        needs = [
-            required(kind, stat, site, optimizer=optimizer, mode=mode, tied=tied, step=step, decay=bool(decay))
-            for kind, stat, site, _, step in quantities
-        ]
+        needs = needs_of_trained(quantities, run, fixed)
     entailed: Mapping[tuple, Range] = {}
     if table is not None:
         needs = [
             _as_stored(need, kind, site, table, optimizer=optimizer, mode=mode)
             for need, (kind, _, site, _, _) in zip(needs, quantities, strict=True)
         ]
-        below = bool(grid.widths.min() < run["base_width"])
-        n_layers = int(run["n_layers"])
-        entailed = implied_by(
-            table, optimizer=optimizer, mode=mode, tied=tied, n_layers=n_layers, below=below, decay=decay
-        )
+        given: dict[str, Any] = {"below": bool(grid.widths.min() < run["base_width"]), "n_layers": int(run["n_layers"])}
+        entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, decay=decay, **given)
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
     fit["required_low"] = [need.low if need else nan for need in needs]

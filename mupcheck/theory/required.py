@@ -194,7 +194,16 @@ TABLE = (
 
 
 def required(
-    kind: str, stat: str, site: str, *, optimizer: str, mode: str, tied: bool, step: int, decay: bool = False
+    kind: str,
+    stat: str,
+    site: str,
+    *,
+    optimizer: str,
+    mode: str,
+    tied: bool,
+    step: int,
+    decay: bool = False,
+    fixed: bool = False,
 ) -> Required | None:
     """Return the slope that feature learning requires of a quantity, None where theory does not pin it.
 
@@ -212,12 +221,13 @@ def required(
         tied: whether the readout shares the embedding's weight.
         step: optimizer steps taken before the quantity was measured; only 0 or later matters.
         decay: whether weight decay is on.
+        fixed: of a user's own model, whether the parameter is as large at every width.
 
     Raises:
         ValueError: if optimizer or mode is not a known one.
     """
     if mode == OWN:
-        return required_of_own(kind, stat, optimizer=optimizer, step=step)
+        return required_of_own(kind, stat, optimizer=optimizer, step=step, fixed=fixed)
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
     if mode not in MODES:
@@ -231,13 +241,19 @@ def required(
     return replace(need, high=pull, source=f"{need.source}; decay's pull is as large as the weight")
 
 
-def required_of_own(kind: str, stat: str, *, optimizer: str, step: int) -> Required | None:
+def required_of_own(kind: str, stat: str, *, optimizer: str, step: int, fixed: bool = False) -> Required | None:
     """Return what is required of any model's quantity, whatever its site is called; None where that is nothing.
 
     Every parameter's change does the same to its input at every width, and no new weight makes more of its input at a
-    larger width, but may make less (a readout does, or one that starts at nothing).
+    larger width, but may make less (a readout does, or one that starts at nothing). Under SGD a parameter that is as
+    large at every width, as a gain that heads share, has a gradient that sums over what grows, with random signs at
+    first: as `o_norm_gain` of our own model (the table above; tests/roles/test_fixed_sides.py).
     """
     if (kind, stat) == ("effective_update", "rms") and step > 0:
+        if fixed and optimizer == "sgd":
+            return Required(
+                *HALF_TO_ZERO, TOLERANCES[kind], "order one at most: a sum over what grows, of random signs at first"
+            )
         tolerance = CROSSING if optimizer == "sgd" else TOLERANCES[kind]
         return Required(*ZERO, tolerance, "order one: the lr exponent is right")
     if (kind, stat) == ("weight_gain", "rms") and step == 0:
