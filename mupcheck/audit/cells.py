@@ -73,7 +73,7 @@ class Where:
     """
 
     out: Path = Path("results")
-    name: str
+    name: str = "audit"
     device: str | None = None
     devices: tuple[str, ...] = ("cpu",)
     jobs: int | None = None
