@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mupcheck.audit.user_file import UserCodeError, UserModel
 from mupcheck.results.files import StoreError
 from mupcheck.results.reading import finished_runs
+from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.machine import cores
 from mupcheck.sweep.pace import Pace, Progress
@@ -132,6 +133,26 @@ def queue_of(plan: Any, cells: list[Cell], *, done: set[str]) -> Queue:
 def done_before(plan: Any) -> set[str]:
     """Return the runs that are not trained again: all that are there, of a plan whose model is known by its sources."""
     return finished_runs(plan.folder) if plan.user.sources and not plan.fresh else set()
+
+
+def train_missing(
+    plan: Any, train: Train, *, done: set[str], sweep: Mapping[str, Any], model_device: str, follow: Follow
+) -> list[str]:
+    """Train the runs of a plan that are not `done`, once one was tried and the plan written; return what went wrong.
+
+    Args:
+        sweep: what is written of the plan, as `write_sweep` takes it.
+        model_device: that the file puts its models on.
+
+    Raises:
+        ValueError: as `work_through`.
+    """
+    queue, jobs = queue_of(plan, plan.cells, done=done), 1
+    if queue.groups:
+        first = min((cell for (cell,) in queue.groups), key=lambda cell: (cell.width, cell.seed))
+        jobs = jobs_of(plan, queue, try_out(plan, first, train), model_device=model_device)
+    write_sweep(plan.folder, sweep)
+    return follow(work_through(plan, queue, train, jobs=jobs), queue)
 
 
 def work_through(plan: Any, queue: Queue, train: Train, *, jobs: int) -> Iterator[Progress]:

@@ -17,7 +17,7 @@ from importlib import metadata
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -30,20 +30,18 @@ from mupcheck.audit.cells import (
     Where,
     done_before,
     drain,
-    jobs_of,
     moved,
     placed,
-    queue_of,
     seeded,
-    try_out,
-    work_through,
+    train_missing,
 )
-from mupcheck.audit.run import built, check_growth, checked, loss_of, smallest, stepping, take_step
-from mupcheck.audit.user_file import UserModel
+from mupcheck.audit.run import built, check_growth, checked, loss_of, stepping, take_step
+from mupcheck.audit.user_file import UserModel, first_embedding
 from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.reading import finished_runs, load_results
 from mupcheck.results.version import version
-from mupcheck.results.writing import write_run, write_sweep
+from mupcheck.results.writing import write_run
+from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.group import device_name, final_loss
 from mupcheck.sweep.plan import find_devices
 from mupcheck.theory.required import OWN
@@ -52,6 +50,7 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.optim import lr_scale
 
+SCHEDULES = get_args(RunSpec.model_fields["schedule"].annotation)
 SEED_STRIDE = 1_000_000  # between the first batches of two seeds
 LARGEST_VOCABULARY = 2**16  # that the synthetic source has
 WIDTHS, LRS, SEEDS, STEPS = (32, 64, 128), tuple(2.0**i for i in range(-9, -2)), 6, 60
@@ -124,8 +123,8 @@ def plan_lr_sweep(
     for what, value in numbers.items():
         if value < 1:
             raise ValueError(f"{what} {value} is not at least 1")
-    if more.get("schedule") not in (None, "constant", "cosine", "linear"):
-        raise ValueError(f"schedule {more['schedule']!r} is unknown; known: constant, cosine, linear")
+    if more.get("schedule") not in (None, *SCHEDULES):
+        raise ValueError(f"schedule {more['schedule']!r} is unknown; known: {', '.join(SCHEDULES)}")
     if not 0 <= (more.get("warmup_steps") or 0) < steps:
         raise ValueError(f"warmup_steps={more['warmup_steps']} leaves nothing of steps={steps}; try fewer")
     if not 0 <= more.get("clip", 0.0) < math.inf or not 0 < more.get("precision", 1.0) < math.inf:
@@ -143,13 +142,9 @@ def lr_sweep(plan: LrPlan, *, follow: Follow = drain) -> list[str]:
     """
     on = check_growth(plan.user, plan.widths)
     check_reach(plan)
-    done, jobs = done_before(plan), 1
+    done = done_before(plan)
     while True:
-        queue = queue_of(plan, plan.cells, done=done)
-        if queue.groups:
-            jobs = jobs_of(plan, queue, try_out(plan, smallest(queue), train_one), model_device=on)
-        write_sweep(plan.folder, _described(plan))
-        errors = follow(work_through(plan, queue, train_one, jobs=jobs), queue)
+        errors = train_missing(plan, train_one, done=done, sweep=_described(plan), model_device=on, follow=follow)
         done |= {cell.run_id for cell in plan.cells} | (set() if plan.fresh else finished_runs(plan.folder))
         more = {} if errors or not plan.refine else _refined(plan)
         if not more:
@@ -251,7 +246,7 @@ def batches_of(plan: LrPlan, user: UserModel, model: nn.Module, seed: int) -> It
         return user.guard(lambda: iter(made(seed)), f"batches({seed})")
     if user.batch is not None:
         return (user.call("batch", SEED_STRIDE * seed + step) for step in count())
-    found = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+    found = first_embedding(model)
     if found is None:
         raise ValueError(
             f"the model of {user.name} has no nn.Embedding to take tokens from; write batches(seed) and "

@@ -15,24 +15,19 @@ from torch.optim import Optimizer
 from mupcheck.audit.cells import (
     Cell,
     Follow,
-    Queue,
     Source,
     Where,
     done_before,
     drain,
-    jobs_of,
     moved,
     placed,
-    queue_of,
     seeded,
-    try_out,
-    work_through,
+    train_missing,
 )
 from mupcheck.audit.user_file import LR, UserModel, default_batch, default_loss, default_optimizer
 from mupcheck.recording.recorder import Recorder
 from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.files import StoreError
-from mupcheck.results.writing import write_sweep
 from mupcheck.roles.infer import fused_rows
 from mupcheck.sweep.plan import find_devices
 
@@ -90,7 +85,6 @@ def plan_audit(
     out: str | Path = "results",
     name: str = "audit",
     budget: float = 10.0,
-    key: str = "",
     device: str | None = None,
     jobs: int | None = None,
     source: Source | None = None,
@@ -115,7 +109,7 @@ def plan_audit(
         raise ValueError(f"seeds {seeds} is not at least 1; try {SEEDS}")
     n_seeds, more = SEEDS if seeds is None else seeds, seeds is None if top_up is None else top_up
     options: dict[str, Any] = {"lr": lr, "out": Path(out), "name": check_name(name), "budget": budget}
-    known = (key or user.sources) + (repr(sorted(user.provenance.items())) if user.provenance else "")
+    known = user.sources + (repr(sorted(user.provenance.items())) if user.provenance else "")
     options |= {"key": known, "device": device, "jobs": jobs, "source": source, "fresh": fresh}
     options |= {"devices": ("cpu",) if device is None else find_devices(device)}
     return Plan(user, widths, tuple(range(n_seeds)), record, top_up=more, **options)
@@ -138,13 +132,9 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Foll
         StoreError: if results cannot be stored, or a run was lost that nobody follows.
     """
     on = check_growth(plan.user, plan.widths)
-    start, widths, done, jobs = time.monotonic(), plan.widths, done_before(plan), 1
+    start, widths, done = time.monotonic(), plan.widths, done_before(plan)
     while True:
-        queue = queue_of(plan, plan.cells, done=done)
-        if queue.groups:
-            jobs = jobs_of(plan, queue, try_out(plan, smallest(queue), run_one), model_device=on)
-        _write_plan(plan)
-        errors = follow(work_through(plan, queue, run_one, jobs=jobs), queue)
+        errors = train_missing(plan, run_one, done=done, sweep=_described(plan), model_device=on, follow=follow)
         done |= {cell.run_id for cell in plan.cells}
         if tell is not None:
             tell(f"{plan.name}: {len(plan.cells)} runs in {time.monotonic() - start:.0f} s, into {plan.folder}")
@@ -155,11 +145,6 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Foll
         if more is None or any(plan.user.refuses and plan.user.refuses(width) for width in more.widths):
             return errors
         plan = replace(plan, widths=tuple(more.widths), seeds=tuple(range(max(more.n_seeds, len(plan.seeds)))))
-
-
-def smallest(queue: Queue) -> Cell:
-    """Return the run to try first: of the smallest width that is missing, and its first seed."""
-    return min((cell for (cell,) in queue.groups), key=lambda cell: (cell.width, cell.seed))
 
 
 def check_growth(user: UserModel, widths: Sequence[int]) -> str:
@@ -288,7 +273,7 @@ def checked(loss: Any, where: str, *, first: bool) -> Tensor:
     return loss
 
 
-def _write_plan(plan: Plan) -> None:
+def _described(plan: Plan) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "kind": "coord",
         "widths": list(plan.widths),
@@ -296,7 +281,7 @@ def _write_plan(plan: Plan) -> None:
         "record": list(plan.record),
     }
     spec |= {"model": plan.user.name, "lr": plan.lr, "top_up": plan.top_up, **plan.user.provenance}
-    write_sweep(plan.folder, {"name": plan.name, "spec": spec, "run_ids": [cell.run_id for cell in plan.cells]})
+    return {"name": plan.name, "spec": spec, "run_ids": [cell.run_id for cell in plan.cells]}
 
 
 def _more(plan: Plan, widths: Sequence[int]) -> Any:

@@ -9,13 +9,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mupcheck.audit.families import model_named
-from mupcheck.audit.user_file import LR, UserModel, default_optimizer
+from mupcheck.audit.user_file import BETAS, EPS, LR, UserModel, default_optimizer
 from mupcheck.roles.parametrize import parametrize
 from mupcheck.theory.parametrization import MODES, OPTIMIZERS, Table, rules_hash
 from mupcheck.theory.rules_file import find_table
 
 LRS = {"adamw": LR, "sgd": 2**-6}  # small enough that a few steps are in proportion to it
-BETAS, EPS = (0.9, 0.95), 1e-12  # as of the default optimizer
 
 
 def audited(target: str, ladder: str | None, optimizer: str | None, table: str | None, base_width: int) -> UserModel:

@@ -29,7 +29,7 @@ NAMES = {
     "batch": 1,
     "batches": 1,
 }  # what a file may have, and how many values each takes
-LR = 2**-10  # of the default optimizer
+LR, BETAS, EPS = 2**-10, (0.9, 0.95), 1e-12  # of the default optimizer, an eps that takes no part
 TOKENS = 16  # fewer than the smallest width, or slopes are biased (theory.md, section 4)
 
 
@@ -191,12 +191,17 @@ def guarded(function: Callable[[], Any], shown: str, file: str | None) -> Any:
 def default_optimizer(model: nn.Module, lr: float = LR) -> Optimizer:
     """Return AdamW with one lr, no decay and an eps that takes no part."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+    return torch.optim.AdamW(trained, lr=lr, betas=BETAS, eps=EPS, weight_decay=0.0)
+
+
+def first_embedding(model: nn.Module) -> nn.Embedding | None:
+    """Return the first embedding of a model, whose vocabulary tokens are of; None if it has none."""
+    return next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
 
 
 def default_batch(model: nn.Module, seed: int, name: str) -> Tensor:
     """Return random tokens [1, TOKENS + 1] of the vocabulary of the model's first embedding."""
-    found = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+    found = first_embedding(model)
     if found is None:
         raise ValueError(
             f"the model of {name} has no nn.Embedding to take tokens from; write batch(seed) and loss(model, batch)"

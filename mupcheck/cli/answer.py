@@ -1,10 +1,11 @@
 """From the folder of a sweep to its answer: judge, print, and return the verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
 from mupcheck.terminal.console import print_json, say
 
 if TYPE_CHECKING:
@@ -83,6 +84,33 @@ def print_answer(
             print_precision(precision)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}
     return _without_pass(verdicts) if troubles else verdicts
+
+
+def code_of(
+    verdicts: Mapping[str, str], expected: Mapping[str, str | None], *, costs: Mapping[str, str] | None, strict: bool
+) -> int:
+    """Say which verdict is not as expected, and return the exit code of a sweep.
+
+    Args:
+        verdicts: of each parametrization; one that is not there cannot be told.
+        expected: of each parametrization that was asked for; None is any verdict.
+        costs: the verdicts on cost, which decide only where that was asked for; None where it was not.
+        strict: whether what cannot be told fails.
+    """
+    wrong = open_ = False
+    for name, want in expected.items():
+        verdict = verdicts.get(name, "cannot tell")
+        cost = None if costs is None else costs.get(name, "cannot tell")
+        open_ |= "cannot tell" in (verdict, cost)
+        if want is not None and verdict not in (want, "cannot tell"):
+            say(f"{name}: the verdict is {verdict!r}, expected {want!r}")
+            wrong = True
+        if cost == "costly" and want != "drifts":
+            say(f"{name}: the best lr of the smallest width is costly at the largest")
+            wrong = True
+    if wrong or (open_ and strict):
+        return FAILED
+    return CANNOT_TELL if open_ else OK
 
 
 def _of(precision: Sequence["Precision | SlopePrecision"], parametrization: str) -> dict[str, Any]:

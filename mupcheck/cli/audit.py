@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mupcheck.cli.answer import print_answer
-from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK, STORAGE
+from mupcheck.cli.answer import code_of, print_answer
+from mupcheck.cli.exits import STORAGE
 from mupcheck.cli.options import All, Json, Ladder, Strict, list_of, one_of, option
 from mupcheck.cli.own import print_trials, unless_interrupted
 from mupcheck.cli.typed import called
@@ -73,9 +73,5 @@ def audit(
     if errors:
         raise typer.Exit(STORAGE)
     verdicts = print_answer(plan.folder, "coord", as_json=json, every=every)
-    verdict = next(iter(verdicts.values()))
-    if verdict == "cannot tell":
-        raise typer.Exit(FAILED if strict else CANNOT_TELL)
-    if verdict != expect:
-        say(f"{plan.name}: the verdict is {verdict!r}, expected {expect!r}")
-    raise typer.Exit(OK if verdict == expect else FAILED)
+    (verdict,) = verdicts.values()
+    raise typer.Exit(code_of({plan.name: verdict}, {plan.name: expect}, costs=None, strict=strict))

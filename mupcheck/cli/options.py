@@ -128,22 +128,8 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 
 # what says where and how to run, not what: no key of a SweepSpec
 APART = (
-    *(
-        "model",
-        "config",
-        "device",
-        "jobs",
-        "engine",
-        "out",
-        "fresh",
-        "force",
-        "exact",
-        "dry_run",
-        "json",
-        "strict",
-        "every",
-    ),
-    *("expect", "cost", "target", "check_precision"),
+    *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
+    *("model", "expect", "cost", "target", "check_precision"),
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 

@@ -1,7 +1,5 @@
 """What the commands that train a user's own model share: what would be trained, and Ctrl-C."""
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -10,9 +8,10 @@ from typing import Any
 
 import typer
 
-from mupcheck.cli.answer import print_answer
-from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
+from mupcheck.cli.answer import code_of, print_answer
+from mupcheck.cli.exits import INTERRUPTED, OK, STORAGE
 from mupcheck.cli.options import list_of, one_of
+from mupcheck.cli.typed import command_line
 from mupcheck.terminal.console import console, duration_text, print_json, say, table_of
 from mupcheck.terminal.progress import follow
 
@@ -79,17 +78,11 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
         return STORAGE
     costs: dict[str, str] = {}
     verdicts = print_answer(plan.folder, "lr", as_json=options["json"], every=False, cost=cost, costs=costs)
-    (verdict,) = verdicts.values()
-    if verdict not in (expect, "cannot tell") and expect is not None:
-        say(f"{plan.name}: the verdict is {verdict!r}, expected {expect!r}")
-        return FAILED
-    (costly,) = costs.values() if cost is not None else ("",)
-    if costly == "costly" and expect != "drifts":
-        say(f"{plan.name}: the best lr of the smallest width is costly at the largest")
-        return FAILED
-    if "cannot tell" in (verdict, costly):
-        return FAILED if options["strict"] else CANNOT_TELL
-    return OK
+    (verdict,), decided = verdicts.values(), None
+    if cost is not None:
+        (found,) = costs.values()
+        decided = {plan.name: found}
+    return code_of({plan.name: verdict}, {plan.name: expect}, costs=decided, strict=options["strict"])
 
 
 @contextmanager
@@ -104,8 +97,7 @@ def unless_interrupted(folder: Path) -> Iterator[None]:
 
             planned = read_sweep(folder)["run_ids"]
             missing = f"{len(set(planned) - finished_runs(folder))} of {len(planned)} runs missing"
-        again = shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part != "--fresh")])
-        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {again}")
+        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -1,7 +1,5 @@
 """coord, lr-sweep and run: train what is missing of a sweep and print its answer."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -12,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mupcheck.cli.answer import print_answer
+from mupcheck.cli.answer import code_of, print_answer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
 from mupcheck.cli.options import APART, list_of, one_of, takes
-from mupcheck.cli.typed import names_of
+from mupcheck.cli.typed import command_line, names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
 from mupcheck.terminal.progress import follow
@@ -100,7 +98,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     except KeyboardInterrupt:
         lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
         missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
-        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {_command_line()}")
+        say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     if errors:
         code = STORAGE
@@ -115,7 +113,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         sweep.kind,
         as_json=options["json"],
         every=options.get("every", False),
-        command=_command_line(),
+        command=command_line(),
         costs=costs,
         precision=precision,
         **{name: options.get(name) for name in ("cost", "target")},
@@ -123,20 +121,9 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     if sweep.top_up and not errors and "cannot tell" in verdicts.values():
         why = f"its budget ({sweep.budget:g} minutes) is used, or more seeds and widths would not decide it"
         say(f"the top-up ended undecided: {why}")
-    for parametrization in (table.name for table in sweep.tables):
-        verdict, want = verdicts.get(parametrization, "cannot tell"), expected.get(parametrization)
-        if verdict == "cannot tell":
-            code = code or (FAILED if options["strict"] else CANNOT_TELL)
-        elif want is not None and verdict != want:
-            say(f"{parametrization}: the verdict is {verdict!r}, expected {want!r}")
-            code = FAILED if code in (OK, CANNOT_TELL) else code
-        if options.get("cost") is None:
-            continue  # it decides only where it was asked for
-        if (found := costs.get(parametrization, "cannot tell")) == "costly" and want != "drifts":
-            say(f"{parametrization}: the best lr of the smallest width is costly at the largest")
-            code = FAILED if code in (OK, CANNOT_TELL) else code
-        elif found == "cannot tell":
-            code = code or (FAILED if options["strict"] else CANNOT_TELL)
+    decided = costs if options.get("cost") is not None else None
+    found = code_of(verdicts, expected, costs=decided, strict=options["strict"])
+    code = code or found
     for answer in precision:
         if answer.verdict == "moves":
             code = FAILED if code in (OK, CANNOT_TELL) else code
@@ -257,7 +244,3 @@ def _expected(sweep: Any, option: str | None, name: str) -> dict[str, str | None
         one_of(name, option, VERDICTS[sweep.kind])
     names = [table.name for table in sweep.tables]
     return {name: expected_verdict(sweep.kind, name, of_file=sweep.expect, option=option) for name in names}
-
-
-def _command_line() -> str:
-    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part != "--fresh")])

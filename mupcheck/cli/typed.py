@@ -1,6 +1,7 @@
 """What a user called an option: as it was typed, or the MUPCHECK_<NAME> that set it."""
 
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -35,6 +36,11 @@ def typed(*names: str) -> str | None:
 def variables(*names: str) -> list[str]:
     """Return the environment variables that set an option of these names."""
     return ["MUPCHECK_" + name[2:].replace("-", "_").upper() for name in names if name.startswith("--")]
+
+
+def command_line() -> str:
+    """Return the command as it was typed, without --fresh: what goes on from what is there."""
+    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part != "--fresh")])
 
 
 def _is_typed(name: str, word: str) -> bool:

@@ -61,9 +61,10 @@ def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
     return coords.merge(finished, on="run_id")
 
 
-def fixed_sites(coords: pd.DataFrame) -> frozenset[str]:
+def fixed_sites(runs: pd.DataFrame, coords: pd.DataFrame) -> frozenset[str]:
     """Return the sites of parameters that have as many values in all of these runs."""
-    n_sizes = coords[coords["stat"] == "n_values"].groupby("site")["value"].nunique()
+    counts = coords[(coords["stat"] == "n_values") & coords["run_id"].isin(runs["run_id"])]
+    n_sizes = counts.groupby("site")["value"].nunique()
     return frozenset(n_sizes.index[n_sizes == 1])
 
 

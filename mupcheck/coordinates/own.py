@@ -4,6 +4,7 @@ They are read back from the param groups at every recorded step and carry no noi
 or overwritten, is found with certainty. What is required of any model is in `theory.required.required_of_own`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import nan
@@ -18,6 +19,7 @@ from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.starts import WEIGHT_UPDATES
 from mupcheck.coordinates.training import never_moved
 from mupcheck.coordinates.validity import trained
+from mupcheck.results.tables import ROWS
 from mupcheck.theory.parametrization import write_exponent
 
 SAME_EXPONENT = 0.05  # settings carry no noise; a base that is rounded to a multiple of 8 moves an exponent by less
@@ -26,7 +28,6 @@ NAMED = 3  # parameters that one line names
 UNSURE = 0.5  # of a slope at small widths, where a change is not yet in line with its input
 ALIKE = 0.25  # slopes of an input that count as 0
 EPS_SHARE = 0.1  # of a gradient's rms, from which on Adam's eps takes part in its step
-ROWS = " rows "  # in a site, between a fused parameter's name and that of a part of it
 
 
 def groups(check: Check) -> Iterator[Finding]:
@@ -187,8 +188,10 @@ def causes(pooled: pd.DataFrame, slopes: pd.DataFrame, coords: pd.DataFrame) -> 
         text += f"init std too large by m^{write_exponent(off)}"
         lines.setdefault(("init", off), []).append((abs(slope), str(site), text))
     found = []
-    parts = {name: {str(site) for site in pooled["site"] if str(site).startswith(f"{name}{ROWS}")} for name in
-             {str(site).partition(ROWS)[0] for site in pooled["site"] if ROWS in str(site)}}  # fmt: skip
+    parts: dict[str, set[str]] = defaultdict(set)
+    for site in map(str, pooled["site"]):
+        if ROWS in site:
+            parts[site.partition(ROWS)[0]].add(site)
     for (what, off), of in lines.items():
         of.sort(reverse=True)
         who, *others = dict.fromkeys(_whole_or_rows([site for _, site, _ in of], parts))

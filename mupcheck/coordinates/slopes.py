@@ -113,7 +113,7 @@ def fit_slopes(
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
-    counts = coords[coords["kind"] == "diagnostic"]
+    measured = coords
     coords = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
     rows_of = dict(list(joined(chosen, coords).groupby(GROUP)))
     fitted = []
@@ -130,7 +130,7 @@ def fit_slopes(
             named = required_by_name
             if foreign and named is None:
                 named = (sweeps or {}).get(key[0], {}).get("required", {})
-            fixed = fixed_sites(counts[counts["run_id"].isin(group["run_id"])])
+            fixed = fixed_sites(group, measured) if run["mode"] == OWN else ()
             judged = _judge(grid, run, confidence, level, None if foreign else table, named if foreign else None, fixed)
             fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
     return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)

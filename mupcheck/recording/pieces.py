@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mupcheck.recording.names import place_of
 from mupcheck.recording.uses import Use
+from mupcheck.results.tables import ROWS
 
-ROWS = " rows "  # between the name of a fused parameter and that of some of its rows
 Rows = Sequence[tuple[int, int]]
 
 

@@ -18,6 +18,7 @@ def _field(name: str, kind: pa.DataType, unit: str, description: str, *, null: b
     return pa.field(name, kind, nullable=null, metadata={"description": description, "unit": unit})
 
 
+ROWS = " rows "  # in a site of a user's model, between the name of a fused parameter and that of some of its rows
 # What is known of a run that others measured and mupcheck imported; the other columns are null where nothing is said.
 OF_IMPORTED = (
     *("schema_version", "run_id", "sweep", "kind", "parametrization", "optimizer", "mode", "width", "seed", "status"),
