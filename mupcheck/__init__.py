@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.spec.run import RunSpec
     from mupcheck.spec.sweep import SweepSpec
+    from mupcheck.sweep.limits import Limits
     from mupcheck.sweep.runner import run_sweep
     from mupcheck.theory.rules_file import find_table, rules
 
@@ -70,6 +71,7 @@ _HOMES = {
     **dict.fromkeys(("Transfer", "find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
+    "Limits": "sweep.limits",
     "run_sweep": "sweep.runner",
     "figures": "plots",
     **dict.fromkeys(("fused_rows", "infer_roles"), "roles.infer"),
@@ -78,6 +80,7 @@ _HOMES = {
 }
 __all__ = [
     "Judgement",
+    "Limits",
     "ModelSpec",
     "Recorder",
     "Results",

@@ -47,6 +47,7 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
 # what says where and how to run, not what
 APART = {"--model", "--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
 APART |= {"--exact", "--expect", "--strict", "--all", "--help", "--cost", "--target", "--check-precision"}
+APART |= {"--run-timeout", "--max-runs", "--retry-failed", "--budget"}
 
 
 # --- help and completion ----------------------------------------------------------------------------------------------

@@ -226,7 +226,8 @@ BY_HAND = """
     coord --widths=256 512 1024 | coord --record 0 1 2 | coord -p sp gdn-mup | lr-sweep --lrs 1e-3 1e-2
     lr-sweep --lrs 1e-3, 1e-2 | coord --lrs 1e-3 1e-2 | coord --lr=1e-3=2 | coord --tied --untied=1
     coord --tied yes | coord --seeds 0,1,2 | coord --learning-rate 0.1 | coord --refine | coord --eval-tokens 3
-    coord --precision 1 | lr-sweep --record 0 | lr-sweep --top-up | lr-sweep --budget 1 | lr-sweep --expect pass
+    coord --precision 1 | lr-sweep --record 0 | lr-sweep --top-up | lr-sweep --budget x | lr-sweep --expect pass
+    lr-sweep --budget 0 | coord --run-timeout 5w | lr-sweep --run-timeout 0 | lr-sweep --max-runs 0
     lr-sweep --expect fail | coord --expect transfers | coord --all=1 | coord --json=1 | coord -w 256
     coord --width 256 | coord --batch 3 | coord --help=1 | run --widths 16 sweep.toml | run sweep.toml --opt sgd
     run -p sp sweep.toml | coord sweep.toml | lr-sweep sweep.toml | lr-sweep --config sweep.toml --steps 0

@@ -59,6 +59,11 @@ class Queue:
         """Return the number of runs that are not there."""
         return len(self.groups)
 
+    @property
+    def n_there(self) -> int:
+        """Return the number of runs that are."""
+        return len(self.runs) - self.missing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Where:

@@ -54,6 +54,13 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The commands together; without one the help is shown, and the usage was wrong."""
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a pipe of its own that broke is a fault to be told, which typer ends with 1 and no word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OSError("a process that mupcheck wrote to is gone") from error
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; without a command show the help."""
         if not args and not ctx.resilient_parsing:

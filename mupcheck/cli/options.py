@@ -86,7 +86,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("record", "--record", str, "Steps to record.", of=COORD, metavar="LIST"),
         Row("accumulation", "--accumulation", int, "Parts of a batch that go through the model one after another.", "1", of=LR),
         Row("top_up", "--top-up/--no-top-up", bool, "Add seeds (64 at most), then larger widths (2 at most), until every verdict is decided; with --seeds only if asked for.", "top-up", of=COORD),
-        Row("budget", "--budget", float, "Minutes after which --top-up adds no more.", "10", of=COORD, metavar="MINUTES"),
+        Row("budget", "--budget", str, "Time after which no more runs start, such as 30m, or minutes; the same command goes on. Left out, --top-up alone has one.", "10", of=COORD, metavar="TIME"),
+        Row("budget", "--budget", str, "Time after which no more runs start, such as 30m; the same command goes on.", "no limit", of=("lr", "run"), metavar="TIME"),
         Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
         Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
         Row("device", "--device", str, "auto, cpu, cuda (every GPU there is) or cuda:i (that one).", "auto", of=ALL, value="auto", metavar="NAME"),
@@ -95,6 +96,9 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, one per GPU", of=ALL, more=(("min", 1),)),
         Row("exact", "--exact", bool, "Train each run alone: on a GPU, replicas may round otherwise in another group.", "no", of=ALL, value=False),
         Row("engine", "--engine", str, "Where runs execute: local.", "local", of=ALL, value="local", metavar="NAME"),
+        Row("run_timeout", "--run-timeout", str, "Time that runs which train together may take, such as 10m; then they are ended and fail.", "no limit", of=ALL, metavar="TIME"),
+        Row("max_runs", "--max-runs", int, "Most runs to train now; the same command goes on.", "all", of=ALL, more=(("min", 1),)),
+        Row("retry_failed", "--retry-failed/--keep-failed", bool, "Train runs again that failed before.", "retry-failed", of=ALL, value=True),
         Row("fresh", "--fresh/--resume", bool, "Train finished runs again.", "resume", of=ALL, value=False),
         Row("force", "--force", bool, "Train even where the estimate of memory says that it does not fit.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("dry_run", "--dry-run", bool, "Print runs, sizes and an estimate of time; train nothing.", "no", of=ALL, value=False, more=NO_VARIABLE),
@@ -129,7 +133,7 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 # what says where and how to run, not what: no key of a SweepSpec
 APART = (
     *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
-    *("model", "expect", "cost", "target", "check_precision"),
+    *("model", "expect", "cost", "target", "check_precision", "run_timeout", "max_runs", "retry_failed"),
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 

@@ -39,10 +39,10 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
     path, unset = options["model"], (None, False, "auto", "local")
     for key, value in options.items():
         # a variable may be set for other sweeps
-        if key not in OF_OWN and value not in unset and names[key].startswith("-"):
-            raise ValueError(
-                f"{names[key]} is of mupcheck's own models; with --model, {path.name} says what is trained"
-            )
+        asked = not value if key == "retry_failed" else value not in unset
+        if key not in OF_OWN and asked and names[key].startswith("-"):
+            name = "--keep-failed" if key == "retry_failed" else names[key]
+            raise ValueError(f"{name} is of mupcheck's own models; with --model, {path.name} says what is trained")
     if (expect := options["expect"]) is not None:
         one_of(names["expect"], expect, VERDICTS["lr"])
     if (cost := options["cost"]) is not None and not 0 < cost < 100:

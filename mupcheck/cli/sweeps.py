@@ -12,6 +12,7 @@ import typer
 
 from mupcheck.cli.answer import code_of, print_answer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
+from mupcheck.cli.limits import limits_of, said_of, seconds_of
 from mupcheck.cli.options import APART, list_of, one_of, takes
 from mupcheck.cli.typed import command_line, names_of
 from mupcheck.terminal.console import say
@@ -83,7 +84,10 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
-    runner.draw_next(plan, plan.groups, jobs=options["jobs"])
+    if plan.limits.group_seconds is None:
+        runner.draw_next(plan, plan.groups, jobs=options["jobs"])
+    if plan.left_out:
+        say(f"{plan.left_out} runs that failed before are left out; --retry-failed trains them again")
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
     if n_before := runner.not_alone(plan):
@@ -100,9 +104,18 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
         say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
-    if errors:
-        code = STORAGE
-        if finished_runs(plan.folder).isdisjoint(run.run_id for run in plan.runs):
+    limit = said_of(plan.limits, options, names_of(ctx))
+    if errors or limit or plan.left_out:
+        left = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
+        code = STORAGE if errors else code
+        if left and not errors:
+            code = FAILED if options["strict"] else CANNOT_TELL
+            if limit:
+                say(f"{sweep.name}: {limit} ended it with {len(left)} of {len(plan.runs)} runs left")
+        elif sweep.refine and plan.limits.out_of_time:
+            say(f"{sweep.name}: {limit} ended its refinement; this goes on: {command_line()}")
+        if len(left) == len(plan.runs):
+            say(f"{sweep.name}: none of {len(left)} runs is there; this trains them: {command_line()}")
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
@@ -172,6 +185,8 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         names, asked = variables | names, of_environment | asked
     # what stands in the file is called what it is called there
     names = {key: name for key, name in names.items() if key in asked or key not in document}
+    if (kind or document.get("kind")) == "lr":
+        asked.pop("budget", None)  # what limits a call is no part of a sweep, but for a top-up
     given = ({} if file is not None else {"kind": kind}) | document | asked
     try:
         if options["engine"] != "local":
@@ -184,12 +199,13 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         raise ValueError(f"{file} is of kind {sweep.kind!r}; run it with: mupcheck run {file}")
     expected = _expected(sweep, options.get("expect"), names.get("expect", "--expect"))
     _check_asked(sweep, options, names)
+    limits = limits_of(options, names)
     if not options["dry_run"]:
         # what judges is a second to import: meanwhile a GPU is asked, workers import torch, initial values are drawn
         Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
-        given = {name: options[name] for name in ("out", "fresh", "jobs", "exact")}
-        return sweep, plan_sweep(sweep, device=devices, **given), expected
+        given = {name: options[name] for name in ("out", "fresh", "jobs", "exact", "retry_failed")}
+        return sweep, plan_sweep(sweep, device=devices, limits=limits, **given), expected
     except ValueError as error:
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault
@@ -215,6 +231,8 @@ def _check_asked(sweep: Any, options: Mapping[str, Any], names: Mapping[str, str
 def _given(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the options that were given, as the keys and values of a SweepSpec."""
     given = {key: value for key, value in options.items() if value is not None and key not in (*APART, "file")}
+    if "budget" in given:
+        given["budget"] = seconds_of(names.get("budget", "--budget"), given["budget"]) / 60
     for key, convert in (("widths", int), ("record", int), ("parametrizations", str)):
         if key in given:
             given[key] = list_of(names.get(key, key), given[key], convert)

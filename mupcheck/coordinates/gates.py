@@ -141,7 +141,7 @@ def _over_reference(runs: pd.DataFrame, coords: pd.DataFrame, table: pd.DataFram
     """Divide rows by the reference's gradient and multiply them by what that should be: width ** REFERENCE_SLOPE."""
     reference = _sizes(runs, coords, SIZE, REFERENCE)[[*AT, "value"]].rename(columns={"value": "reference"})
     table = table.merge(reference, on=AT)
-    width = table["run_id"].map(runs.set_index("run_id")["width"]).astype(float)
+    width = table["run_id"].map(runs.drop_duplicates("run_id").set_index("run_id")["width"]).astype(float)
     return table.assign(value=table["value"] / table["reference"] * width**REFERENCE_SLOPE)[coords.columns]
 
 

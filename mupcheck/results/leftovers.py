@@ -6,8 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mupcheck.results.aside import kept_runs
 from mupcheck.results.comparable import lr_text
-from mupcheck.results.reading import finished_runs, read_sweep
+from mupcheck.results.reading import EARLIER, finished_runs, read_sweep
 
 # What a person tells two specs apart by, and how it is said
 SHOWN = {
@@ -30,15 +31,16 @@ def say_leftovers(folder: str | Path) -> str:
     if not (Path(folder) / "sweep.json").exists():
         return ""
     wanted = set(read_sweep(folder).get("run_ids", []))
-    there = finished_runs(folder)
+    there = kept_runs(folder)
     if not wanted or not (others := there - wanted):
         return ""
     theirs, ours = (_values(Path(folder), names) for names in (others, there & wanted))
     parts = [_said(field, theirs[field]) for field in SHOWN if theirs[field] and theirs[field] != ours[field]]
     what = ", ".join(parts) or "other settings"
     runs = f"{len(others)} run{'s' * (len(others) > 1)}"
+    where = "" if finished_runs(folder) & others else f", set aside in {EARLIER}/"
     return (
-        f"{folder} also holds {runs} of an earlier spec ({what}), not part of this sweep and not judged; "
+        f"{folder} also holds {runs} of an earlier spec ({what}), not part of this sweep and not judged{where}; "
         "give another --name to keep sweeps apart"
     )
 
@@ -47,8 +49,10 @@ def _values(folder: Path, run_ids: set[str]) -> dict[str, set[Any]]:
     """Return the values of SHOWN that runs have; what cannot be read is for `load_results` to say."""
     values: dict[str, set[Any]] = {field: set() for field in SHOWN}
     for run_id in run_ids:
+        file = folder / "runs" / f"{run_id}.parquet"
+        file = file if file.exists() else folder / EARLIER / "runs" / file.name
         try:
-            rows = pq.read_table(folder / "runs" / f"{run_id}.parquet", columns=list(SHOWN)).to_pylist()
+            rows = pq.read_table(file, columns=list(SHOWN)).to_pylist()
         except (pa.ArrowException, OSError):
             continue
         for row in rows:

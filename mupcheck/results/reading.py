@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # a run that records every step, has some 2,000 rows a step.
 MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
 MAX_BYTES = 2**30
+EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
 SAME_COMMAND = "run the same command again"
 TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
 
@@ -110,7 +111,19 @@ def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
     """
     if not (lacking := n_missing(results, sweep)):
         return ""
-    return say_missing(lacking, sweep, planned=n_planned(results, sweep)) + TO_COMPLETE + (command or SAME_COMMAND)
+    missing = say_missing(lacking, sweep, planned=n_planned(results, sweep)) + _say_failed(results, sweep)
+    return missing + TO_COMPLETE + (command or SAME_COMMAND)
+
+
+def _say_failed(results: Results, sweep: str) -> str:
+    """Say how many of the runs that are missing could not be trained, and why the first could not; "" where none is."""
+    there = set(results.runs.loc[results.runs["sweep"] == sweep, "run_id"])
+    reasons = [
+        each.get("reason", "") for each in results.sweeps[sweep].get("failed", ()) if each["run_id"] not in there
+    ]
+    if not reasons:
+        return ""
+    return f", {len(reasons)} of them failed ({str(reasons[0]).replace('; ', ', ')})"
 
 
 def say_missing(n_runs: int, sweep: str, *, planned: int = 0) -> str:
@@ -208,6 +221,8 @@ def _sweep_folders(path: Path) -> list[Path]:
         raise ValueError(f"{path} {what}; give the folder that --out named, or run a sweep first")
     try:
         folders = [path] if _run_files(path) else [child for child in sorted(path.iterdir()) if _run_files(child)]
+        if (path / "sweep.json").exists():
+            folders = [folder for folder in folders if folder.name != EARLIER]
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
     if not folders:

@@ -60,7 +60,7 @@ class Pace:
         steps: Callable[[Any], int] = n_steps,
     ) -> None:
         self.device, self.places, self.clock, self.cost, self.steps = plan.device, places, clock, cost, steps
-        self.n_runs, self.finished, self.done = len(plan.runs), len(plan.runs) - plan.missing, 0.0
+        self.n_runs, self.finished, self.done = len(plan.runs), plan.n_there, 0.0
         self.left: defaultdict[int, float] = defaultdict(float)
         for group in plan.groups:
             self.left[group[0].width] += self.cost(group, self.device)

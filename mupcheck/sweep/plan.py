@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from mupcheck.results.aside import kept_runs
 from mupcheck.results.files import check_writable
-from mupcheck.results.reading import finished_runs
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
 from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
+from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.groups import Group, group_runs
 from mupcheck.sweep.kernels import faults_of
+from mupcheck.sweep.limits import NO_LIMITS, Limits
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
 from mupcheck.training.data.corpus import Corpus, check_corpus
 from mupcheck.training.data.sources import open_corpus
@@ -39,6 +41,9 @@ class Plan:
         devices: the GPUs that groups go to, a process on each; one alone works in this process.
         backend: what "auto" stands for on this device.
         exact: whether each run trains alone, so that it does not depend on its group in a single bit.
+        failed: run_ids of runs that failed before and are not tried again.
+        limits: of what is trained now.
+        left_out: how many runs are not there and are not trained, of these or beyond a limit.
     """
 
     sweep: SweepSpec
@@ -52,6 +57,9 @@ class Plan:
     devices: tuple[str, ...] = ()
     backend: str = AUTO_BACKEND
     exact: bool = False
+    failed: frozenset[str] = frozenset()
+    limits: Limits = NO_LIMITS
+    left_out: int = 0
 
     @property
     def gpus(self) -> tuple[str, ...]:
@@ -77,6 +85,11 @@ class Plan:
     def missing(self) -> int:
         """Return the number of runs that are not finished."""
         return sum(len(group) for group in self.groups)
+
+    @property
+    def n_there(self) -> int:
+        """Return the number of runs that are finished."""
+        return len(self.runs) - self.missing - self.left_out
 
     @property
     def n_processes(self) -> int:
@@ -144,6 +157,8 @@ def plan_sweep(
     fresh: bool = False,
     jobs: int | None = None,
     exact: bool = False,
+    retry_failed: bool = True,
+    limits: Limits = NO_LIMITS,
 ) -> Plan:
     """Open the data, list the runs and group those that are missing under `out`/`sweep.name`; write nothing.
 
@@ -152,6 +167,8 @@ def plan_sweep(
         fresh: count finished runs as missing, so that they are trained again.
         jobs: processes at a time (default: one per core on a CPU, one per GPU).
         exact: train each run alone.
+        retry_failed: train runs again that failed before, as `sweep.json` has it.
+        limits: of what is trained now.
     Raises:
         ValueError: if a size is beyond what results hold, the data or backend cannot be used, or the folder cannot be
             written.
@@ -179,8 +196,10 @@ def plan_sweep(
         devices=() if first == "cpu" else devices[:jobs],
         backend=backend,
         exact=exact,
+        limits=limits,
+        failed=frozenset() if retry_failed else frozenset(str(each["run_id"]) for each in failed_before(folder)),
     )
-    return extend(empty, runs, finished=() if fresh else finished_runs(folder))
+    return extend(empty, runs, finished=() if fresh else kept_runs(folder))
 
 
 def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
@@ -278,7 +297,9 @@ def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) ->
         runs: all of the sweep, those that are there included.
         finished: run_ids that are not to be trained.
     """
-    missing = [run for run in runs if run.run_id not in finished]
+    failed = plan.failed.difference(finished)
+    missing = [run for run in runs if run.run_id not in finished and run.run_id not in failed]
+    plan = replace(plan, left_out=sum(run.run_id in failed for run in runs))
     how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": plan.exact}
     plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device, **how)))
     if plan.fits or plan.available_bytes is None:

@@ -6,31 +6,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+from mupcheck.results.aside import kept_runs, set_aside
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
-from mupcheck.results.reading import Results, finished_runs, load_results, read_sweep
+from mupcheck.results.reading import Results, load_results
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.cost import group_bytes
+from mupcheck.sweep.described import describe, not_tried, write_plan
+from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.estimate import estimate
+from mupcheck.sweep.failures import forget_tracebacks, keep_traceback
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.kernels import PRELOAD
+from mupcheck.sweep.limits import NO_LIMITS, Limits, first_runs
 from mupcheck.sweep.machine import memory_kept, size_text
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
 from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.sweep.warm import shapes_to_come, warm_up
-from mupcheck.theory.parametrization import table_to_json
 
 
 def run_sweep(
@@ -42,9 +47,11 @@ def run_sweep(
     fresh: bool = False,
     force: bool = False,
     exact: bool = False,
+    limits: Limits = NO_LIMITS,
+    retry_failed: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Results:
-    """Train what is missing of a sweep, and return all its runs.
+    """Train what is missing of a sweep, and return all its runs; within limits, those that are there then.
 
     In a script, a notebook or a prompt alike: processes that it starts do not run the script again, which so needs no
     `if __name__ == "__main__":`.
@@ -57,6 +64,8 @@ def run_sweep(
         fresh: train finished runs again.
         force: try where the estimate of memory says that it does not fit.
         exact: train each run alone: on a GPU, replicas may round otherwise in another group.
+        limits: seconds and runs that this call may take.
+        retry_failed: train runs again that failed before.
         on_progress: called with each Progress.
     Raises:
         ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep.
@@ -71,12 +80,17 @@ def run_sweep(
     if multiprocessing.current_process().daemon:
         if jobs not in (None, 1):
             raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
+        if limits.group_seconds is not None:
+            raise ValueError(
+                "a limit on group_seconds in a worker of a pool, which may start no processes; leave it out"
+            )
         jobs = 1
-    first = plan_sweep(sweep, out=out, device=find_devices(device), fresh=fresh, jobs=jobs, exact=exact)
+    how: dict[str, Any] = {"fresh": fresh, "jobs": jobs, "exact": exact, "retry_failed": retry_failed, "limits": limits}
+    first = plan_sweep(sweep, out=out, device=find_devices(device), **how)
     if not force:
         check_fits(first)
     for plan in rounds(first, fresh=fresh):
-        errors, finished = [], len(plan.runs) - plan.missing
+        errors, finished = [], plan.n_there
         for progress in execute(plan, jobs=jobs):
             finished = progress.runs_finished
             if progress.error and not progress.retried:
@@ -93,30 +107,48 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
     """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
 
     What to add is judged from the results in the folder, so the same sweep goes the same way again and an interrupted
-    one goes on. Rounds whose runs are all there are passed over.
+    one goes on. Rounds whose runs are all there are passed over; one that leaves runs out is the last. When all ended,
+    runs that the sweep does not ask for are set aside.
 
     Args:
         plan: of the sweep's grid.
         fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
     """
     start = time.monotonic()
+    limits = plan.limits  # of all rounds together
+    plan, may = _within(plan, limits.max_runs)
     yield plan
+    if plan.left_out or limits.out_of_time:
+        return
     trained = {run.run_id for run in plan.runs}
     cost = sum(group_cost(group, plan.device) for group in plan.groups)
     more = _refined(plan) if plan.sweep.refine else _topped_up(plan) if plan.sweep.top_up else iter(())
     for runs in more:
-        plan = extend(plan, runs, finished=trained if fresh else finished_runs(plan.folder))
+        plan = extend(plan, runs, finished=trained if fresh else kept_runs(plan.folder))
         trained |= {run.run_id for run in plan.runs}
         if not plan.missing:
-            write_sweep(plan.folder, describe(plan))
+            write_plan(plan)
             continue
         added = sum(group_cost(group, plan.device) for group in plan.groups)
         minutes = (time.monotonic() - start) / 60
         predicted = minutes * added / cost if cost else estimate(plan).seconds / 60
         if plan.sweep.top_up and (minutes + predicted > plan.sweep.budget or not plan.fits):
-            return
+            break
         cost += added
+        plan, may = _within(plan, may)
         yield plan
+        if plan.left_out or limits.out_of_time:
+            return
+    set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
+
+
+def _within(plan: Plan, max_runs: int | None) -> tuple[Plan, int | None]:
+    """Return a plan that trains at most so many runs, and how many more there may be after it."""
+    if max_runs is None:
+        return plan, None
+    groups = first_runs(plan.groups, max_runs)
+    kept = sum(map(len, groups))
+    return replace(plan, groups=groups, left_out=plan.left_out + plan.missing - kept), max_runs - kept
 
 
 def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
@@ -161,14 +193,15 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
 
     A group that is killed or runs out of memory is split in two and tried again, down to single runs. The groups of a
     GPU that is lost go to the others. What fails for good is reported in `error` and in `sweep.json`, and the rest goes
-    on. Where something is trained, its backend is compared with the reference beside it, once a sweep.
+    on; of an error that nobody expected the traceback is kept in a file that `error` names. Where something is trained,
+    its backend is compared with the reference beside it, once a sweep.
 
     Args:
         jobs: as in `run_sweep`.
     Raises:
         StoreError: if results cannot be written.
     """
-    write_sweep(plan.folder, describe(plan))
+    write_plan(plan)
     where: dict[str, Any] = {
         "folder": plan.folder,
         "corpus": None if plan.sweep.data.startswith("tokens:") else plan.corpus,
@@ -191,11 +224,20 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
     at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
-    draw_next(plan, waiting, jobs=at_a_time)
+    how: dict[str, Any] = {
+        "jobs": at_a_time,
+        "devices": plan.gpus,
+        "contain": True,
+        "seconds": plan.limits.group_seconds,
+    }
+    drawing = at_a_time if plan.limits.group_seconds is None else 2  # a group with a limit trains in another process
+    draw_next(plan, waiting, jobs=drawing)
     begun: Group | None = None
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
-    for message in local.execute(waiting, work, jobs=at_a_time, preload=PRELOAD, devices=plan.gpus):
+    for message in local.execute(waiting, work, preload=PRELOAD, **how):
+        if plan.limits.out_of_time and begun is not None:  # one group trains in any case, so that calls come to an end
+            waiting.clear()
         notes = [f"{message.lost} is lost and not used any more: {message.error}"] if message.lost else []
         # a group that takes a second GPU with it would take them all
         first_loss = bool(message.lost) and not any(each is message.group for each in lost_with)
@@ -215,12 +257,14 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
         if message.steps is not None:
             if group is not begun:
                 begun = group
-                draw_next(plan, waiting, jobs=at_a_time)
+                draw_next(plan, waiting, jobs=drawing)
             pace.advance(group, message.steps)
         elif message.error is None:
             pace.finish(group)
         else:
             error = f"{len(group)} runs of width {group[0].width}: {message.error}"
+            if message.traceback:
+                error = keep_traceback(plan.folder, [run.run_id for run in group], error, message.traceback)
             if first_loss:
                 again = [group]
             elif message.retry and len(group) > 1:
@@ -230,13 +274,14 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
                     error += f"; it was estimated to need {size_text(group_bytes(group[0], len(group)))}"
                 failed += [_failure(run, error) for run in group]
             pace.fail(group, again=bool(again))
-        if again:
+        if again and not plan.limits.out_of_time:
             ordered = sorted([*waiting, *again], key=lambda each: _first(each, plan.device))
             waiting.clear()
             waiting.extend(ordered)
         yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
     if failed:
-        write_sweep(plan.folder, describe(plan) | {"failed": failed})
+        write_sweep(plan.folder, describe(plan) | {"failed": [*not_tried(plan), *failed]})
+    forget_tracebacks(plan.folder)
 
 
 def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | None = None) -> None:
@@ -286,36 +331,3 @@ def _note_of_path(plan: Plan, message: local.Message) -> str:
         return str(path_of(entry))
     paths = map(path_of, kept_paths(plan.folder, message.group[0].run_ids)[-1:])
     return "; ".join(path.strain if path.agrees else str(path) for path in paths)
-
-
-def _trained_alone(plan: Plan) -> set[str]:
-    """Return the run_ids of which it is known that they depend on no other: those that `--exact` trained or trains."""
-    before: set[str] = set()
-    with suppress(ValueError):
-        before = set(read_sweep(plan.folder).get("exact", ()))
-    now = {run.run_id for group in plan.groups for run in group}
-    return before | now if plan.exact else before - now
-
-
-def not_alone(plan: Plan) -> int:
-    """Return how many runs of an exact plan are there already and were trained beside others, on a GPU."""
-    if not plan.exact or not plan.gpus:
-        return 0
-    return len({run.run_id for run in plan.runs} - _trained_alone(plan))
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """Return the resolved sweep as `sweep.json` holds it, what it says of the path so far included."""
-    return {
-        "spec": plan.sweep.model_dump(mode="json"),
-        "question": plan.sweep.question,
-        "tables": {table.name: table_to_json(table) for table in plan.sweep.tables},
-        "data_hash": plan.corpus.hash,
-        "vocab_size": plan.corpus.vocab_size,
-        "run_ids": [run.run_id for run in plan.runs],
-        "device": plan.device,
-        "devices": list(plan.gpus),
-        "exact": [run.run_id for run in plan.runs if run.run_id in _trained_alone(plan)],
-        **provenance(),
-        "path": kept_paths(plan.folder, [run.run_id for run in plan.runs]),
-    }

@@ -18,7 +18,8 @@ def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
     """Show how far a sweep is until it ends: a bar with the time left, or plain lines in a pipe; return its errors."""
     errors: list[str] = []
     if not plan.missing:
-        say(f"{plan.folder}: all {len(plan.runs)} runs are there already")
+        there = "all" if plan.n_there == len(plan.runs) else f"{plan.n_there} of"
+        say(f"{plan.folder}: {there} {len(plan.runs)} runs are there already")
         for _ in progress:
             pass
         return errors

@@ -119,11 +119,16 @@ def test_a_bug_is_exit_code_70_and_says_so(made, monkeypatch, error):
 
     monkeypatch.setattr("mupcheck.sweep.doctor.examine", broken)
     monkeypatch.setattr("mupcheck.sweep.runner.run_group", broken)
-    for arguments in (("doctor",), ("run", made / "lr.toml", "--out", "bug", *HERE)):
-        answer = mupcheck(*arguments)
-        assert (answer.code, answer.out) == (exits.BUG, "")
-        assert "a bug in mupcheck" in answer.err
-        assert "Traceback (most recent call last):\n" in answer.err and type(error).__name__ in answer.err
+    answer = mupcheck("doctor")
+    assert (answer.code, answer.out) == (exits.BUG, "")
+    assert "a bug in mupcheck" in answer.err
+    assert "Traceback (most recent call last):\n" in answer.err and type(error).__name__ in answer.err
+    # in a sweep it costs the runs it meets, and the traceback is in a file for each group
+    answer = mupcheck("run", made / "lr.toml", "--out", "bug", *HERE)
+    assert (answer.code, answer.out) == (exits.STORAGE, "")
+    assert "Traceback" not in answer.err and f"{type(error).__name__}" in answer.err
+    kept = [file.read_text() for file in Path("bug/lr/failed").iterdir()]
+    assert len(kept) == 2 and all("Traceback (most recent call last):\n" in text for text in kept)
 
 
 # --- doing it again ---------------------------------------------------------------------------------------------------

@@ -1,16 +1,20 @@
-"""What goes wrong costs its run alone; a bug ends the sweep."""
+"""What goes wrong costs its run alone, a bug too."""
 
 import math
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from tiny_sweeps import assert_same, numbers, tiny, trained
 
 from mupcheck.results.files import StoreError
-from mupcheck.results.reading import load_results
+from mupcheck.results.reading import load_results, read_sweep, say_incomplete
 from mupcheck.sweep import runner
+from mupcheck.sweep.engines import local
 from mupcheck.sweep.group import run_group
+from mupcheck.sweep.limits import Limits
 from mupcheck.sweep.plan import plan_sweep
 from mupcheck.sweep.runner import execute, run_sweep
 
@@ -44,6 +48,21 @@ def full_disk(group, **options):
 def broken(group, **options):
     if is_marked(group):
         raise KeyError("a bug")
+    yield from run_group(group, **options)
+
+
+def leaving(group, **options):
+    if is_marked(group):
+        os._exit(3)
+    yield from run_group(group, **options)
+
+
+def hanging(group, **options):
+    """Work that does nothing any more, and does not go when it is asked to."""
+    if is_marked(group):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            time.sleep(600)
     yield from run_group(group, **options)
 
 
@@ -98,9 +117,70 @@ def test_a_fault_of_the_store_is_reported_and_the_rest_is_stored(tmp_path, monke
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_bug_in_the_work_ends_the_sweep(tmp_path, monkeypatch, jobs):
-    with pytest.raises(KeyError if jobs == 1 else RuntimeError, match="a bug" if jobs == 1 else "exit code 1"):
-        executed(monkeypatch, broken, tmp_path, jobs)
+def test_a_bug_in_the_work_costs_its_group_alone_and_its_traceback_is_kept(done, tmp_path, monkeypatch, jobs):
+    _, whole, _ = done
+    progress = executed(monkeypatch, broken, tmp_path, jobs)
+    (state,) = [state for state in progress if state.error]
+    assert not state.retried
+    said, _, file = state.error.partition("; its traceback is in ")
+    assert said == "4 runs of width 32: KeyError: 'a bug'"
+    text = Path(file).read_text()
+    assert text.startswith(said) and "in broken\n" in text and "Traceback (most recent call last)" in text
+    assert "torch " in text
+    entries = read_sweep(tmp_path / "tiny")["failed"]
+    assert [each["width"] for each in entries] == [32] * 4
+    assert Path(file).stem in {each["run_id"] for each in entries}
+    left = load_results(tmp_path / "tiny")
+    assert set(left.runs["width"]) == {16}
+    assert ", 4 of them failed (4 runs of width 32: KeyError: 'a bug', its traceback" in say_incomplete(left, "tiny")
+
+    # those that failed can be left out, and by itself the next call tries them again
+    kept = plan_sweep(tiny(), out=tmp_path, retry_failed=False)
+    assert (kept.missing, kept.left_out, kept.n_there) == (0, 4, 4)
+    assert list(execute(kept)) == []
+    assert read_sweep(tmp_path / "tiny")["failed"] == entries and Path(file).exists()
+    monkeypatch.undo()
+    healed, _ = trained(tiny(), tmp_path, jobs=1)
+    assert_same(numbers(healed), numbers(whole), rtol=1e-5)
+    assert "failed" not in read_sweep(tmp_path / "tiny") and not Path(file).parent.exists()
+
+
+class Unreadable:
+    """Work that no other process can take in."""
+
+    def __reduce__(self):
+        return _no_module, ()
+
+
+def _no_module():
+    raise ModuleNotFoundError("No module named 'planted'")
+
+
+def test_workers_that_cannot_start_are_told_group_by_group():
+    groups = [("a",), ("b", "c")]
+    messages = list(local.execute(groups, Unreadable(), jobs=2, preload=runner.PRELOAD, contain=True))
+    assert sorted(message.group for message in messages) == groups
+    assert all(message.error.startswith("a worker ended w") for message in messages)
+    with pytest.raises(RuntimeError, match="a worker ended w"):
+        list(local.execute(groups, Unreadable(), jobs=2, preload=runner.PRELOAD))
+
+
+def test_a_worker_that_leaves_costs_its_group_alone(tmp_path, monkeypatch):
+    progress = executed(monkeypatch, leaving, tmp_path, jobs=2)
+    (state,) = [state for state in progress if state.error]
+    assert state.error.endswith("a worker ended with exit code 3")
+    assert set(load_results(tmp_path / "tiny").runs["width"]) == {16}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_group_that_hangs_is_ended_after_its_time(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(runner, "run_group", hanging)
+    start = time.monotonic()
+    progress = list(execute(plan_sweep(tiny(), out=tmp_path, limits=Limits(group_seconds=4)), jobs=jobs))
+    assert time.monotonic() - start < 60
+    (state,) = [state for state in progress if state.error]
+    assert state.error == "4 runs of width 32: it took longer than 4 s and was ended"
+    assert set(load_results(tmp_path / "tiny").runs["width"]) == {16}
 
 
 def test_an_unwritable_folder_is_refused_before_training(tmp_path, monkeypatch):

@@ -55,6 +55,29 @@ def test_a_stream_that_takes_nothing_ends_in_one_line_at_most(tmp_path, line, co
     assert err.startswith(said) and err.count("\n") == bool(said), err
 
 
+SWEEP = (
+    "$m lr-sweep --data synthetic --widths 16,32 --layers 1 --heads 2 --seeds 1 --steps 3 --batch-size 2 --seq-len 8 "
+    "--eval-tokens 16 --device cpu -p gdn-mup --lrs 2^-8:2^-6:2"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (f"{SWEEP} --jobs 2 2>&1 | head -1", exits.CANNOT_TELL),
+        (f"{SWEEP} --jobs 1 2>&1 | true", exits.CANNOT_TELL),
+        (f"{SWEEP} --jobs 1 >/dev/null 2>&1; $m check results 2>&1 | head -1", exits.CANNOT_TELL),
+        (f"{SWEEP} --jobs 1 >/dev/null 2>&1; $m plot results 2>&1 | head -1", exits.OK),
+        (f"{SWEEP} --jobs 1 >/dev/null 2>&1; $m plot results | true", exits.OK),
+    ],
+)
+def test_a_sweep_whose_reader_leaves_trains_to_its_end(tmp_path, line, code):
+    found, out, _ = shell(f"{line}; exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert found == code
+    assert "Traceback" not in out
+    assert len(list((tmp_path / "results" / "lr" / "runs").glob("*.parquet"))) == 6
+
+
 ASCII = [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 
 

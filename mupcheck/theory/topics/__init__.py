@@ -18,7 +18,7 @@ GROUPS = {
         *("drift", "cost", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
     ),
     "tables": ("tables", "modes", "roles"),
-    "running": ("judge", "data", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
+    "running": ("judge", "data", "resume", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
     "trust and CI": ("audit", "ci", "exit-codes", "identities", "selftest"),
 }
 TOPICS = tuple(name for names in GROUPS.values() for name in names)
