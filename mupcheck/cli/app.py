@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mupcheck.cli import audit, bench, gate, judge, machine, proof, recommend, roles, stored, sweeps, theory
+from mupcheck.cli import audit, bench, engine, gate, judge, machine, proof, recommend, roles, stored, sweeps, theory
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
@@ -48,6 +48,7 @@ for command in (
     theory.rules, machine.doctor, proof.identities, stored.gates, theory.explain, proof.selftest, bench.bench,
 ):  # fmt: skip
     app.command(cls=Command)(command)
+app.command(cls=Command, hidden=True)(engine.work)
 
 
 @cache

@@ -70,7 +70,8 @@ class Group(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the usage, what the tool does, its commands and its options."""
-        commands = [(name, _paragraphs(self.commands[name].help)[0]) for name in self.list_commands(ctx)]
+        shown = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
+        commands = [(name, _paragraphs(self.commands[name].help)[0]) for name in shown]
         formatter.write(_text(self, ctx, [("Commands", commands), *_options(self, ctx)]))
 
 

@@ -16,7 +16,7 @@ import typer
 from mupcheck.cli.typed import called, variables
 from mupcheck.spec.defaults import sweep_defaults
 
-MODEL, DATA, OPTIMIZER, RUN, OUTPUT = PANELS = ("Model", "Data", "Optimizer", "Run", "Output")
+MODEL, DATA, OPTIMIZER, RUN, SLURM, OUTPUT = PANELS = ("Model", "Data", "Optimizer", "Run", "Slurm", "Output")
 BOTH = ("coord", "lr")
 ALL = ("coord", "lr", "run")
 
@@ -95,13 +95,23 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("backend", "--backend", str, "Of the delta rule: auto, reference, chunk or triton.", "auto", metavar="NAME"),
         Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, one per GPU", of=ALL, more=(("min", 1),)),
         Row("exact", "--exact", bool, "Train each run alone: on a GPU, replicas may round otherwise in another group.", "no", of=ALL, value=False),
-        Row("engine", "--engine", str, "Where runs execute: local.", "local", of=ALL, value="local", metavar="NAME"),
+        Row("engine", "--engine", str, "Where runs execute: local (this machine) or slurm (a cluster, see mupcheck explain slurm).", "local", of=ALL, value="local", metavar="NAME"),
         Row("run_timeout", "--run-timeout", str, "Time that runs which train together may take, such as 10m; then they are ended and fail.", "no limit", of=ALL, metavar="TIME"),
         Row("max_runs", "--max-runs", int, "Most runs to train now; the same command goes on.", "all", of=ALL, more=(("min", 1),)),
         Row("retry_failed", "--retry-failed/--keep-failed", bool, "Train runs again that failed before.", "retry-failed", of=ALL, value=True),
         Row("fresh", "--fresh/--resume", bool, "Train finished runs again.", "resume", of=ALL, value=False),
         Row("force", "--force", bool, "Train even where the estimate of memory says that it does not fit.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("dry_run", "--dry-run", bool, "Print runs, sizes and an estimate of time; train nothing.", "no", of=ALL, value=False, more=NO_VARIABLE),
+    ),
+    SLURM: (
+        Row("slurm_partition", "--slurm-partition", str, "Partition of the tasks.", "the cluster's", of=ALL, metavar="NAME"),
+        Row("slurm_time", "--slurm-time", str, "Limit of a task, such as 90m, 4h or 04:00:00.", "the partition's", of=ALL, metavar="TIME"),
+        Row("slurm_gpus", "--slurm-gpus", int, "GPUs of a task.", "0, or 1 with --device cuda", of=ALL, more=(("min", 0),)),
+        Row("slurm_cpus", "--slurm-cpus", int, "Cores of a task.", "1", of=ALL, more=(("min", 1),)),
+        Row("slurm_groups", "--slurm-groups", int, "Groups of runs that a task works through.", "as many as it has GPUs or cores", of=ALL, more=(("min", 1),)),
+        Row("slurm_args", "--slurm-args", str, "More options of sbatch, such as '--account=lab --mem=16G'.", "no more", of=ALL, metavar="OPTIONS"),
+        Row("slurm_poll", "--slurm-poll", float, "Seconds between two looks at the queue and the folder.", "10", of=ALL, metavar="SECONDS"),
+        Row("no_wait", "--no-wait", bool, "Submit, and do not wait for the answer; the same command later goes on.", "no", of=ALL, value=False),
     ),
     OUTPUT: (
         Row("name", "--name", str, "Folder under --out.", "the file's name, or coord", of=COORD, metavar="NAME"),
@@ -134,6 +144,8 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 APART = (
     *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
     *("model", "expect", "cost", "target", "check_precision", "run_timeout", "max_runs", "retry_failed"),
+    *("slurm_partition", "slurm_time", "slurm_gpus", "slurm_cpus", "slurm_groups", "slurm_args", "slurm_poll"),
+    "no_wait",
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 

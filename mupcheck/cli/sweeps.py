@@ -1,7 +1,8 @@
 """coord, lr-sweep and run: train what is missing of a sweep and print its answer."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mupcheck.cli.answer import code_of, print_answer
+from mupcheck.cli.engine import slurm_of
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
 from mupcheck.cli.limits import limits_of, said_of, seconds_of
 from mupcheck.cli.options import APART, list_of, one_of, takes
@@ -22,6 +24,8 @@ from mupcheck.terminal.progress import follow
 if TYPE_CHECKING:
     from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.precision import Precision
+    from mupcheck.sweep.engines.sbatch import Slurm
+    from mupcheck.sweep.pace import Progress
     from mupcheck.sweep.plan import Plan
 
 JUDGES = {"coord": "mupcheck.coordinates.folder", "lr": "mupcheck.learning_rates.drift"}
@@ -68,11 +72,13 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     from mupcheck.sweep import runner
     from mupcheck.sweep.estimate import estimate
     from mupcheck.sweep.plan import check_fits
+    from mupcheck.sweep.rounds import rounds
 
-    sweep, plan, expected = _plan(kind, ctx, options)
+    sweep, plan, expected, slurm = _plan(kind, ctx, options)
     grid = plan
     if options["dry_run"]:
-        print_plan(plan, estimate(plan), as_json=options["json"])
+        # a GPU elsewhere times nothing here
+        print_plan(plan, estimate(plan, timed=slurm is None or not plan.gpus), as_json=options["json"])
     if not options["force"]:
         check_fits(plan)
     if options["dry_run"]:
@@ -84,10 +90,11 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
-    if plan.limits.group_seconds is None:
+    if slurm is None and plan.limits.group_seconds is None:
         runner.draw_next(plan, plan.groups, jobs=options["jobs"])
     if plan.left_out:
         say(f"{plan.left_out} runs that failed before are left out; --retry-failed trains them again")
+    execute = _engine(slurm, options)
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
     if n_before := runner.not_alone(plan):
@@ -95,14 +102,20 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     code = OK
     errors: list[str] = []
     try:
-        for plan in runner.rounds(grid, fresh=options["fresh"]):
-            errors = follow(runner.execute(plan, jobs=options["jobs"]), plan)
+        for plan in rounds(grid, fresh=options["fresh"]):
+            if options["no_wait"] and plan.missing:
+                deque(execute(plan), maxlen=0)
+                say(f"not waiting for them; this goes on once they are there: {command_line('--no-wait')}")
+                raise typer.Exit(OK)
+            errors = follow(execute(plan), plan)
             if errors:
                 break
     except KeyboardInterrupt:
         lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
         missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
         say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
+        if slurm is not None:
+            say("what is in the queue stays there; scancel ends it")
         raise typer.Exit(INTERRUPTED) from None
     limit = said_of(plan.limits, options, names_of(ctx))
     if errors or limit or plan.left_out:
@@ -119,7 +132,11 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
-    precision = _check_precision(plan, options) if options["check_precision"] and not errors else ()
+    precision = (
+        _check_precision(plan, options, execute, here=slurm is None)
+        if options["check_precision"] and not errors
+        else ()
+    )
     costs: dict[str, str] = {}
     verdicts = print_answer(
         plan.folder,
@@ -145,17 +162,29 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     raise typer.Exit(code)
 
 
-def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> Sequence["Precision | SlopePrecision"]:
+def _engine(slurm: "Slurm | None", options: Mapping[str, Any]) -> "Callable[[Plan], Iterator[Progress]]":
+    """Return what executes a plan where the options say."""
+    from mupcheck.sweep import runner
+
+    if slurm is None:
+        return partial(runner.execute, jobs=options["jobs"])
+    from mupcheck.sweep.engines.slurm import execute
+
+    return partial(runner.execute, engine=partial(execute, slurm=slurm, say=say, wait=not options["no_wait"]))
+
+
+def _check_precision(
+    plan: "Plan", options: Mapping[str, Any], execute: "Callable[[Plan], Iterator[Progress]]", *, here: bool
+) -> Sequence["Precision | SlopePrecision"]:
     """Train what the precision check compares with, and return what it says; nothing where that failed."""
     from mupcheck.results.reading import load_results
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.precision import counterpart
-    from mupcheck.sweep.runner import execute
 
-    other = counterpart(plan, fresh=options["fresh"])
+    other = counterpart(plan, fresh=options["fresh"], here=here)
     if not options["force"]:
         check_fits(other)
-    if follow(execute(other, jobs=options["jobs"]), other):
+    if follow(execute(other), other):
         raise typer.Exit(STORAGE)
     one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
     if plan.sweep.kind == "coord":
@@ -167,13 +196,16 @@ def _check_precision(plan: "Plan", options: Mapping[str, Any]) -> Sequence["Prec
     return compare_precision(one, another)
 
 
-def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tuple[Any, Any, dict[str, str | None]]:
-    """Return the sweep that file, environment and options ask for, its plan, and the verdicts that it is expected to get.
+def _plan(
+    kind: str | None, ctx: typer.Context, options: dict[str, Any]
+) -> tuple[Any, Any, dict[str, str | None], "Slurm | None"]:
+    """Return the sweep that file, environment and options ask for, its plan, the verdicts expected of it, and its engine.
 
     Raises:
         ValueError: if it cannot be; keys are called what their user called them.
     """
     from mupcheck.spec.reading import call, make_sweep, read_sweep_file
+    from mupcheck.sweep.engines.slurm import planned
     from mupcheck.sweep.plan import find_devices, plan_sweep
 
     file = options["config"]
@@ -189,9 +221,8 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         asked.pop("budget", None)  # what limits a call is no part of a sweep, but for a top-up
     given = ({} if file is not None else {"kind": kind}) | document | asked
     try:
-        if options["engine"] != "local":
-            raise ValueError(f"engine {options['engine']!r} is not available; known: local")
-        devices = find_devices(options["device"])
+        slurm = slurm_of(options, names_of(ctx))
+        devices = find_devices(options["device"]) if slurm is None else ("cuda:0",) if slurm.gpus else ("cpu",)
     except ValueError as error:
         raise ValueError(call(str(error), names)) from None
     sweep = make_sweep(given, device=devices[0].partition(":")[0], where=where, names=names)
@@ -205,7 +236,8 @@ def _plan(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> tupl
         Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         given = {name: options[name] for name in ("out", "fresh", "jobs", "exact", "retry_failed")}
-        return sweep, plan_sweep(sweep, device=devices, limits=limits, **given), expected
+        plan = plan_sweep(sweep, device=devices, limits=limits, here=slurm is None, **given)
+        return sweep, plan if slurm is None else planned(plan, slurm), expected, slurm
     except ValueError as error:
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault

@@ -38,9 +38,10 @@ def variables(*names: str) -> list[str]:
     return ["MUPCHECK_" + name[2:].replace("-", "_").upper() for name in names if name.startswith("--")]
 
 
-def command_line() -> str:
-    """Return the command as it was typed, without --fresh: what goes on from what is there."""
-    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part != "--fresh")])
+def command_line(*without: str) -> str:
+    """Return the command as it was typed, without --fresh and these flags: what goes on from what is there."""
+    left_out = {"--fresh", "--keep-failed", *without}
+    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part not in left_out)])
 
 
 def _is_typed(name: str, word: str) -> bool:

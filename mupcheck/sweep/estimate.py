@@ -57,11 +57,12 @@ class Estimate:
     timed_widths: tuple[int, ...] = ()
 
 
-def estimate(plan: Plan, *, cap: float | None = None) -> Estimate:
+def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Estimate:
     """Return what a plan would cost; steps of it are timed, unless it does not fit anyway.
 
     Args:
         cap: seconds for the timing (default: some on a CPU, some more on a GPU, where kernels may be compiled first).
+        timed: whether steps may be timed here; it is a guess otherwise.
     """
     rows, held_out = [], len(plan.corpus.held_out)
     for width in sorted({run.width for run in plan.runs}):
@@ -86,7 +87,7 @@ def estimate(plan: Plan, *, cap: float | None = None) -> Estimate:
     seconds, known = math.inf, {}
     if plan.fits and plan.groups:
         nominal = 1.0 if plan.gpus else 1 / matrix_flops("cpu")
-        known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap)
+        known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap) if timed else {}
         seconds = predict_seconds(plan, known, nominal=nominal)
     elif plan.fits:
         seconds = 0.0

@@ -7,6 +7,8 @@ from typing import Any
 
 from mupcheck.results.files import StoreError, write_text
 from mupcheck.results.reading import finished_runs, read_sweep
+from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.provenance import provenance
 
 FOLDER = "failed"  # of a sweep's folder: a file for each group, called as its first run
@@ -19,6 +21,11 @@ def failed_before(folder: Path) -> list[dict[str, Any]]:
         entries = read_sweep(folder).get("failed", ())
     there = finished_runs(folder)
     return [each for each in entries if isinstance(each, dict) and each.get("run_id") not in {None, *there}]
+
+
+def failure_of(run: RunSpec, error: str) -> dict[str, Any]:
+    """Return what `sweep.json` says of a run that could not be trained."""
+    return {"run_id": run.run_id, "width": run.width, "estimated_bytes": group_bytes(run, 1), "reason": error}
 
 
 def keep_traceback(folder: Path, run_ids: Sequence[str], error: str, traceback: str) -> str:

@@ -159,6 +159,7 @@ def plan_sweep(
     exact: bool = False,
     retry_failed: bool = True,
     limits: Limits = NO_LIMITS,
+    here: bool = True,
 ) -> Plan:
     """Open the data, list the runs and group those that are missing under `out`/`sweep.name`; write nothing.
 
@@ -169,6 +170,8 @@ def plan_sweep(
         exact: train each run alone.
         retry_failed: train runs again that failed before, as `sweep.json` has it.
         limits: of what is trained now.
+        here: whether the devices are this machine's; of others nothing is known, and "auto" takes the backend that
+            every device has.
     Raises:
         ValueError: if a size is beyond what results hold, the data or backend cannot be used, or the folder cannot be
             written.
@@ -176,14 +179,14 @@ def plan_sweep(
     devices = (device,) if isinstance(device, str) else tuple(device)
     first = devices[0]
     check_sizes(sweep)
-    backend = backend_of(sweep, devices)
+    backend = backend_of(sweep, devices) if here else AUTO_BACKEND
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
     check_writable(folder)
     runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash, backend=backend)
     jobs = jobs or (cores() if first == "cpu" else len(devices))
-    free = [available_memory(each) for each in devices[:jobs]]
+    free = [available_memory(each) for each in devices[:jobs]] if here else []
     empty = Plan(
         sweep,
         folder,

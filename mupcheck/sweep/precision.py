@@ -11,12 +11,16 @@ def other_dtype(dtype: str) -> str:
     return "bfloat16" if dtype == "float32" else "float32"
 
 
-def counterpart(plan: Plan, *, fresh: bool = False) -> Plan:
+def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True) -> Plan:
     """Return the plan of the same runs in the other dtype, of the smallest width of a learning-rate sweep.
 
     Its runs go into the folder `precision` in the sweep's own. A coordinate check is compared at all its widths, as one
     has no slope.
 
+    Args:
+        plan: of the sweep.
+        fresh: as in `plan_sweep`.
+        here: as in `plan_sweep`.
     Raises:
         ValueError: as `plan_sweep` does.
     """
@@ -33,5 +37,5 @@ def counterpart(plan: Plan, *, fresh: bool = False) -> Plan:
     fields = {name: getattr(sweep, name) for name in SweepSpec.model_fields} | changes
     devices = plan.gpus or ("cpu",)
     return plan_sweep(
-        SweepSpec(**fields), out=plan.folder, device=devices, fresh=fresh, jobs=plan.jobs, exact=plan.exact
+        SweepSpec(**fields), out=plan.folder, device=devices, fresh=fresh, jobs=plan.jobs, exact=plan.exact, here=here
     )

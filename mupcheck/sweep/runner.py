@@ -2,40 +2,40 @@
 
 import gc
 import multiprocessing
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.aside import kept_runs, set_aside
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
-from mupcheck.results.reading import Results, load_results
+from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.results.writing import write_sweep
-from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.described import describe, not_tried, write_plan
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
 from mupcheck.sweep.engines import local
-from mupcheck.sweep.estimate import estimate
-from mupcheck.sweep.failures import forget_tracebacks, keep_traceback
+from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.kernels import PRELOAD
-from mupcheck.sweep.limits import NO_LIMITS, Limits, first_runs
+from mupcheck.sweep.limits import NO_LIMITS, Limits
 from mupcheck.sweep.machine import memory_kept, size_text
 from mupcheck.sweep.pace import Pace, Progress
 from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, write_path
-from mupcheck.sweep.plan import Plan, check_fits, extend, find_devices, plan_sweep
+from mupcheck.sweep.plan import Plan, check_fits, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
+from mupcheck.sweep.rounds import rounds
 from mupcheck.sweep.warm import shapes_to_come, warm_up
+from mupcheck.training.data.corpus import Corpus
+
+# Where the groups of a plan execute, on other machines: takes what waits, and yields what happens. A group is done when
+# its runs are in the folder.
+Engine = Callable[[Plan, deque[tuple[Any, ...]]], Iterator[local.Message]]
 
 
 def run_sweep(
@@ -103,92 +103,7 @@ def run_sweep(
     return load_results(first.folder)
 
 
-def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
-    """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
-
-    What to add is judged from the results in the folder, so the same sweep goes the same way again and an interrupted
-    one goes on. Rounds whose runs are all there are passed over; one that leaves runs out is the last. When all ended,
-    runs that the sweep does not ask for are set aside.
-
-    Args:
-        plan: of the sweep's grid.
-        fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
-    """
-    start = time.monotonic()
-    limits = plan.limits  # of all rounds together
-    plan, may = _within(plan, limits.max_runs)
-    yield plan
-    if plan.left_out or limits.out_of_time:
-        return
-    trained = {run.run_id for run in plan.runs}
-    cost = sum(group_cost(group, plan.device) for group in plan.groups)
-    more = _refined(plan) if plan.sweep.refine else _topped_up(plan) if plan.sweep.top_up else iter(())
-    for runs in more:
-        plan = extend(plan, runs, finished=trained if fresh else kept_runs(plan.folder))
-        trained |= {run.run_id for run in plan.runs}
-        if not plan.missing:
-            write_plan(plan)
-            continue
-        added = sum(group_cost(group, plan.device) for group in plan.groups)
-        minutes = (time.monotonic() - start) / 60
-        predicted = minutes * added / cost if cost else estimate(plan).seconds / 60
-        if plan.sweep.top_up and (minutes + predicted > plan.sweep.budget or not plan.fits):
-            break
-        cost += added
-        plan, may = _within(plan, may)
-        yield plan
-        if plan.left_out or limits.out_of_time:
-            return
-    set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
-
-
-def _within(plan: Plan, max_runs: int | None) -> tuple[Plan, int | None]:
-    """Return a plan that trains at most so many runs, and how many more there may be after it."""
-    if max_runs is None:
-        return plan, None
-    groups = first_runs(plan.groups, max_runs)
-    kept = sum(map(len, groups))
-    return replace(plan, groups=groups, left_out=plan.left_out + plan.missing - kept), max_runs - kept
-
-
-def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
-    """Yield all runs of a learning-rate sweep with the lrs that its refinement adds, round by round."""
-    # the judging half, met through what was written; it needs pandas, which no other sweep waits for
-    from mupcheck.learning_rates.refine import next_round
-
-    added: dict[tuple[str, int], tuple[float, ...]] = {}
-    while True:
-        runs = load_results(plan.folder, tables=("runs",)).runs
-        searches = next_round(runs, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
-        wanted = {(s.parametrization, s.width): tuple(2.0**x for x in s.log2_lrs) for s in searches if s.log2_lrs}
-        if not wanted:
-            return
-        added |= {key: added.get(key, ()) + lrs for key, lrs in wanted.items()}
-        yield plan.sweep.runs(**plan.source, added=added)
-
-
-def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
-    """Yield all runs of a coordinate check with the seeds and widths that its top-up adds, round by round."""
-    from mupcheck.coordinates.folder import judge_folder
-    from mupcheck.coordinates.top_up import next_round
-
-    runs = {run.run_id: run for run in plan.runs}
-    entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
-    while True:
-        more = next_round(judge_folder(plan.folder)[1], widths=plan.sweep.widths)
-        if more is None:
-            return
-        unused = (seed for seed in count() if seed not in plan.sweep.seeds)
-        seeds = (*plan.sweep.seeds, *islice(unused, more.n_seeds - len(plan.sweep.seeds)))
-        grid = {name: getattr(plan.sweep, name) for name in SweepSpec.model_fields}
-        grid |= {"widths": more.widths, "seeds": seeds, "expect": {}}
-        grid |= {"parametrizations": tuple(entries[name] for name in more.parametrizations)}
-        grid |= {"base_width": plan.sweep.base_width or min(plan.sweep.widths)}
-        runs |= {run.run_id: run for run in SweepSpec(**grid).runs(**plan.source)}
-        yield list(runs.values())
-
-
-def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
+def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None) -> Iterator[Progress]:
     """Train what is missing and write each run as it ends; yield how far it is.
 
     A group that is killed or runs out of memory is split in two and tried again, down to single runs. The groups of a
@@ -198,44 +113,64 @@ def execute(plan: Plan, *, jobs: int | None = None) -> Iterator[Progress]:
 
     Args:
         jobs: as in `run_sweep`.
+        engine: where groups execute (default: on this machine).
     Raises:
         StoreError: if results cannot be written.
     """
     write_plan(plan)
-    where: dict[str, Any] = {
-        "folder": plan.folder,
-        "corpus": None if plan.sweep.data.startswith("tokens:") else plan.corpus,
-        "provenance": provenance(),
-    }
-    where |= {} if plan.gpus else {"device": plan.device}
-    work = partial(
-        _work, training=partial(run_group, sweep=plan.sweep.name, **where), comparing=partial(compare_path, **where)
-    )
-    warming = partial(warm_up, corpus=where["corpus"])
+    if engine is not None:
+        yield from _follow(plan, jobs or plan.jobs, partial(engine, plan), ahead=False)
+        return
+    corpus = None if plan.sweep.data.startswith("tokens:") else plan.corpus
+    work = work_of(plan.folder, plan.sweep.name, corpus, **({} if plan.gpus else {"device": plan.device}))
+    warming = partial(warm_up, corpus=corpus)
+    at_a_time = jobs or plan.jobs
+
+    def here(waiting: deque[tuple[Any, ...]]) -> Iterator[local.Message]:
+        processes = max(min(at_a_time, len(waiting)), 1)
+        how: dict[str, Any] = {"jobs": processes, "devices": plan.gpus, "seconds": plan.limits.group_seconds}
+        return local.execute(waiting, work, preload=PRELOAD, contain=True, **how)
+
     # from group to group as well, where they are worked through in this process
     kept = nullcontext() if plan.gpus else memory_kept()
     with kept, local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
-        yield from _follow(plan, work, jobs or plan.jobs)
+        yield from _follow(plan, at_a_time, here)
 
 
-def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
-    """Work through the groups of a plan as `execute` says."""
+def work_of(folder: Path, sweep: str, corpus: Corpus | None, **device: str) -> local.Work:
+    """Return what to do with a group of a sweep's runs, or with the task to compare their backend.
+
+    Args:
+        folder: the sweep's.
+        sweep: its name.
+        corpus: what it trains on; None where each process opens it.
+        device: `device`, where it is not the worker's own.
+    """
+    where: dict[str, Any] = {"folder": folder, "corpus": corpus, "provenance": provenance(), **device}
+    return partial(_work, training=partial(run_group, sweep=sweep, **where), comparing=partial(compare_path, **where))
+
+
+def _follow(
+    plan: Plan, jobs: int, start: Callable[[deque[tuple[Any, ...]]], Iterator[local.Message]], *, ahead: bool = True
+) -> Iterator[Progress]:
+    """Work through the groups of a plan as `execute` says.
+
+    Args:
+        jobs: groups at a time.
+        start: takes what waits, and yields what happens.
+        ahead: whether this process trains too, so that initial values are drawn ahead.
+    """
     compared: list[tuple[Any, ...]] = [(path_task(plan),)] if plan.missing else []
     waiting: deque[tuple[Any, ...]] = deque([*compared, *plan.groups])
     at_a_time = max(min(jobs, len(waiting)), 1)
     pace = Pace(plan, places=at_a_time)
-    how: dict[str, Any] = {
-        "jobs": at_a_time,
-        "devices": plan.gpus,
-        "contain": True,
-        "seconds": plan.limits.group_seconds,
-    }
     drawing = at_a_time if plan.limits.group_seconds is None else 2  # a group with a limit trains in another process
-    draw_next(plan, waiting, jobs=drawing)
+    if ahead:
+        draw_next(plan, waiting, jobs=drawing)
     begun: Group | None = None
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
-    for message in local.execute(waiting, work, preload=PRELOAD, **how):
+    for message in start(waiting):
         if plan.limits.out_of_time and begun is not None:  # one group trains in any case, so that calls come to an end
             waiting.clear()
         notes = [f"{message.lost} is lost and not used any more: {message.error}"] if message.lost else []
@@ -257,7 +192,8 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
         if message.steps is not None:
             if group is not begun:
                 begun = group
-                draw_next(plan, waiting, jobs=drawing)
+                if ahead:
+                    draw_next(plan, waiting, jobs=drawing)
             pace.advance(group, message.steps)
         elif message.error is None:
             pace.finish(group)
@@ -272,7 +208,7 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
             else:
                 if message.retry:
                     error += f"; it was estimated to need {size_text(group_bytes(group[0], len(group)))}"
-                failed += [_failure(run, error) for run in group]
+                failed += [failure_of(run, error) for run in group]
             pace.fail(group, again=bool(again))
         if again and not plan.limits.out_of_time:
             ordered = sorted([*waiting, *again], key=lambda each: _first(each, plan.device))
@@ -280,6 +216,8 @@ def _follow(plan: Plan, work: local.Work, jobs: int) -> Iterator[Progress]:
             waiting.extend(ordered)
         yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
     if failed:
+        there = set() if ahead else finished_runs(plan.folder)  # elsewhere a group may have failed in part
+        failed = [each for each in failed if each["run_id"] not in there]
         write_sweep(plan.folder, describe(plan) | {"failed": [*not_tried(plan), *failed]})
     forget_tracebacks(plan.folder)
 
@@ -297,11 +235,6 @@ def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | Non
 def _first(group: tuple[Any, ...], device: str) -> float:
     """Return what to sort groups by, the costliest first."""
     return -float("inf") if isinstance(group[0], PathTask) else -group_cost(group, device)
-
-
-def _failure(run: RunSpec, error: str) -> dict[str, Any]:
-    """Return what `sweep.json` says of a run that could not be trained."""
-    return {"run_id": run.run_id, "width": run.width, "estimated_bytes": group_bytes(run, 1), "reason": error}
 
 
 def _work(

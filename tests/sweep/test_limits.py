@@ -6,7 +6,8 @@ from tiny_sweeps import assert_same, numbers, tiny, trained
 from mupcheck.results.reading import load_results, say_incomplete
 from mupcheck.sweep.limits import Limits, first_runs
 from mupcheck.sweep.plan import plan_sweep
-from mupcheck.sweep.runner import execute, rounds, run_sweep
+from mupcheck.sweep.rounds import rounds
+from mupcheck.sweep.runner import execute, run_sweep
 
 
 def test_groups_are_cut_to_a_number_of_runs():

@@ -10,7 +10,8 @@ from mupcheck.sweep import plan as plan_file
 from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.groups import CPU_REPLICAS, group_runs
 from mupcheck.sweep.plan import check_fits, extend, plan_sweep
-from mupcheck.sweep.runner import rounds, run_sweep
+from mupcheck.sweep.rounds import rounds
+from mupcheck.sweep.runner import run_sweep
 
 GIB = 2**30
 
@@ -129,9 +130,9 @@ def test_a_top_up_adds_no_width_that_does_not_fit(plan_within, monkeypatch):
     sweep = tiny_coord(top_up=True, budget=1000.0)
     plan = plan_within(sweep, 23 * GIB, jobs=1)
     wide = tiny_coord(widths=(2**20,), base_width=16).runs(vocab_size=32, data_hash=plan.corpus.hash)
-    monkeypatch.setattr("mupcheck.sweep.runner._topped_up", lambda _: iter([wide]))
+    monkeypatch.setattr("mupcheck.sweep.rounds._topped_up", lambda _: iter([wide]))
     # the clock stands: what the first round took, however little, would predict years for a width of a million
-    monkeypatch.setattr("mupcheck.sweep.runner.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("mupcheck.sweep.rounds.time.monotonic", lambda: 0.0)
     assert list(rounds(plan)) == [plan]
     roomy = replace(plan, available_bytes=2**60)
     assert len(list(rounds(roomy))) == 2

@@ -8,7 +8,8 @@ from tiny_sweeps import assert_same, files, numbers, tiny, tiny_coord, trained
 from mupcheck.results.reading import load_results
 from mupcheck.sweep.group import final_loss
 from mupcheck.sweep.plan import plan_sweep
-from mupcheck.sweep.runner import execute, rounds
+from mupcheck.sweep.rounds import rounds
+from mupcheck.sweep.runner import execute
 
 # --- what is written --------------------------------------------------------------------------------------------------
 

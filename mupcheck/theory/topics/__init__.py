@@ -18,7 +18,22 @@ GROUPS = {
         *("drift", "cost", "penalty", "sensitivity", "divergence", "agreement", "fast-transfer", "wider", "refine"),
     ),
     "tables": ("tables", "modes", "roles"),
-    "running": ("judge", "data", "resume", "files", "figures", "python", "estimates", "memory", "cpu", "gpu", "bench"),
+    "running": (
+        *(
+            "judge",
+            "data",
+            "resume",
+            "files",
+            "figures",
+            "python",
+            "estimates",
+            "memory",
+            "cpu",
+            "gpu",
+            "slurm",
+            "bench",
+        ),
+    ),
     "trust and CI": ("audit", "ci", "exit-codes", "identities", "selftest"),
 }
 TOPICS = tuple(name for names in GROUPS.values() for name in names)

@@ -1,0 +1,110 @@
+"""Which engine the options name, and the command that every engine of other machines executes."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from mupcheck.cli.exits import OK, STORAGE
+from mupcheck.terminal.console import say
+
+if TYPE_CHECKING:
+    from mupcheck.sweep.engines.sbatch import Slurm
+
+ENGINES = ("local", "slurm")
+OF_SLURM = ("partition", "time", "gpus", "cpus", "groups", "args", "poll")  # options of slurm_..., as Slurm has them
+JOB_TIME_LIMIT = 75  # what a task ends with that the limit of time ended before its runs were there
+
+
+def slurm_of(options: Mapping[str, Any], names: Mapping[str, str]) -> "Slurm | None":
+    """Return how to ask Slurm, None where this machine trains.
+
+    Args:
+        options: of the command.
+        names: what they were called.
+    Raises:
+        ValueError: if the engine is unknown or cannot be used, or an option belongs to another one.
+    """
+    if options["engine"] not in ENGINES:
+        raise ValueError(f"engine {options['engine']!r} is not available; known: {', '.join(ENGINES)}")
+    given = {key: options[f"slurm_{key}"] for key in OF_SLURM if options[f"slurm_{key}"] is not None}
+    if options["engine"] == "local":
+        asked = [f"slurm_{key}" for key in given] + ["no_wait"] * bool(options["no_wait"])
+        # a variable may be set for other sweeps
+        if asked := [names[key] for key in asked if names[key].startswith("-")]:
+            raise ValueError(f"{asked[0]} belongs to engine slurm; add --engine slurm")
+        return None
+    from mupcheck.sweep.engines.sbatch import Slurm, check_slurm
+
+    if options["fresh"]:
+        raise ValueError("fresh is not for engine slurm, where runs that are there are done; give another --name")
+    device = options["device"]
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {device!r} is one of this machine; with engine slurm give auto, cpu or cuda")
+    gpus = given.get("gpus", int(device == "cuda"))
+    if bool(gpus) != (device == "cuda") and device != "auto":
+        raise ValueError(f"slurm_gpus = {gpus} does not go with device {device!r}; leave one out")
+    given = {"groups": max(gpus or given.get("cpus", 1), 1), **given, "gpus": gpus, "jobs": options["jobs"]}
+    if not 0 < given.get("poll", 1.0) < 3600:
+        raise ValueError(f"slurm_poll = {given['poll']:g} is no number of seconds to wait; give one such as 10")
+    slurm = Slurm(**given)
+    check_slurm(slurm, submits=not options["dry_run"])
+    return slurm
+
+
+class _Warned(BaseException):
+    """The warning before the limit of time; no error that a worker may take for one of its own."""
+
+
+def _warn(_signal: int, _frame: Any) -> NoReturn:
+    raise _Warned
+
+
+FOLDER = Annotated[Path, typer.Argument(help="The sweep's folder.")]
+PLAN = Annotated[str, typer.Option("--plan", help="What was handed out: a folder's name in FOLDER/work.")]
+TASK = Annotated[int, typer.Option("--task", help="Which of its tasks.")]
+DEVICE = Annotated[
+    str, typer.Option("--device", help="cpu, or cuda: every GPU that the task was given. (default: cpu)")
+]
+JOBS = Annotated[
+    int | None, typer.Option("--jobs", help="Processes at a time. (default: one per core on a CPU, one per GPU)", min=1)
+]
+
+
+def work(folder: FOLDER, plan: PLAN, task: TASK, device: DEVICE = "cpu", jobs: JOBS = None) -> None:
+    """Train one task of a sweep that was handed out, those runs that are not there yet; engines call it.
+
+    Example: mupcheck work results/lr --plan 0123456789ab --task 0
+    """
+    from mupcheck.results.reading import finished_runs
+    from mupcheck.sweep.engines.sbatch import requeue
+    from mupcheck.sweep.portion import read_portion
+    from mupcheck.sweep.work import work as work_through
+
+    portion = read_portion(folder, plan)
+    before = finished_runs(folder)
+    signal.signal(signal.SIGUSR1, _warn)
+    try:
+        errors = work_through(portion, task, device=device, jobs=jobs)
+    except _Warned:
+        # what ended no run since it began would do so for ever
+        mine = {run.run_id for index in portion.tasks[task] for run in portion.groups[index] if hasattr(run, "run_id")}
+        gained = len(mine & finished_runs(folder) - before)
+        if gained and requeue():
+            say(f"{gained} runs ended within the limit of time; queued again for the rest")
+        else:
+            why = (
+                "is over; the same command goes on"
+                if gained
+                else "is too short for one group; give a longer --slurm-time"
+            )
+            say(f"error: the limit of time {why}")
+        raise typer.Exit(JOB_TIME_LIMIT) from None
+    for error in errors:
+        say(f"error: {error}")
+    said = f"task {task} of {plan} on {os.uname().nodename}"
+    say(f"{said}: {len(errors)} groups failed" if errors else f"{said}: done")
+    raise typer.Exit(STORAGE if errors else OK)
