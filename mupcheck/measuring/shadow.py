@@ -10,7 +10,7 @@ rounding can do (`ROUNDINGS`), which is a bound and no estimate: a right step of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -160,6 +160,20 @@ class Shadow:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
         seen, self.seen = self.seen, self._nothing()
         return seen.transpose(1, 2)
+
+    def held(self) -> dict[str, Tensor]:
+        """Return, by name, what the next update is compared by, and `hold` takes."""
+        moments = {f"moment/{i}/{j}": x for i, stack in enumerate(self.stacks) for j, x in enumerate(stack.state)}
+        return moments | {"taken": torch.tensor(self.taken), "lines": self.weight_lines, "seen": self.seen}
+
+    def hold(self, held: Mapping[str, Tensor]) -> None:
+        """Go on from what `held` returned."""
+        self.taken = int(held["taken"])
+        self.weight_lines.copy_(held["lines"])
+        self.seen.copy_(held["seen"])
+        for i, stack in enumerate(self.stacks):
+            for j, x in enumerate(stack.state):
+                x.copy_(held[f"moment/{i}/{j}"])
 
     def _nothing(self) -> Tensor:
         like = self.weights[0]

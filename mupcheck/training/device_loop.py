@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +15,21 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.divergence import ALIVE, ceiling_of, reason_of
 from mupcheck.training.replicas import RING, Replicas
 from mupcheck.training.rows import StepRow, evaluates
+from mupcheck.training.state import Between, State
 
 # Work between two reads, some seconds of a GPU: progress is seen, and a group that is dead is left.
 FLOPS_A_READ = 3e14
 
 
 def train_on_device(
-    runs: Sequence[RunSpec], corpus: Corpus, *, device: str, n_steps: int, capture: bool = True
+    runs: Sequence[RunSpec],
+    corpus: Corpus,
+    *,
+    device: str,
+    n_steps: int,
+    capture: bool = True,
+    start: State | None = None,
+    between: Between | None = None,
 ) -> Iterator[StepRow]:
     """Train as `train` does, with nothing to wait for between steps; rows come some steps at a time.
 
@@ -30,6 +40,7 @@ def train_on_device(
         device: "cuda" or "cuda:i"; "cpu" computes the same, for comparison.
         n_steps: passes through the model and back.
         capture: False starts every kernel of every step from the host.
+        start, between: as of `train`; it can be left where the host reads.
     """
     place = torch.device(device)
     if place.type == "cuda" and place.index is None:
@@ -40,7 +51,7 @@ def train_on_device(
         if place.type == "cuda":
             # initial values may have come by other streams
             torch.cuda.synchronize(place)
-        yield from _rows(group, runs, n_steps)
+        yield from _rows(group, runs, n_steps, start, between)
     finally:
         group.release()
         del group
@@ -48,18 +59,26 @@ def train_on_device(
             torch.cuda.empty_cache()
 
 
-def _rows(group: Replicas, runs: Sequence[RunSpec], n_steps: int) -> Iterator[StepRow]:
+def _rows(
+    group: Replicas, runs: Sequence[RunSpec], n_steps: int, start: State | None, between: Between | None
+) -> Iterator[StepRow]:
     spec = runs[0]
     living = list(range(len(runs)))  # replicas that are computed
     reasons: list[str | None] = [None] * len(runs)
     ceiling = np.full(len(runs), math.nan)
     scales = group.scales.cpu().numpy()
-    first = 0
-    while first < n_steps:
-        stop = _end_of_block(spec, first, n_steps, work=_flops(group))
+    first = begin = 0
+    if start is not None:
+        first = begin = start.step
+        living, reasons = list(start.facts["living"]), list(start.facts["reasons"])
+        ceiling = start.tensors["ceiling"].numpy()
         with on_side_stream(group.device):
-            if first == 0:
-                group.feed.fill(0)
+            group.go_on(start, living)
+    while first < n_steps:
+        stop = _end_of_block(spec, first, n_steps, work=_flops(group), begin=begin)
+        with on_side_stream(group.device):
+            if first == begin:
+                group.feed.fill(first)
                 group.compile()
             for step in range(first, stop):
                 group.advance(step)
@@ -92,15 +111,28 @@ def _rows(group: Replicas, runs: Sequence[RunSpec], n_steps: int) -> Iterator[St
             with on_side_stream(group.device):
                 group.keep(alive, first)
             living = [living[place] for place in alive]
+        if between is not None and first < n_steps:
+            between(partial(_state, group, first, living, reasons, ceiling))
 
 
-def _end_of_block(spec: RunSpec, first: int, n_steps: int, *, work: float) -> int:
+def _state(
+    group: Replicas, step: int, living: Sequence[int], reasons: Sequence[str | None], ceiling: np.ndarray
+) -> State:
+    """Return where the loop stands before `step`."""
+    with on_side_stream(group.device):
+        state = group.state(step)
+    facts = {"living": list(living), "reasons": list(reasons)}
+    return replace(state, tensors=state.tensors | {"ceiling": torch.from_numpy(ceiling.copy())}, facts=facts)
+
+
+def _end_of_block(spec: RunSpec, first: int, n_steps: int, *, work: float, begin: int = 0) -> int:
     """Return before which step the host reads what there is: where the ring or the updates end, or after an evaluation.
 
     Args:
         work: floating-point operations of a step.
+        begin: the first step of all.
     """
-    length = WARM_UP if first == 0 else max(int(FLOPS_A_READ / work), 1)
+    length = WARM_UP if first == begin else max(int(FLOPS_A_READ / work), 1)
     stop = min(first + length, (first // RING + 1) * RING, spec.steps if first < spec.steps else n_steps)
     evaluated = (step + 1 for step in range(first, stop) if evaluates(spec, step))
     return next(evaluated, stop)

@@ -1,6 +1,8 @@
 """When a replica is given up: the same rules on the host, from numbers, and on a device, from tensors."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +46,16 @@ class DivergenceWatch:
             elif dead[replica]:
                 self.reason[replica] = reason_of(DEAD, self.ceiling[replica])
 
+    def held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what the next step is judged by, as tensors [R] and as what JSON can hold."""
+        tensors = {"ceiling": torch.from_numpy(self.ceiling.copy()), "high_steps": torch.from_numpy(self.high_steps)}
+        return {f"watch/{name}": tensor for name, tensor in tensors.items()}, {"reasons": list(self.reason)}
+
+    def hold(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from what `held` returned."""
+        self.ceiling, self.high_steps = (tensors[f"watch/{name}"].numpy().copy() for name in ("ceiling", "high_steps"))
+        self.reason = list(facts["reasons"])
+
 
 class DeviceWatch:
     """The rules of `DivergenceWatch` on a device, where the host need not wait for them.
@@ -71,6 +83,15 @@ class DeviceWatch:
         now = (dead * DEAD).masked_fill(self.high_steps >= HIGH_LOSS_STEPS, HIGH)
         now = now.masked_fill(~(loss.isfinite() & grad_norm.isfinite()), NOT_FINITE)
         self.why.copy_(torch.where(self.why == ALIVE, now, self.why))
+
+    def held(self) -> dict[str, Tensor]:
+        """Return what the next step is judged by, [R] each."""
+        return {f"watch/{name}": getattr(self, name).to("cpu", copy=True) for name in ("ceiling", "high_steps", "why")}
+
+    def hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `held` returned, in the tensors that are there."""
+        for name in ("ceiling", "high_steps", "why"):
+            getattr(self, name).copy_(tensors[f"watch/{name}"])
 
     def limits(self) -> Tensor:
         """Return what the rules compare with, for a kernel that does as `note` does: float64 [4]."""

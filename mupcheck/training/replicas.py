@@ -23,6 +23,7 @@ from mupcheck.training.dtype import autocast
 from mupcheck.training.joint import make_steps
 from mupcheck.training.optim import AdamW, lr_scale, make_optimizer
 from mupcheck.training.rows import evaluates
+from mupcheck.training.state import MOMENTS, State, put_back, take
 
 # Rows of numbers that wait on the device until the host reads them.
 RING = 64
@@ -66,6 +67,21 @@ class Replicas:
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self.coords: dict[int, list[CoordRow]] = {}
         self._prepare(first=0)
+
+    def state(self, step: int) -> State:
+        """Return what the steps from `step` on read of those before, which were all taken."""
+        return State(step, take(self.model, self.optimizer, self.probe) | self.watch.held())
+
+    def go_on(self, state: State, living: Sequence[int]) -> None:
+        """Stand where `state` was taken, with the replicas that were left then; it is called before any step."""
+        if len(living) < len(self.runs):
+            self.keep(living, state.step)
+        else:
+            self._prepare(state.step)
+        put_back(state, self.model, self.optimizer, self.probe)
+        self.watch.hold(state.tensors)
+        self.step.fill_(state.step)
+        self.feed.start_at(state.step)
 
     def _prepare(self, first: int) -> None:
         """Make what depends on how many replicas there are, and the graphs of the steps from `first` on."""
@@ -218,7 +234,7 @@ class Replicas:
         self.runs = [self.runs[replica] for replica in living]
         keep_replicas(self.model, index)
         before, self.optimizer = self.optimizer, make_optimizer(parameter_groups(self.model, self.runs), self.runs)
-        for name in ("mean", "mean_square") if isinstance(before, AdamW) else ("velocity",):
+        for name in MOMENTS[isinstance(before, AdamW)]:
             setattr(self.optimizer, name, [moment[index] for moment in getattr(before, name)])
         self.scales = self.scales[:, index]
         self.feed.keep(index)

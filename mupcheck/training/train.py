@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.device_loop import train_on_device
 from mupcheck.training.divergence import DivergenceWatch
 from mupcheck.training.dtype import autocast
-from mupcheck.training.optim import lr_scale, make_optimizer
+from mupcheck.training.optim import Optimizer, lr_scale, make_optimizer
 from mupcheck.training.rows import StepRow, evaluates
+from mupcheck.training.state import Between, State, put_back, take
 
 
 @contextmanager
@@ -31,7 +33,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> Iterator[StepRow]:
+def train(
+    runs: Sequence[RunSpec],
+    corpus: Corpus,
+    *,
+    device: str = "cpu",
+    start: State | None = None,
+    between: Between | None = None,
+) -> Iterator[StepRow]:
     """Train one replica per run and yield a row per step, then coordinate rows where `record` asks for them.
 
     A replica that diverges is frozen: `diverged` says why in the row of the step where it did, and in every later one.
@@ -40,14 +49,17 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
         runs: runs of one `RunSpec.group`.
         corpus: the opened data of the runs.
         device: "cpu", "cuda" or "cuda:i".
+        start: where an earlier training of the same runs on the same kind of device stood; the rows from there on are
+            those that it would have given, bit for bit.
+        between: is called where this one could be left, after the rows before were taken.
     Raises:
-        ValueError: if the runs cannot share a model.
+        ValueError: if the runs cannot share a model, or `start` is of other runs.
     """
     spec, n_replicas = runs[0], len(runs)
     # a recorded step after the last update needs one more forward and backward pass; a coordinate check ends there
     n_steps = max(spec.record) + 1 if spec.record else spec.steps
     if torch.device(device).type == "cuda":
-        yield from train_on_device(runs, corpus, device=device, n_steps=n_steps)
+        yield from train_on_device(runs, corpus, device=device, n_steps=n_steps, start=start, between=between)
         return
     model = build_model(runs, device)
     optimizer = make_optimizer(parameter_groups(model, runs), runs)
@@ -55,8 +67,12 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
     scales = torch.tensor([[lr_scale(run, step) for run in runs] for step in range(n_steps)], dtype=torch.float64)
     alive = torch.ones(n_replicas, dtype=torch.bool)
     watch = DivergenceWatch(n_replicas, spec.vocab_size)
+    if start is not None:
+        put_back(start, model, optimizer, probe)
+        watch.hold(start.tensors, start.facts)
+        alive = _alive(watch)
 
-    for step in range(n_steps):
+    for step in range(start.step if start else 0, n_steps):
         # changes are since step 0, asked for or not
         watched = probe is not None and (step in spec.record or step == 0)
         tokens = _batch(runs, corpus, step)
@@ -95,9 +111,20 @@ def train(runs: Sequence[RunSpec], corpus: Corpus, *, device: str = "cpu") -> It
             val_loss,
             coords,
         )
-        alive = torch.tensor([reason is None for reason in watch.reason])
+        alive = _alive(watch)
         if not alive.any():
             return
+        if between is not None and step + 1 < n_steps:
+            between(partial(_state, step + 1, model, optimizer, probe, watch))
+
+
+def _alive(watch: DivergenceWatch) -> Tensor:
+    return torch.tensor([reason is None for reason in watch.reason])
+
+
+def _state(step: int, model: LanguageModel, optimizer: Optimizer, probe: Probe | None, watch: DivergenceWatch) -> State:
+    tensors, facts = watch.held()
+    return State(step, take(model, optimizer, probe) | tensors, facts)
 
 
 def evaluate(model: LanguageModel, runs: Sequence[RunSpec], corpus: Corpus, device: str) -> list[float]:

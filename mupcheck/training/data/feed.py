@@ -58,6 +58,9 @@ class ResidentFeed:
         ]
         self.starts = torch.from_numpy(np.array(starts).astype(np.int64)).to(device)  # [n, seeds, B]
 
+    def start_at(self, step: int) -> None:
+        """Do nothing: all is there."""
+
     def fill(self, step: int) -> None:
         """Do nothing: all is there."""
 
@@ -83,6 +86,10 @@ class StreamedFeed:
         size = (slots, len(self.seeds), spec.batch_size, spec.seq_len + 1)
         self.ring = torch.empty(size, dtype=torch.int32, device=device)
         self.filled = 0
+
+    def start_at(self, step: int) -> None:
+        """Begin with the batches of `step`; it is called before any was put in."""
+        self.filled = min(step, self.n_steps - 1)
 
     def fill(self, step: int) -> None:
         """Put in the batches of the steps from `step` on, as many as there is room for; those before it are done."""
