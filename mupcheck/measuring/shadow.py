@@ -162,15 +162,19 @@ class Shadow:
         return seen.transpose(1, 2)
 
     def held(self) -> dict[str, Tensor]:
-        """Return, by name, what the next update is compared by, and `hold` takes."""
+        """Return, by name, what the next update is compared by, [R, ...] on a CPU, and `hold` takes."""
         moments = {f"moment/{i}/{j}": x for i, stack in enumerate(self.stacks) for j, x in enumerate(stack.state)}
-        return moments | {"taken": torch.tensor(self.taken), "lines": self.weight_lines, "seen": self.seen}
+        return moments | {
+            "taken": torch.tensor(self.taken),
+            "lines": self.weight_lines,
+            "seen": self.seen.transpose(0, 1),
+        }
 
     def hold(self, held: Mapping[str, Tensor]) -> None:
         """Go on from what `held` returned."""
         self.taken = int(held["taken"])
         self.weight_lines.copy_(held["lines"])
-        self.seen.copy_(held["seen"])
+        self.seen.copy_(held["seen"].transpose(0, 1))
         for i, stack in enumerate(self.stacks):
             for j, x in enumerate(stack.state):
                 x.copy_(held[f"moment/{i}/{j}"])

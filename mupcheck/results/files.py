@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     pass
@@ -92,6 +92,33 @@ def write_whole(files: Sequence[tuple[Path, bytes]], *, advice: str = "finished 
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             raise StoreError(f"cannot write {path}: {reason}; {advice}") from error
+        raise
+
+
+def write_stream(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file that may be larger than memory, whole or not at all, in place of one that is there.
+
+    Args:
+        path: its folder is made where it is missing.
+        write: writes it, and may go back in it.
+    Raises:
+        StoreError: if it cannot be written; what was there stays.
+    """
+    tmp = _tmp_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
+        with tmp.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            tmp.unlink()
+        if isinstance(error, OSError):
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
         raise
 
 

@@ -1,21 +1,20 @@
 """One group of runs from training to files: each run a row with its steps and sizes."""
 
 import math
-import platform
 import resource
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.checkpoints import Keeper
 from mupcheck.sweep.cost import count_parameters
-from mupcheck.sweep.machine import memory_kept
+from mupcheck.sweep.machine import device_name, memory_kept
 from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
@@ -26,30 +25,42 @@ WRITERS = 8
 def run_group(
     group: Group, *, folder: Path, sweep: str, corpus: Corpus | None, device: str, provenance: Mapping[str, Any]
 ) -> Iterator[int]:
-    """Train one group and write its runs; yield the number of steps done since the last yield."""
+    """Train one group and write its runs; yield the number of steps done since the last yield.
+
+    A group that trains for minutes keeps a checkpoint, and goes on from one that is there.
+
+    Raises:
+        StoreError: if results cannot be written.
+        Left: once its checkpoint is written, where `checkpoints.leaving` is set.
+    """
     import torch
 
     from mupcheck.training.train import one_thread, train
 
     corpus = corpus or open_corpus(group[0].data, vocab_size=group[0].vocab_size)
-    started_at, start = datetime.now(UTC), time.perf_counter()
+    keeper = Keeper(folder, group, device, provenance)
+    kept = keeper.take_up()
     if device != "cpu":
         torch.cuda.init()  # the counters exist only once CUDA does
         torch.cuda.set_device(device)  # where kernels of our own start
         torch.cuda.reset_peak_memory_stats(device)
     rows = []
+    if kept:
+        rows = kept.rows
+        yield len(rows)
     with ExitStack() as stack:
         if device == "cpu":
             stack.enter_context(one_thread())
             stack.enter_context(memory_kept())
-        for row in train(group, corpus, device=device):
+        start = kept.state if kept else None
+        for row in train(group, corpus, device=device, start=start, between=partial(keeper.offer, rows)):
             rows.append(row)
             yield 1
-    seconds = time.perf_counter() - start
+    seconds = keeper.seconds
     common = {
         **provenance,
         "sweep": sweep,
-        "started_at": started_at,
+        "started_at": keeper.started_at,
         "wall_seconds": seconds,
         "device": device_name(device),
         "peak_memory_bytes": peak_memory_bytes(device),
@@ -65,6 +76,7 @@ def run_group(
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in pool.map(write, range(len(group))):
             pass
+    keeper.remove()
 
 
 def tables_of(
@@ -127,15 +139,6 @@ def final_loss(losses: Sequence[float]) -> float:
     """Return the mean of the last tenth of the losses: one batch's loss is noisier than the differences judged."""
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
-
-
-def device_name(device: str) -> str:
-    """Return what results call a device: a GPU's name, or "cpu" with the processor's."""
-    if device == "cpu":
-        return f"cpu ({platform.processor() or platform.machine()})"
-    import torch
-
-    return torch.cuda.get_device_name(device)
 
 
 def peak_memory_bytes(device: str) -> int:

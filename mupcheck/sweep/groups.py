@@ -20,7 +20,13 @@ BUSY_ENOUGH, WORTH_IT = 0.98, 0.995
 
 
 def group_runs(
-    runs: Sequence[RunSpec], device: str, *, memory: int | None = None, places: int = 1, exact: bool = False
+    runs: Sequence[RunSpec],
+    device: str,
+    *,
+    memory: int | None = None,
+    places: int = 1,
+    exact: bool = False,
+    also: Sequence[Group] = (),
 ) -> list[Group]:
     """Split runs into groups that train as replicas of one model, the costliest first.
 
@@ -29,6 +35,7 @@ def group_runs(
         memory: bytes for one group; a group of one run may need more.
         places: GPUs that work at a time; groups are cut so that they end together, where that is worth it.
         exact: a group of its own for every run.
+        also: groups that stay as they are, put among the others.
     """
     by_shape: dict[tuple, list[RunSpec]] = {}
     for run in runs:
@@ -53,7 +60,7 @@ def group_runs(
         for alike, count in zip(shapes, counts, strict=True)
         for i in range(count)
     ]
-    return sorted(groups, key=lambda group: group_cost(group, device), reverse=True)
+    return sorted([*groups, *also], key=lambda group: group_cost(group, device), reverse=True)
 
 
 def spread(sizes: Sequence[int], counts: Sequence[int], seconds: Callable[[int, int], float], places: int) -> list[int]:

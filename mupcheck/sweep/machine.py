@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,15 @@ _keeping = False
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def device_name(device: str) -> str:
+    """Return what results call a device: a GPU's name, or "cpu" with the processor's."""
+    if device == "cpu":
+        return f"cpu ({platform.processor() or platform.machine()})"
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def available_memory(device: str) -> int | None:

@@ -13,6 +13,7 @@ from mupcheck.results.files import check_writable
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
+from mupcheck.sweep.checkpoints import kept_groups
 from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
 from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.groups import Group, group_runs
@@ -303,9 +304,13 @@ def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) ->
     failed = plan.failed.difference(finished)
     missing = [run for run in runs if run.run_id not in finished and run.run_id not in failed]
     plan = replace(plan, left_out=sum(run.run_id in failed for run in runs))
-    how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": plan.exact}
-    plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(missing, plan.device, **how)))
+    # what was left in the middle goes on as it was
+    kept = [] if plan.exact else kept_groups(plan.folder, missing, plan.device)
+    begun = {run.run_id for group in kept for run in group}
+    rest = [run for run in missing if run.run_id not in begun]
+    how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": plan.exact, "also": kept}
+    plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(rest, plan.device, **how)))
     if plan.fits or plan.available_bytes is None:
         return plan
     each = max(plan.available_bytes - plan.shared_bytes, 0) // plan.on_one_device
-    return replace(plan, groups=tuple(group_runs(missing, plan.device, memory=each, **how)))
+    return replace(plan, groups=tuple(group_runs(rest, plan.device, memory=each, **how)))

@@ -9,6 +9,7 @@ from mupcheck.results.aside import kept_runs, set_aside
 from mupcheck.results.reading import load_results
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
+from mupcheck.sweep.checkpoints import forget_checkpoints
 from mupcheck.sweep.described import write_plan
 from mupcheck.sweep.estimate import estimate
 from mupcheck.sweep.groups import group_cost
@@ -28,6 +29,8 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
         fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
     """
     start = time.monotonic()
+    if fresh:
+        forget_checkpoints(plan.folder, all_of_them=True)
     limits = plan.limits  # of all rounds together
     plan, may = _within(plan, limits.max_runs)
     yield plan

@@ -15,6 +15,7 @@ from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.results.writing import write_sweep
 from mupcheck.spec.sweep import SweepSpec
+from mupcheck.sweep.checkpoints import forget_checkpoints
 from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.described import describe, not_tried, write_plan
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
@@ -220,6 +221,7 @@ def _follow(
         failed = [each for each in failed if each["run_id"] not in there]
         write_sweep(plan.folder, describe(plan) | {"failed": [*not_tried(plan), *failed]})
     forget_tracebacks(plan.folder)
+    forget_checkpoints(plan.folder)
 
 
 def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | None = None) -> None:

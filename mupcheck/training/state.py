@@ -78,6 +78,20 @@ def _held(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
     return {f"{kind}/{name}": t for kind, tensors in kinds.items() for name, t in zip(names, tensors, strict=True)}
 
 
+def pick(state: State, replicas: Sequence[int]) -> State:
+    """Return the state, or the packed rows, of some replicas alone, in their order."""
+    index = torch.tensor(replicas)
+    tensors = {
+        # rows are [n, R], or none
+        name: x.index_select(axis, index) if x.dim() > (axis := int(name.startswith("rows/"))) else x
+        for name, x in state.tensors.items()
+    }
+    by_replica = {
+        name: [state.facts[name][i] for i in replicas] for name in ("reasons", "diverged") if name in state.facts
+    }
+    return State(state.step, tensors, state.facts | by_replica)
+
+
 def pack_rows(rows: Sequence[StepRow]) -> State:
     """Return the rows of steps 0, 1, ... as a state, which `unpack_rows` makes rows of again."""
     measured = [row for row in rows if row.val_loss is not None]
