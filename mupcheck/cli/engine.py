@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "slurm")
 OF_SLURM = ("partition", "time", "gpus", "cpus", "groups", "args", "poll")  # options of slurm_..., as Slurm has them
+LEAVING = 0.6  # of the time after the warning, for groups to be left
 JOB_TIME_LIMIT = 75  # what a task ends with that the limit of time ended before its runs were there
 
 
@@ -55,12 +56,12 @@ def slurm_of(options: Mapping[str, Any], names: Mapping[str, str]) -> "Slurm | N
     return slurm
 
 
-class _Warned(BaseException):
-    """The warning before the limit of time; no error that a worker may take for one of its own."""
+class _Late(BaseException):
+    """Groups were not left in time after the warning; no error that a worker may take for one of its own."""
 
 
-def _warn(_signal: int, _frame: Any) -> NoReturn:
-    raise _Warned
+def _end(_signal: int, _frame: Any) -> NoReturn:
+    raise _Late
 
 
 FOLDER = Annotated[Path, typer.Argument(help="The sweep's folder.")]
@@ -72,33 +73,47 @@ DEVICE = Annotated[
 JOBS = Annotated[
     int | None, typer.Option("--jobs", help="Processes at a time. (default: one per core on a CPU, one per GPU)", min=1)
 ]
+WARNING = Annotated[
+    float, typer.Option("--warning", help="Seconds from SIGUSR1, the warning, to the limit of time. (default: 10)")
+]
 
 
-def work(folder: FOLDER, plan: PLAN, task: TASK, device: DEVICE = "cpu", jobs: JOBS = None) -> None:
+def work(
+    folder: FOLDER, plan: PLAN, task: TASK, device: DEVICE = "cpu", jobs: JOBS = None, warning: WARNING = 10.0
+) -> None:
     """Train one task of a sweep that was handed out, those runs that are not there yet; engines call it.
 
     Example: mupcheck work results/lr --plan 0123456789ab --task 0
     """
     from mupcheck.results.reading import finished_runs
+    from mupcheck.sweep.checkpoints import Left, leave, steps_kept
     from mupcheck.sweep.engines.sbatch import requeue
     from mupcheck.sweep.portion import read_portion
     from mupcheck.sweep.work import work as work_through
 
     portion = read_portion(folder, plan)
-    before = finished_runs(folder)
-    signal.signal(signal.SIGUSR1, _warn)
+    mine = {run.run_id for index in portion.tasks[task] for run in portion.groups[index] if hasattr(run, "run_id")}
+    before, steps_before = finished_runs(folder), steps_kept(folder, mine)
+
+    def warn(*_: Any) -> None:
+        signal.signal(signal.SIGALRM, _end)
+        signal.setitimer(signal.ITIMER_REAL, LEAVING * warning)
+        leave()
+
+    signal.signal(signal.SIGUSR1, warn)
     try:
         errors = work_through(portion, task, device=device, jobs=jobs)
-    except _Warned:
-        # what ended no run since it began would do so for ever
-        mine = {run.run_id for index in portion.tasks[task] for run in portion.groups[index] if hasattr(run, "run_id")}
-        gained = len(mine & finished_runs(folder) - before)
-        if gained and requeue():
-            say(f"{gained} runs ended within the limit of time; queued again for the rest")
+    except (Left, _Late):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        # what comes no further would do so for ever
+        gained, further = len(mine & finished_runs(folder) - before), steps_kept(folder, mine) > steps_before
+        if (gained or further) and requeue():
+            goes_on = ", which goes on from checkpoints" * further
+            say(f"{gained} runs ended within the limit of time; queued again for the rest{goes_on}")
         else:
             why = (
                 "is over; the same command goes on"
-                if gained
+                if gained or further
                 else "is too short for one group; give a longer --slurm-time"
             )
             say(f"error: the limit of time {why}")

@@ -1,28 +1,38 @@
-"""Checkpoints of groups that train for minutes: a file a group, taken back whole and of the same kind of device alone.
+"""Checkpoints of groups that train for minutes: when one is written, and which is gone on from.
 
-A file is three lines, a hash of all that follows it, what the file is of, and facts as JSON, and then tensors as torch
-writes them. It is read as tensors and JSON and nothing else, and only if the hash is right.
+It is one of the same runs on the same kind of device and by the same versions, so that a group that is ended and goes
+on has the numbers of one that was not, bit for bit.
 """
 
-import hashlib
-import json
 import math
+import multiprocessing
 import os
-import pickle
+import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from mupcheck.results.files import StoreError, one_line, write_stream
+from mupcheck.results.files import StoreError
 from mupcheck.results.reading import finished_runs
 from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.checkpoint_file import (
+    FOLDER,
+    Header,
+    Kept,
+    file_of,
+    headers_in,
+    read_checkpoint,
+    remove,
+    remove_temporaries,
+    set_aside,
+    write_checkpoint,
+)
 from mupcheck.sweep.cost import weight_bytes
 from mupcheck.sweep.groups import Group
 from mupcheck.sweep.machine import device_name
@@ -32,50 +42,17 @@ if TYPE_CHECKING:
     from mupcheck.training.rows import StepRow
     from mupcheck.training.state import State
 
-FOLDER = "checkpoints"  # of a sweep's folder
-FORMAT = 1
-MAGIC = b"mupcheck checkpoint %d " % FORMAT
-SEAL = len(MAGIC) + 64 + 1  # bytes of the first line
-HEADER_BYTES = 2**20  # more is no header
 # A sweep that is over in two minutes writes none; later ones are so far apart that they take 2% of the time at most.
 FIRST_SECONDS, SECONDS, SHARE = 120.0, 300.0, 0.02
 BYTES_A_SECOND = 1e8  # taken for the speed of writing, until one was written
 VARIABLE = "MUPCHECK_CHECKPOINT_MINUTES"
-CHUNK = 2**22
-
+# What less than this has trained is trained again.
+LEAST_SECONDS = 10.0
 leaving = threading.Event()  # set when this process shall end soon: groups are left where they can go on
 
 
 class Left(BaseException):
     """A group was left with its checkpoint written, as `leaving` asked; no error that a worker takes for its own."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint is of.
-
-    Attributes:
-        run_ids: of its replicas, in their order.
-        where: what the same bits depend on beside the runs.
-        step: that comes next.
-        seconds: that training took so far.
-        started_at: when it began.
-    """
-
-    run_ids: tuple[str, ...]
-    where: Mapping[str, str]
-    step: int
-    seconds: float
-    started_at: datetime
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a checkpoint holds: the rows of all steps before `header.step`, and the state there."""
-
-    header: Header
-    rows: "list[StepRow]"
-    state: "State"
 
 
 def interval() -> tuple[float, float, float]:
@@ -108,12 +85,6 @@ def where_of(device: str, provenance: Mapping[str, Any]) -> dict[str, str]:
     return by
 
 
-def file_of(folder: Path, run_ids: Sequence[str], where: Mapping[str, str]) -> Path:
-    """Return the name of a group's checkpoint."""
-    key = json.dumps([FORMAT, sorted(run_ids), dict(where)], sort_keys=True)
-    return folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.ckpt"
-
-
 class Keeper:
     """Keeps the checkpoint of one group while it trains.
 
@@ -132,7 +103,7 @@ class Keeper:
         self.first, self.often, self.share = interval()
         copies = 3 if group[0].optimizer == "adamw" else 2
         cost = copies * len(group) * weight_bytes(group[0]) / BYTES_A_SECOND
-        self.began = time.monotonic()
+        self.began = self.since = time.monotonic()
         self.due = self.began + max(self.first, cost / self.share)
         self.before, self.started_at = 0.0, datetime.now(UTC)
 
@@ -146,13 +117,14 @@ class Keeper:
 
         One that is damaged is set aside and said. On a CPU, where no replica depends on others, it may be of more runs.
         """
+        remove_temporaries(self.file)
         for file, header in self._candidates():
             try:
                 kept = read_checkpoint(file, self.run_ids, self.where)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                _set_aside(file, error, len(header.run_ids) if header else len(self.run_ids))
+                set_aside(file, error, len(header.run_ids) if header else len(self.run_ids))
                 continue
             self.before, self.started_at = kept.header.seconds, kept.header.started_at
             return kept
@@ -164,27 +136,25 @@ class Keeper:
         Raises:
             Left: if `leaving` is set, afterwards.
         """
-        leave = leaving.is_set()
-        if not leave and time.monotonic() < self.due:
+        leave, start = leaving.is_set(), time.monotonic()
+        if not leave and start < self.due:
             return
-        start = time.monotonic()
-        if self.first < math.inf:
+        if self.first < math.inf and (not leave or start - self.since >= min(self.first, LEAST_SECONDS)):
             header = Header(self.run_ids, self.where, len(rows), self.seconds, self.started_at)
             try:
                 write_checkpoint(self.file, header, rows, state())
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", stacklevel=2)
-        now = time.monotonic()
-        self.due = now + max(self.often, (now - start) / self.share)
+        self.since = time.monotonic()
+        self.due = self.since + max(self.often, (self.since - start) / self.share)
         if leave:
+            if multiprocessing.parent_process() is not None:
+                signal.raise_signal(signal.SIGTERM)  # as an end that who waits for this process knows
             raise Left
 
     def remove(self) -> None:
         """Remove what was kept: the runs are there."""
-        with suppress(OSError):
-            self.file.unlink()
-        with suppress(OSError):
-            self.file.parent.rmdir()  # where none is left
+        remove(self.file)
 
     def _candidates(self) -> "list[tuple[Path, Header | None]]":
         """Return checkpoints to try, the group's own first, then those that have come furthest."""
@@ -200,67 +170,32 @@ class Keeper:
         return [*own, *sorted(others, key=lambda each: -each[1].step)]
 
 
-def write_checkpoint(file: Path, header: Header, rows: "Sequence[StepRow]", state: "State") -> None:
-    """Write a checkpoint, whole or not at all, in place of the one before.
-
-    Raises:
-        StoreError: if it cannot be written; the one before stays.
-    """
-    import torch
-
-    from mupcheck.training.state import pack_rows
-
-    packed = pack_rows(rows)
-    described = {**vars(header), "started_at": header.started_at.isoformat()}
-
-    def write(out: BinaryIO) -> None:
-        out.write(bytes(SEAL))
-        hashing: Any = _Hashing(out)
-        for part in (described, {"rows": packed.facts, "state": state.facts}):
-            hashing.write(json.dumps(part).encode() + b"\n")
-        torch.save({"rows": packed.tensors, "state": state.tensors}, hashing)
-        out.seek(0)
-        out.write(MAGIC + hashing.sha256.hexdigest().encode() + b"\n")
-
-    write_stream(file, write)
+def leave(*_: Any) -> None:
+    """Let groups that train in this process, and in its workers, be left with their checkpoints; a signal's handler."""
+    leaving.set()
+    for worker in multiprocessing.active_children():
+        if worker.pid is not None:
+            os.kill(worker.pid, signal.SIGUSR1)
 
 
-def read_checkpoint(file: Path, run_ids: Sequence[str], where: Mapping[str, str]) -> Kept:
-    """Return what a checkpoint holds of some of its runs, in their order.
-
-    Raises:
-        ValueError: if it is damaged, or of other runs or another kind of device.
-        OSError: if it cannot be read.
-    """
-    import torch
-
-    from mupcheck.training.state import State, pick, unpack_rows
-
-    with file.open("rb") as source:
-        _check_seal(source)
-        header = _header(source)
-        if header is None or not set(run_ids) <= set(header.run_ids) or header.where != where:
-            raise ValueError("it is of other runs, or of another device or version")
-        try:
-            facts = json.loads(source.readline())
-            tensors = torch.load(source, map_location="cpu", weights_only=True)
-            parts = [State(header.step, tensors[name], facts[name]) for name in ("rows", "state")]
-            places = [header.run_ids.index(run_id) for run_id in run_ids]
-            rows, state = (pick(part, places) if places != list(range(len(header.run_ids))) else part for part in parts)
-            return Kept(header, unpack_rows(rows), state)
-        except (pickle.UnpicklingError, RuntimeError, KeyError, IndexError, TypeError, EOFError) as error:
-            raise ValueError(one_line(error)) from error
+@contextmanager
+def left_by_signal() -> Iterator[None]:
+    """Let a worker process do as its parent's `leave` says; SIGUSR1 ends one that trains nothing."""
+    here = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is not None
+    if not here or not hasattr(signal, "SIGUSR1") or signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGUSR1, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
-def headers_in(folder: Path) -> list[tuple[Path, Header]]:
-    """Return the checkpoints of a sweep and what they say they are of, which is not checked; damaged ones left out."""
-    found = []
-    for file in sorted((folder / FOLDER).glob("*.ckpt")):
-        with suppress(OSError), file.open("rb") as source:
-            source.seek(SEAL)
-            if (header := _header(source)) is not None:
-                found.append((file, header))
-    return found
+def steps_kept(folder: Path, run_ids: Collection[str]) -> int:
+    """Return how many steps of runs the checkpoints hold that have all their runs among these."""
+    found = (header for _, header in headers_in(folder) if set(header.run_ids) <= set(run_ids))
+    return sum(header.step * len(header.run_ids) for header in found)
 
 
 def forget_checkpoints(folder: Path, *, all_of_them: bool = False) -> None:
@@ -270,67 +205,26 @@ def forget_checkpoints(folder: Path, *, all_of_them: bool = False) -> None:
     there = finished_runs(folder)
     for file, header in headers_in(folder):
         if all_of_them or there.issuperset(header.run_ids):
-            with suppress(OSError):
-                file.unlink()
+            remove(file)
     with suppress(OSError):
         (folder / FOLDER).rmdir()  # where none is left
 
 
 def kept_groups(folder: Path, missing: Sequence[RunSpec], device: str) -> list[Group]:
-    """Return groups of missing runs as checkpoints on this kind of device have them; no run is in two."""
+    """Return groups of missing runs as checkpoints on this kind of device have them; no run is in two.
+
+    Args:
+        folder: the sweep's.
+        missing: runs to train.
+        device: "cpu", "cuda:i", or "cuda" for GPUs of other machines, of which nothing is known.
+    """
     found = headers_in(folder)
     if not found:
         return []
-    where, left = where_of(device, provenance()), {run.run_id: run for run in missing}
+    where = None if device == "cuda" else where_of(device, provenance())
+    left = {run.run_id: run for run in missing}
     groups = []
     for _, header in sorted(found, key=lambda each: (-each[1].step, each[0].name)):
-        if header.where == where and left.keys() >= set(header.run_ids):
+        if where in (None, header.where) and left.keys() >= set(header.run_ids):
             groups.append(tuple(left.pop(run_id) for run_id in header.run_ids))
     return groups
-
-
-def _check_seal(source: BinaryIO) -> None:
-    """Read a file as a whole and stand behind its first line.
-
-    Raises:
-        ValueError: if it is not what was written.
-    """
-    seal, digest = source.read(SEAL), hashlib.sha256()
-    while part := source.read(CHUNK):
-        digest.update(part)
-    if seal != MAGIC + digest.hexdigest().encode() + b"\n":
-        raise ValueError("its bytes are not those that were written")
-    source.seek(SEAL)
-
-
-def _header(source: BinaryIO) -> Header | None:
-    """Return the header that comes next, None where there is none."""
-    try:
-        fields = json.loads(source.readline(HEADER_BYTES))
-        run_ids, where = tuple(map(str, fields["run_ids"])), dict(fields["where"])
-        started_at = datetime.fromisoformat(fields["started_at"])
-        return Header(run_ids, where, int(fields["step"]), float(fields["seconds"]), started_at)
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _set_aside(file: Path, error: Exception, n_runs: int) -> None:
-    """Give a checkpoint that is not believed another name, and say so."""
-    aside = file.with_suffix(".damaged")
-    with suppress(OSError):
-        file.replace(aside)
-    warnings.warn(f"{file} is not used ({error}); it is {aside.name} now, and {n_runs} runs start anew", stacklevel=2)
-
-
-class _Hashing:
-    """Writes to a file and hashes what it writes."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self.out, self.sha256 = out, hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self.out.write(data)
-
-    def flush(self) -> None:
-        self.out.flush()

@@ -12,7 +12,7 @@ from typing import Any
 
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
-from mupcheck.sweep.checkpoints import Keeper
+from mupcheck.sweep.checkpoints import Keeper, left_by_signal
 from mupcheck.sweep.cost import count_parameters
 from mupcheck.sweep.machine import device_name, memory_kept
 from mupcheck.sweep.plan import Group
@@ -49,6 +49,7 @@ def run_group(
         rows = kept.rows
         yield len(rows)
     with ExitStack() as stack:
+        stack.enter_context(left_by_signal())
         if device == "cpu":
             stack.enter_context(one_thread())
             stack.enter_context(memory_kept())

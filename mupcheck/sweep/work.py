@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from mupcheck.results.reading import finished_runs
+from mupcheck.sweep.checkpoints import Left, leaving
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.failures import keep_traceback
 from mupcheck.sweep.kernels import PRELOAD
@@ -31,6 +32,7 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     Raises:
         ValueError: if there is no such task or device, or the data here is not what the sweep was planned with.
         StoreError: if results cannot be written.
+        Left: where `checkpoints.leave` was called meanwhile.
     """
     if not 0 <= task < len(portion.tasks):
         raise ValueError(f"there is no task {task} in {portion.place}; it has 0 to {len(portion.tasks) - 1}")
@@ -68,7 +70,9 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     with nullcontext() if gpus else memory_kept():
         how: dict[str, Any] = {"jobs": at_a_time, "devices": gpus[:at_a_time]}
         for message in local.execute(waiting, doing, preload=PRELOAD, contain=True, **how):
-            if message.steps is not None:
+            if leaving.is_set():
+                waiting.clear()
+            if message.steps is not None or (leaving.is_set() and message.error is not None):
                 continue
             part = message.group
             index = index_of[id(part)]
@@ -86,6 +90,8 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
                 errors[index].append(said)
             if not left[index]:
                 write_report(portion, index, errors[index])
+    if leaving.is_set():
+        raise Left
     return [error for said in errors.values() for error in said]
 
 

@@ -2,13 +2,16 @@
 
 import hashlib
 import pickle
+import threading
 import warnings
 
 import pytest
 from tiny_sweeps import assert_same, numbers, tiny, tiny_coord, trained
 
+from mupcheck.results.files import TMP_SUFFIX
 from mupcheck.sweep import checkpoints
-from mupcheck.sweep.checkpoints import FOLDER, MAGIC, SEAL, Keeper, headers_in, kept_groups, read_checkpoint, where_of
+from mupcheck.sweep.checkpoint_file import FOLDER, MAGIC, SEAL, headers_in, read_checkpoint
+from mupcheck.sweep.checkpoints import Keeper, Left, kept_groups, where_of
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.plan import plan_sweep
 from mupcheck.sweep.provenance import provenance
@@ -240,6 +243,31 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     (plan.folder / FOLDER).write_text("no folder can be here")
     with pytest.warns(UserWarning, match="no checkpoint, training goes on: cannot write"):
         assert sum(working(plan)) == 9
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_start(tmp_path):
+    plan = plan_sweep(a_sweep(), out=tmp_path)
+    file = ended_after(plan, 3)
+    unfinished = file.with_name(f".{file.name}.1-abcd{TMP_SUFFIX}")
+    unfinished.touch()
+    assert next(working(plan)) == 3
+    assert not unfinished.exists() and file.exists()
+
+
+def test_a_group_is_left_where_it_is_asked_to_and_keeps_what_took_a_while(tmp_path, monkeypatch):
+    plan = plan_sweep(a_sweep(), out=tmp_path)
+    monkeypatch.setenv(checkpoints.VARIABLE, "5")
+    monkeypatch.setattr(checkpoints, "leaving", threading.Event())
+    for seconds, kept in ((10.0, False), (0.0, True)):
+        monkeypatch.setattr(checkpoints, "LEAST_SECONDS", seconds)
+        work = working(plan)
+        assert [next(work) for _ in range(4)] == [1, 1, 1, 1]
+        checkpoints.leave()
+        with pytest.raises(Left):
+            next(work)
+        assert [header.step for _, header in headers_in(plan.folder)] == [4] * kept
+        checkpoints.leaving.clear()
+    assert next(working(plan)) == 4
 
 
 def test_leftovers_of_finished_runs_are_removed_and_fresh_takes_none(tmp_path):

@@ -124,7 +124,7 @@ def script_of(portion: Portion, slurm: Slurm, *, cuda: bool) -> str:
             *(f"#SBATCH {shlex.quote(option)}" for option in options),
             "# Trains runs that are not there yet: it may be submitted again. The warning before the limit reaches the",
             "# process itself, which ends what cannot be finished and asks to be queued again.",
-            f'exec {command} --task "$SLURM_ARRAY_TASK_ID" {shlex.join(where)} </dev/null',
+            f'exec {command} --task "$SLURM_ARRAY_TASK_ID" {shlex.join(where)} --warning {warning} </dev/null',
             "",
         ]
     )
