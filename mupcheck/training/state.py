@@ -29,19 +29,23 @@ class State:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-# What a training calls between steps, with a function that returns the state there if it is wanted.
+# What a training calls between steps, with a function that returns the state there if it is wanted; it is to be used,
+# or copied, before the next step.
 Between = Callable[[Callable[[], State]], None]
 
 
 def take(model: LanguageModel, optimizer: Optimizer, probe: Probe | None) -> dict[str, Tensor]:
-    """Return copies on the CPU of the weights, the optimizer's moments and what a probe holds of earlier steps."""
+    """Return the weights, the optimizer's moments and what a probe holds of earlier steps, on the CPU.
+
+    What lies there already is not copied, which a model that fills the memory could not be: the next step changes it.
+    """
     held = _held(model, optimizer)
     if probe is not None:
         # the weights of step 0 are initial values
-        held |= {f"first/{layer}/{site}": x for (layer, site), x in probe.first.items()}
+        held |= {f"first/{layer}/{site}": x.clone() for (layer, site), x in probe.first.items()}
         if probe.shadow is not None:
             held |= {f"shadow/{name}": x for name, x in probe.shadow.held().items()}
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in held.items()}
+    return {name: tensor.detach().cpu() for name, tensor in held.items()}
 
 
 @torch.no_grad()

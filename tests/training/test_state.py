@@ -1,5 +1,6 @@
 """A training that is left and gone on with gives the rows of one that was not, bit for bit, in both loops."""
 
+import copy
 import json
 
 import pytest
@@ -37,7 +38,7 @@ def left(loop, runs, corpus, step):
 
     def between(state):
         if rows[-1].step + 1 == step:
-            states.append(state())
+            states.append(copy.deepcopy(state()))
 
     training = loop(runs, corpus, between=between)
     for row in training:
