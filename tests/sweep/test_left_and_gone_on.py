@@ -21,7 +21,7 @@ from mupcheck.sweep.plan import plan_sweep
 from mupcheck.sweep.runner import execute, run_sweep
 
 # one run of each width and so a group of each; long enough to be met in the middle
-LONG = tiny(parametrizations=("gdn-mup",), lrs=(2.0**-8,), steps=300, widths=(16, 32))
+LONG = tiny(parametrizations=("gdn-mup",), lrs=(2.0**-8,), steps=200, widths=(16, 32))
 MINUTES = "0.003"
 
 
@@ -56,7 +56,7 @@ def first_steps(plan):
 def test_a_sweep_that_was_killed_goes_on_where_its_groups_were(tmp_path, undisturbed):
     script = (
         "import sys; from tiny_sweeps import tiny; from mupcheck import run_sweep\n"
-        "run_sweep(tiny(parametrizations=('gdn-mup',), lrs=(2.0**-8,), steps=300), out=sys.argv[1], jobs=2)"
+        "run_sweep(tiny(parametrizations=('gdn-mup',), lrs=(2.0**-8,), steps=200), out=sys.argv[1], jobs=2)"
     )
     paths = os.pathsep.join(path for path in sys.path if path)
     driver = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths})
@@ -73,11 +73,11 @@ def test_a_sweep_that_was_killed_goes_on_where_its_groups_were(tmp_path, undistu
 
 
 def killed_once(group, *, folder, **options):
-    """Work that SIGKILLs its process after 150 steps, but not where it goes on from a checkpoint."""
+    """Work that SIGKILLs its process after 100 steps, but not where it goes on from a checkpoint."""
     done = 0
     for steps in run_group(group, folder=folder, **options):
         done += steps
-        if steps == 1 and done == 150 and group[0].width == 32 and not (folder / "killed").exists():
+        if steps == 1 and done == 100 and group[0].width == 32 and not (folder / "killed").exists():
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         yield steps
@@ -88,7 +88,7 @@ def test_a_worker_that_was_killed_costs_the_steps_since_its_checkpoint(tmp_path,
     errors = [state.error for state in execute(plan_sweep(LONG, out=tmp_path), jobs=2) if state.error]
     assert len(errors) == 1 and "SIGKILL" in errors[0]
     (left,) = headers_in(tmp_path / "tiny")
-    assert 0 < left[1].step <= 150
+    assert 0 < left[1].step <= 100
     monkeypatch.undo()
     assert_same(numbers(run_sweep(LONG, out=tmp_path, device="cpu", jobs=1)), undisturbed)
 
