@@ -82,6 +82,7 @@ def write_checkpoint(file: Path, header: Header, rows: "Sequence[StepRow]", stat
         for part in (described, {"rows": packed.facts, "state": state.facts}):
             hashing.write(json.dumps(part).encode() + b"\n")
         torch.save({"rows": packed.tensors, "state": state.tensors}, hashing)
+        hashing.check()
         out.seek(0)
         out.write(MAGIC + hashing.sha256.hexdigest().encode() + b"\n")
 
@@ -176,14 +177,28 @@ def set_aside(file: Path, error: Exception, n_runs: int) -> None:
 
 
 class _Hashing:
-    """Writes to a file and hashes what it writes."""
+    """Writes to a file and hashes what it writes.
+
+    torch would make another error of one that happens within a write, of a full disk or Ctrl-C alike: so that is kept,
+    nothing more is written, and `check` raises it.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
         self.out, self.sha256 = out, hashlib.sha256()
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self.out.write(data)
+        if self.error is None:
+            try:
+                self.sha256.update(data)
+                self.out.write(data)
+            except BaseException as error:
+                self.error = error
+        return memoryview(data).nbytes
 
     def flush(self) -> None:
-        self.out.flush()
+        pass
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error

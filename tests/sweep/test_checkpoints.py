@@ -1,16 +1,19 @@
 """A group that is ended goes on from its checkpoint, if that is its own and whole; else it starts anew."""
 
+import errno
 import hashlib
+import io
 import pickle
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from tiny_sweeps import assert_same, numbers, tiny, tiny_coord, trained
 
-from mupcheck.results.files import TMP_SUFFIX
+from mupcheck.results.files import TMP_SUFFIX, StoreError
 from mupcheck.sweep import checkpoints
-from mupcheck.sweep.checkpoint_file import FOLDER, MAGIC, SEAL, headers_in, read_checkpoint
+from mupcheck.sweep.checkpoint_file import FOLDER, MAGIC, SEAL, headers_in, read_checkpoint, write_checkpoint
 from mupcheck.sweep.checkpoints import Keeper, Left, kept_groups, where_of
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.plan import plan_sweep
@@ -243,6 +246,38 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     (plan.folder / FOLDER).write_text("no folder can be here")
     with pytest.warns(UserWarning, match="no checkpoint, training goes on: cannot write"):
         assert sum(working(plan)) == 9
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_error_in_any_write_is_what_it_was_and_the_one_before_stays(tmp_path, monkeypatch, error):
+    plan = plan_sweep(a_sweep(lrs=(2.0**-8,), parametrizations=("sp",), clip=0.0), out=tmp_path)
+    file = ended_after(plan, 3)
+    kept = Keeper(plan.folder, plan.groups[0], "cpu", provenance()).take_up()
+    before, left = file.read_bytes(), [0]
+
+    class Failing(io.BufferedWriter):
+        def write(self, data):
+            left[0] -= 1
+            if left[0] < 0:
+                raise error
+            return super().write(data)
+
+    opened = Path.open
+    failing = lambda self, mode: Failing(io.FileIO(self, "x")) if mode == "xb" else opened(self, mode)  # noqa: E731
+    monkeypatch.setattr(Path, "open", failing)
+    n_writes, met = 0, error
+    while met is not None:
+        left[0], met = n_writes, None
+        try:
+            write_checkpoint(file, kept.header, kept.rows, kept.state)
+        except (StoreError, KeyboardInterrupt) as raised:
+            met = raised
+        same_kind = isinstance(met, StoreError if isinstance(error, OSError) else KeyboardInterrupt)
+        assert met is None or same_kind
+        assert [each.name for each in file.parent.iterdir()] == [file.name]
+        assert met is None or file.read_bytes() == before
+        n_writes += 5
+    assert n_writes > 100
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_start(tmp_path):
