@@ -8,30 +8,29 @@ file metadata: who reads many Parquet files as one table keeps only the first fi
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from mupcheck.results.cache import joined, read_held
+from mupcheck.results.checked import MAX_ROWS as MAX_ROWS
+from mupcheck.results.checked import PARTS, Piece
 from mupcheck.results.files import one_line
+from mupcheck.results.gathering import gather_parts, gather_runs, run_files
 from mupcheck.results.overview import overview_rows, overview_text
 from mupcheck.results.printing import counted, lines_of, said
-from mupcheck.results.tables import ADDED, SCHEMA_VERSION, SCHEMAS
-from mupcheck.results.writing import row_sha256_of
+from mupcheck.results.tables import SCHEMA_VERSION as SCHEMA_VERSION
+from mupcheck.results.tables import SCHEMAS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# A file of 400 kB can expand to 800 MB, so the footer is asked first. A run has one row; the largest honest coords, of
-# a run that records every step, has some 2,000 rows a step.
-MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
-MAX_BYTES = 2**30
 EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
 SAME_COMMAND = "run the same command again"
 TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
@@ -141,10 +140,10 @@ def n_planned(results: Results, sweep: str) -> int:
 def finished_runs(folder: str | Path) -> set[str]:
     """run_ids of the whole runs in a sweep's folder, by file name alone; none where there is no folder yet."""
     whole = set()
-    for file in _run_files(Path(folder)):
+    for run_id, listed in run_files(Path(folder)).items():
         with suppress(FileNotFoundError):  # another writer is just replacing it
-            if file.stat().st_size > 0:
-                whole.add(file.stem)
+            if listed.stat().st_size > 0:
+                whole.add(run_id)
     return whole
 
 
@@ -189,29 +188,33 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
-    found: dict[str, dict[tuple[str, ...], pa.Table]] = {name: {} for name in SCHEMAS}
+    found: dict[str, dict[tuple[str, ...], Piece]] = {name: {} for name in SCHEMAS}
     files: dict[tuple[str, ...], Path] = {}
     sweeps: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     for folder in _sweep_folders(Path(path)):
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
         wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
-        for file in _run_files(folder):
-            if wanted is not None and file.stem not in wanted:
+        held = {name: read_held(folder, name, tell=notes.append) for name in SCHEMAS if name in ("runs", *tables)}
+        for run in gather_runs(folder, held["runs"], wanted=wanted):
+            run_id, sweep = run.said["run_id"], run.said["sweep"]
+            if files.setdefault((sweep, run_id), run.file) != run.file:
+                raise ValueError(
+                    f"{run.file} and {files[sweep, run_id]} are the same run; if one folder is a copy, move it away"
+                )
+            asked = {name: held[name] for name in PARTS if name in tables and (run_id,) not in found[name]}
+            if (gathered := gather_parts(run, asked)) is None:
                 continue
-            table, run = _read_run(file)
-            key = (run["sweep"], run["run_id"])
-            if files.setdefault(key, file) != file:
-                raise ValueError(f"{file} and {files[key]} are the same run; if one folder is a copy, move it away")
-            found["runs"][key] = table
-            for name in ("steps", "coords"):
-                sha256, part = run[f"{name}_sha256"], (run["run_id"],)
-                if name in tables and sha256 is not None and part not in found[name]:
-                    found[name][part] = _read_part(file, name, sha256)
+            found["runs"][sweep, run_id] = gathered[0].row
+            for name, (piece, _) in gathered[1].items():
+                found[name][run_id,] = piece
             if resolved is not None:
-                sweeps[run["sweep"]] = resolved
-    if not files:
+                sweeps[sweep] = resolved
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    if not found["runs"]:
         raise ValueError(f"{path}: no run of the sweep in its sweep.json is finished; run the same sweep again")
-    return Results(**{name: _to_frame(name, list(parts.values())) for name, parts in found.items()}, sweeps=sweeps)
+    return Results(**{name: _to_frame(name, joined(parts.values())) for name, parts in found.items()}, sweeps=sweeps)
 
 
 def _sweep_folders(path: Path) -> list[Path]:
@@ -220,7 +223,7 @@ def _sweep_folders(path: Path) -> list[Path]:
         what = "is not a folder" if path.exists() else "does not exist"
         raise ValueError(f"{path} {what}; give the folder that --out named, or run a sweep first")
     try:
-        folders = [path] if _run_files(path) else [child for child in sorted(path.iterdir()) if _run_files(child)]
+        folders = [path] if run_files(path) else [child for child in sorted(path.iterdir()) if run_files(child)]
         if (path / "sweep.json").exists():
             folders = [folder for folder in folders if folder.name != EARLIER]
     except OSError as error:
@@ -228,92 +231,6 @@ def _sweep_folders(path: Path) -> list[Path]:
     if not folders:
         raise ValueError(f"no runs under {path}: no runs/*.parquet and no */runs/*.parquet; run a sweep first")
     return folders
-
-
-def _run_files(folder: Path) -> list[Path]:
-    """The run files of one sweep, sorted; dotted ones are still being written."""
-    if not (folder / "runs").is_dir():
-        return []
-    return sorted(file for file in (folder / "runs").iterdir() if file.suffix == ".parquet" and file.name[0] != ".")
-
-
-def _read_run(file: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The row of a run file, as a table and as values, checked."""
-    table = _unpack(file, "runs", _read_bytes(file))
-    with _as_damaged(file):
-        row = table.to_pylist()[0] if table.num_rows == 1 else {}
-    version = row.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ValueError(f"{file} has schema version {version}, this mupcheck reads {SCHEMA_VERSION}; update it")
-    known = _known_columns(file, "runs", table)
-    if not row:
-        raise ValueError(f"{file} has {table.num_rows} rows, a run file has one; {_remedy(file)}")
-    if row["row_sha256"] != row_sha256_of(row) or row["run_id"] != file.stem:
-        raise ValueError(f"{file} is not as it was written: its row does not match its hash or name; {_remedy(file)}")
-    return known, row
-
-
-def _read_part(run_file: Path, name: str, sha256: str) -> pa.Table:
-    """The steps or coords that a run file vouches for."""
-    file = run_file.parents[1] / name / run_file.name
-    data = _read_bytes(file)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{file} is not as it was written: it does not match its hash in {run_file}; {_remedy(file)}")
-    return _known_columns(file, name, _unpack(file, name, data))
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing; {_remedy(file)}") from error
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    if not data:
-        raise ValueError(f"{file} is empty (0 bytes); {_remedy(file)}")
-    return data
-
-
-def _unpack(file: Path, name: str, data: bytes) -> pa.Table:
-    """All columns of a Parquet file, once its footer promises a size that can be held; page checksums are checked."""
-    with _as_damaged(file):
-        parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        footer = parquet.metadata
-        n_bytes = sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
-        if footer.num_rows > MAX_ROWS[name] or n_bytes > MAX_BYTES:
-            given = f"{footer.num_rows} rows and {n_bytes} bytes when unpacked"
-            known = f"at most {MAX_ROWS[name]} and {MAX_BYTES}"
-            raise ValueError(f"{file} is not a {name} file: {given}, expected {known}; move it away")
-        return parquet.read(use_threads=False)
-
-
-@contextmanager
-def _as_damaged(file: Path) -> Iterator[None]:
-    """Name the file in what pyarrow raises for bytes that are not what a Parquet file should hold."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged or not Parquet ({one_line(error)}); {_remedy(file)}") from error
-
-
-def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
-    """The columns of SCHEMAS[name], with its types: later versions may add others, earlier ones lack those of ADDED."""
-    schema = SCHEMAS[name]
-    if table.schema.equals(schema):
-        return table
-    given = dict(zip(table.schema.names, table.schema.types, strict=True))
-    later = [field for field in schema if name == "runs" and field.name in ADDED and field.name not in given]
-    missing = [field.name for field in schema if field.name not in given and field not in later]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ValueError(f"{file} is not a {name} file: columns missing: {', '.join(missing[:5])}{more}; move it away")
-    for field in schema:
-        if given.get(field.name, field.type) != field.type:
-            wrong = f"{field.name} is {given[field.name]}, not {field.type}"
-            raise ValueError(f"{file} is not a {name} file: {wrong}; move it away")
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    columns |= {field.name: pa.nulls(table.num_rows, field.type) for field in later}
-    return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
 
 
 def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
@@ -324,7 +241,3 @@ def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
         if nullable and pa.types.is_integer(field.type):
             frame[field.name] = frame[field.name].astype("Int64")  # else int or float, as the sweep happens to be
     return frame
-
-
-def _remedy(file: Path) -> str:
-    return f"delete {file.parents[1] / 'runs' / file.name} and rerun the sweep"
