@@ -7,6 +7,7 @@ through run after run. Functions that came from no file are worked through in th
 import multiprocessing
 import random
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from mupcheck.audit.user_file import UserCodeError, UserModel
 from mupcheck.results.files import StoreError
+from mupcheck.results.mend import mend
 from mupcheck.results.reading import finished_runs
 from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.engines import local
@@ -133,6 +135,16 @@ def queue_of(plan: Any, cells: list[Cell], *, done: set[str]) -> Queue:
     """Return the runs of a plan and those that are to be trained; `done` names those that are not."""
     missing = sorted((cell for cell in cells if cell.run_id not in done), key=lambda cell: -cell.width)
     return Queue(plan.folder, tuple(cells), tuple((cell,) for cell in missing), plan.devices[0])
+
+
+def mend_before(plan: Any) -> None:
+    """Set aside runs that are there and damaged, with a warning for each, so that they are trained again.
+
+    Raises:
+        ValueError, StoreError: as `mend`.
+    """
+    for line in mend(plan.folder, runs=bool(plan.user.sources) and not plan.fresh):
+        warnings.warn(line, stacklevel=2)
 
 
 def done_before(plan: Any) -> set[str]:

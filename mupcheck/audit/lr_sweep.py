@@ -30,6 +30,7 @@ from mupcheck.audit.cells import (
     Where,
     done_before,
     drain,
+    mend_before,
     moved,
     placed,
     seeded,
@@ -142,6 +143,7 @@ def lr_sweep(plan: LrPlan, *, follow: Follow = drain) -> list[str]:
     """
     on = check_growth(plan.user, plan.widths)
     check_reach(plan)
+    mend_before(plan)
     done = done_before(plan)
     while True:
         errors = train_missing(plan, train_one, done=done, sweep=_described(plan), model_device=on, follow=follow)

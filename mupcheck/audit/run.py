@@ -19,6 +19,7 @@ from mupcheck.audit.cells import (
     Where,
     done_before,
     drain,
+    mend_before,
     moved,
     placed,
     seeded,
@@ -132,6 +133,7 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Foll
         StoreError: if results cannot be stored, or a run was lost that nobody follows.
     """
     on = check_growth(plan.user, plan.widths)
+    mend_before(plan)
     start, widths, done = time.monotonic(), plan.widths, done_before(plan)
     while True:
         errors = train_missing(plan, run_one, done=done, sweep=_described(plan), model_device=on, follow=follow)

@@ -5,17 +5,35 @@ Nothing heavy is imported here: a command imports what it runs, so that `--help`
 
 import signal
 import sys
-from functools import cache
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mupcheck.cli import audit, bench, engine, gate, judge, machine, proof, recommend, roles, stored, sweeps, theory
+from mupcheck.cli import (
+    audit,
+    bench,
+    engine,
+    gate,
+    judge,
+    machine,
+    proof,
+    recommend,
+    roles,
+    store,
+    stored,
+    sweeps,
+    theory,
+)
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.streams import last_words, steady_streams
 
+PACKAGE = Path(__file__).parents[1]
 MOST_SAID = 700  # characters at either end of an error, which may quote what a user typed
 
 app = typer.Typer(
@@ -44,7 +62,7 @@ def options(
 
 # in the order of the help
 for command in (
-    sweeps.coord, sweeps.lr_sweep, sweeps.run, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, gate.check,
+    sweeps.coord, sweeps.lr_sweep, sweeps.run, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, gate.check, store.compact,
     theory.rules, machine.doctor, proof.identities, stored.gates, theory.explain, proof.selftest, bench.bench,
 ):  # fmt: skip
     app.command(cls=Command)(command)
@@ -64,6 +82,21 @@ def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
     steady_streams()
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        sys.exit(_run())
+
+
+def _show_warning(otherwise: Callable[..., Any], message: Any, category: type, *where: Any, **more: Any) -> None:
+    """Print a warning of mupcheck's own as one line, without the line of code that it comes from."""
+    if category is UserWarning and Path(where[0]).is_relative_to(PACKAGE):
+        say(str(message))
+    else:
+        otherwise(message, category, *where, **more)
+
+
+def _run() -> int:
+    """Run the command that was typed; return its exit code."""
     try:
         code = _command()(prog_name="mupcheck", standalone_mode=False)
     except ValueError as error:
@@ -84,7 +117,7 @@ def main() -> NoReturn:
             code = BUG
     if unwritten := last_words():
         code = _fault(_what_failed(unwritten), STORAGE)
-    sys.exit(code or OK)
+    return code or OK
 
 
 def _what_failed(error: OSError) -> str:

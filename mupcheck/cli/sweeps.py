@@ -102,7 +102,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     code = OK
     errors: list[str] = []
     try:
-        for plan in rounds(grid, fresh=options["fresh"]):
+        for plan in rounds(grid, fresh=options["fresh"], tell=say):
             if options["no_wait"] and plan.missing:
                 deque(execute(plan), maxlen=0)
                 say(f"not waiting for them; this goes on once they are there: {command_line('--no-wait')}")

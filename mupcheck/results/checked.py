@@ -26,15 +26,19 @@ PARTS = ("steps", "coords")  # the files of a run that its row vouches for
 # a run that records every step, has some 2,000 rows a step.
 MAX_ROWS = {"runs": 1_000, "steps": 10_000_000, "coords": 20_000_000}
 MAX_BYTES = 2**30
+MOVE = "move it away"
 AT_ONCE = 250  # run files whose rows become Python values together, which is far quicker than one by one
 
 
 class Damaged(ValueError):
-    """A file of a run that is not what was written; `file` is the one, the message names it and what to do."""
+    """A file is not what was written: `what` names it and what is wrong, the message says what to do too."""
 
-    def __init__(self, file: Path, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, file: Path, what: str, advice: str = "") -> None:
+        run_file = file.parents[1] / "runs" / file.name
+        again = "run the sweep again, which trains that run anew"
+        super().__init__(f"{what}; {advice or f'{again}, or delete {run_file} and rerun the sweep'}")
         self.file = file
+        self.what = what
 
 
 class Stamp(NamedTuple):
@@ -154,11 +158,11 @@ def read_bytes(file: Path) -> tuple[bytes, Stamp]:
     except FileNotFoundError:
         raise
     except IsADirectoryError as error:
-        raise Damaged(file, f"cannot read {file}: {error.strerror}; {_remedy(file)}") from error
+        raise Damaged(file, f"cannot read {file}: {error.strerror}") from error
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
     if not data:
-        raise Damaged(file, f"{file} is empty (0 bytes); {_remedy(file)}")
+        raise Damaged(file, f"{file} is empty (0 bytes)")
     return data, stamp
 
 
@@ -167,10 +171,10 @@ def _vouched_bytes(run_file: Path, name: str, sha256: str) -> tuple[Path, bytes,
     try:
         data, stamp = read_bytes(file)
     except FileNotFoundError as error:
-        raise Damaged(file, f"{file} is missing; {_remedy(file)}") from error
+        raise Damaged(file, f"{file} is missing") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         wrong = f"it does not match its hash in {run_file}"
-        raise Damaged(file, f"{file} is not as it was written: {wrong}; {_remedy(file)}")
+        raise Damaged(file, f"{file} is not as it was written: {wrong}")
     return file, data, stamp
 
 
@@ -196,10 +200,10 @@ def _checked_row(file: Path, table: pa.Table, row: dict[str, Any] | None) -> tup
     with _as_damaged(file):
         known = _known_columns(file, "runs", table)
     if not row:
-        raise Damaged(file, f"{file} has {table.num_rows} rows, a run file has one; {_remedy(file)}")
+        raise Damaged(file, f"{file} has {table.num_rows} rows, a run file has one")
     if row["row_sha256"] != row_sha256_of(row) or row["run_id"] != file.stem:
         wrong = "its row does not match its hash or name"
-        raise Damaged(file, f"{file} is not as it was written: {wrong}; {_remedy(file)}")
+        raise Damaged(file, f"{file} is not as it was written: {wrong}")
     return known, row
 
 
@@ -212,7 +216,7 @@ def _unpack(file: Path, name: str, data: bytes) -> pa.Table:
         if footer.num_rows > MAX_ROWS[name] or n_bytes > MAX_BYTES:
             given = f"{footer.num_rows} rows and {n_bytes} bytes when unpacked"
             known = f"at most {MAX_ROWS[name]} and {MAX_BYTES}"
-            raise Damaged(file, f"{file} is not a {name} file: {given}, expected {known}; move it away")
+            raise Damaged(file, f"{file} is not a {name} file: {given}, expected {known}", MOVE)
         return parquet.read(use_threads=False)
 
 
@@ -222,7 +226,7 @@ def _as_damaged(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Damaged(file, f"{file} is damaged or not Parquet ({one_line(error)}); {_remedy(file)}") from error
+        raise Damaged(file, f"{file} is damaged or not Parquet ({one_line(error)})") from error
 
 
 def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
@@ -236,16 +240,11 @@ def _known_columns(file: Path, name: str, table: pa.Table) -> pa.Table:
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         lacking = f"columns missing: {', '.join(missing[:5])}{more}"
-        raise Damaged(file, f"{file} is not a {name} file: {lacking}; move it away")
+        raise Damaged(file, f"{file} is not a {name} file: {lacking}", MOVE)
     for field in schema:
         if given.get(field.name, field.type) != field.type:
             wrong = f"{field.name} is {given[field.name]}, not {field.type}"
-            raise Damaged(file, f"{file} is not a {name} file: {wrong}; move it away")
+            raise Damaged(file, f"{file} is not a {name} file: {wrong}", MOVE)
     columns = dict(zip(table.column_names, table.columns, strict=True))
     columns |= {field.name: pa.nulls(table.num_rows, field.type) for field in later}
     return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
-
-
-def _remedy(file: Path) -> str:
-    run_file = file.parents[1] / "runs" / file.name
-    return f"run the sweep again, which trains that run anew, or delete {run_file} and rerun the sweep"

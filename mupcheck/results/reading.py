@@ -20,18 +20,19 @@ import pyarrow as pa
 
 from mupcheck.results.cache import joined, read_held
 from mupcheck.results.checked import MAX_ROWS as MAX_ROWS
-from mupcheck.results.checked import PARTS, Piece
+from mupcheck.results.checked import MOVE, PARTS, Damaged, Piece
 from mupcheck.results.files import one_line
 from mupcheck.results.gathering import gather_parts, gather_runs, run_files
 from mupcheck.results.overview import overview_rows, overview_text
 from mupcheck.results.printing import counted, lines_of, said
-from mupcheck.results.tables import SCHEMA_VERSION as SCHEMA_VERSION
-from mupcheck.results.tables import SCHEMAS
+from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
+from mupcheck.results.writing import sweep_sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
+ANEW = "run the sweep again, which writes it anew, or delete it"
 SAME_COMMAND = "run the same command again"
 TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
 
@@ -154,17 +155,26 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     """What `write_sweep` wrote.
 
     Raises:
-        ValueError: if there is no `sweep.json` in folder, or it is not a JSON object.
+        Damaged: if it is not a JSON object as `write_sweep` writes them, or not as it was written.
+        ValueError: if there is no `sweep.json` in folder, or it is of a newer mupcheck.
     """
     path = Path(folder) / "sweep.json"
     try:
         resolved = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({one_line(error)}); delete it and rerun the sweep") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"{path} is damaged ({one_line(error)})", ANEW) from error
     if not isinstance(resolved, dict) or not isinstance(resolved.get("run_ids", []), list):
-        raise ValueError(f"{path} is not what mupcheck writes, a JSON object with a list of run_ids; move it away")
+        what = f"{path} is not what mupcheck writes, a JSON object with a list of run_ids"
+        raise Damaged(path, what, MOVE)
+    version = resolved.pop("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ValueError(f"{path} has schema version {version}, this mupcheck reads {SCHEMA_VERSION}; update it")
+    # none in one of an earlier version
+    seal = resolved.pop("sha256", None)
+    if seal is not None and seal != sweep_sha256_of({**resolved, "schema_version": version}):
+        raise Damaged(path, f"{path} is not as it was written: it does not match its hash", ANEW)
     return resolved
 
 
@@ -192,7 +202,7 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     files: dict[tuple[str, ...], Path] = {}
     sweeps: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
-    for folder in _sweep_folders(Path(path)):
+    for folder in sweep_folders(Path(path)):
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
         wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
         held = {name: read_held(folder, name, tell=notes.append) for name in SCHEMAS if name in ("runs", *tables)}
@@ -217,7 +227,7 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     return Results(**{name: _to_frame(name, joined(parts.values())) for name, parts in found.items()}, sweeps=sweeps)
 
 
-def _sweep_folders(path: Path) -> list[Path]:
+def sweep_folders(path: Path) -> list[Path]:
     """The folders that hold runs: path itself, or else those directly in it."""
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"

@@ -28,11 +28,19 @@ def write_sweep(folder: str | Path, resolved: Mapping[str, Any]) -> None:
         StoreError: if the file cannot be written.
     """
     path = Path(folder) / "sweep.json"
+    document = {**resolved, "schema_version": SCHEMA_VERSION}
     try:
-        text = json.dumps(resolved, indent=2, allow_nan=False, ensure_ascii=False)
+        document["sha256"] = sweep_sha256_of(json.loads(json.dumps(document)))
+        text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not possible as JSON: {error}") from error
     write_whole([(path, text.encode() + b"\n")])
+
+
+def sweep_sha256_of(document: Mapping[str, Any]) -> str:
+    """Hash of what a `sweep.json` holds, sha256 apart."""
+    values = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write_run(

@@ -1,11 +1,14 @@
 """Rounds of a sweep: its grid, then the runs that its refinement or top-up adds, judged from what is in its folder."""
 
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count, islice
 
 from mupcheck.results.aside import kept_runs, set_aside
+from mupcheck.results.compact import compact_many
+from mupcheck.results.mend import mend
 from mupcheck.results.reading import load_results
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import SweepSpec
@@ -17,8 +20,11 @@ from mupcheck.sweep.limits import first_runs
 from mupcheck.sweep.plan import Plan, extend
 
 
-def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
+def rounds(plan: Plan, *, fresh: bool = False, tell: Callable[[str], object] | None = None) -> Iterator[Plan]:
     """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
+
+    Runs that are there and damaged are set aside first, so that the first plan has them. A sweep of many runs is
+    compacted after each round.
 
     What to add is judged from the results in the folder, so the same sweep goes the same way again and an interrupted
     one goes on. Rounds whose runs are all there are passed over; one that leaves runs out is the last. When all ended,
@@ -27,7 +33,30 @@ def rounds(plan: Plan, *, fresh: bool = False) -> Iterator[Plan]:
     Args:
         plan: of the sweep's grid.
         fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
+        tell: called with what to say of damaged files, else a warning, and of what was compacted.
+    Raises:
+        ValueError: if the folder holds files that cannot be read, or of a newer mupcheck.
+        StoreError: if a damaged file cannot be moved.
     """
+    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh):
+        yield each
+        said = compact_many(plan.folder)
+        if said and tell is not None:
+            tell(said)
+
+
+def _mended(plan: Plan, *, fresh: bool, tell: Callable[[str], object] | None) -> Plan:
+    """Return a plan of which runs that are damaged are missing."""
+    if not fresh:
+        compact_many(plan.folder)  # reads as much as is to be checked
+    lines = mend(plan.folder, runs=not fresh)
+    for line in lines:
+        (tell or warnings.warn)(line)
+    return extend(plan, plan.runs, finished=kept_runs(plan.folder)) if lines and not fresh else plan
+
+
+def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
+    """Yield the plans of `rounds`."""
     start = time.monotonic()
     if fresh:
         forget_checkpoints(plan.folder, all_of_them=True)

@@ -51,8 +51,8 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "plot":
         assert example == ["plot", "results/"]
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
-    if command == "gates":
-        assert example == ["gates", "results/coord"]
+    if command in ("gates", "compact"):
+        assert example == [command, "results/coord"]
         monkeypatch.chdir(made)
     if command == "recommend":
         assert example == ["recommend", "results/lr", "--width", "4096", "-p", "gdn-mup"]
