@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,11 +198,25 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
+    found, sweeps, notes = read_tables(Path(path), tables=tables)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return Results(**{name: _to_frame(name, found[name]) for name in SCHEMAS}, sweeps=sweeps)
+
+
+def read_tables(
+    path: Path, *, tables: Collection[str]
+) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]], list[str]]:
+    """Return the tables that `load_results` turns into frames, each sweep's `sweep.json`, and what is to be noted.
+
+    Raises:
+        ValueError: as `load_results`.
+    """
     found: dict[str, dict[tuple[str, ...], Piece]] = {name: {} for name in SCHEMAS}
     files: dict[tuple[str, ...], Path] = {}
     sweeps: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
-    for folder in sweep_folders(Path(path)):
+    for folder in sweep_folders(path):
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
         wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
         held = {name: read_held(folder, name, tell=notes.append) for name in SCHEMAS if name in ("runs", *tables)}
@@ -220,11 +234,12 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
                 found[name][run_id,] = piece
             if resolved is not None:
                 sweeps[sweep] = resolved
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
     if not found["runs"]:
         raise ValueError(f"{path}: no run of the sweep in its sweep.json is finished; run the same sweep again")
-    return Results(**{name: _to_frame(name, joined(parts.values())) for name, parts in found.items()}, sweeps=sweeps)
+    whole = {
+        name: pa.concat_tables(joined(parts.values()) or [SCHEMAS[name].empty_table()]) for name, parts in found.items()
+    }
+    return whole, sweeps, notes
 
 
 def sweep_folders(path: Path) -> list[Path]:
@@ -243,8 +258,8 @@ def sweep_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _to_frame(name: str, parts: Sequence[pa.Table]) -> pd.DataFrame:
-    frame = pa.concat_tables(parts or [SCHEMAS[name].empty_table()]).to_pandas()
+def _to_frame(name: str, table: pa.Table) -> pd.DataFrame:
+    frame = table.to_pandas()
     for field in SCHEMAS[name]:
         # null in every sweep that was imported, whatever the schema says of those that mupcheck trained
         nullable = field.nullable or frame[field.name].isna().any()
