@@ -113,7 +113,8 @@ def _flipped(whole: bytes, at: int, bit: int) -> bytes:
 
 def _outcome(folder: Path, file: Path, truth: Read, *, spare: bool) -> str:
     """Return "refused" or "unharmed" where all is as it should be, else what is not."""
-    refused, notes = False, []
+    refused = False
+    notes: list[str] = []
     try:
         *read, notes = read_tables(folder, tables=SCHEMAS)
         if not _same(read, truth):

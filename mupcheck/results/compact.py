@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mupcheck.results.cache import FOLDER, Entry, Held, read_held, write_held
-from mupcheck.results.checked import PARTS, Damaged, Piece
+from mupcheck.results.cache import FOLDER, Entry, read_held, write_held
+from mupcheck.results.checked import PARTS, Damaged, Piece, check_part
 from mupcheck.results.files import StoreError
-from mupcheck.results.gathering import gather_parts, gather_runs, run_files
+from mupcheck.results.gathering import gather_parts, gather_runs, part_holds, run_files
 from mupcheck.results.tables import SCHEMAS
 
 MANY = 2_000  # runs of a sweep above which its command compacts by itself
@@ -51,12 +51,16 @@ def compact(folder: str | Path) -> Compaction:
     for run in gather_runs(folder, held["runs"], bad=lambda error: damaged.append(str(error))):
         try:
             found = gather_parts(run, parts)
+            if found is None:
+                continue
+            run, of_parts = found
+            for name, (piece, entry) in of_parts.items():
+                if piece.table is parts[name].table and not part_holds(run, name, parts[name]):
+                    stamp = check_part(run.file, name, entry.sha256)  # of a copy, or of a file that is damaged now
+                    of_parts[name] = (piece, entry._replace(stamp=stamp))
         except Damaged as error:
             damaged.append(str(error))
             continue
-        if found is None:
-            continue
-        run, of_parts = found
         run_id = run.said["run_id"]
         n_new += run.row.table is not held["runs"].table
         for name, (piece, entry) in {"runs": (run.row, run.entry), **of_parts}.items():
@@ -71,21 +75,16 @@ def compact(folder: str | Path) -> Compaction:
 
 
 def compact_many(folder: str | Path) -> str:
-    """Compact a sweep that has many runs, most of them since the last time; return what to say of it, or "".
+    """Compact a sweep of more than MANY runs, more than REST of them new; return what to say of it, or "".
 
     What cannot be compacted is only slower to read, so that is no error.
     """
     folder = Path(folder)
-    if not is_due(folder, read_held(folder, "runs", tell=lambda _: None)):
+    there = run_files(folder).keys()
+    if len(there) <= MANY or len(there - read_held(folder, "runs", tell=lambda _: None).entries.keys()) <= REST:
         return ""
     try:
         done = compact(folder)
     except (StoreError, ValueError) as error:
         return f"{folder} is not compacted: {error}"
     return f"{folder}: {done.n_runs:,} runs compacted in {FOLDER}/, so that they load at once"
-
-
-def is_due(folder: Path, held: Held) -> bool:
-    """Say whether a sweep's folder has so many runs that it is compacted by itself."""
-    files = run_files(folder)
-    return len(files) > MANY and len(files.keys() - held.entries.keys()) > REST

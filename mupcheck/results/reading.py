@@ -168,13 +168,13 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     if not isinstance(resolved, dict) or not isinstance(resolved.get("run_ids", []), list):
         what = f"{path} is not what mupcheck writes, a JSON object with a list of run_ids"
         raise Damaged(path, what, MOVE)
+    # a file of an earlier version has neither
+    seal = resolved.pop("sha256", None)
+    if (seal is not None or "schema_version" in resolved) and seal != sweep_sha256_of(resolved):
+        raise Damaged(path, f"{path} is not as it was written: it does not match its hash", ANEW)
     version = resolved.pop("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ValueError(f"{path} has schema version {version}, this mupcheck reads {SCHEMA_VERSION}; update it")
-    # none in one of an earlier version
-    seal = resolved.pop("sha256", None)
-    if seal is not None and seal != sweep_sha256_of({**resolved, "schema_version": version}):
-        raise Damaged(path, f"{path} is not as it was written: it does not match its hash", ANEW)
     return resolved
 
 
