@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mupcheck.audit.user_file import UserCodeError, UserModel
+from mupcheck.results.claims import Claims
 from mupcheck.results.files import StoreError
 from mupcheck.results.mend import mend
 from mupcheck.results.reading import finished_runs
@@ -27,6 +29,7 @@ from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.machine import cores
 from mupcheck.sweep.pace import Pace, Progress
+from mupcheck.sweep.sharing import Shared, tell
 from mupcheck.training.train import one_thread
 
 # what workers share: torch's optimizers import torch._dynamo, a second, when the first is made
@@ -190,9 +193,19 @@ def work_through(plan: Any, queue: Queue, train: Train, *, jobs: int) -> Iterato
     names = [plan.devices[i % len(plan.devices)] for i in range(jobs)]
     # a worker on a device lasts, so each has a name of its own
     names = names if plan.on_gpu else [f"cpu:{i}" for i in range(jobs)]
-    for message in local.execute(deque(queue.groups), work, jobs=jobs, preload=PRELOAD, devices=names):
+    with Claims(queue.folder) as claims:
+        shared = Shared(claims, again=plan.fresh or not plan.user.sources)
+        start = partial(local.execute, work=work, jobs=jobs, preload=PRELOAD, devices=names, take=shared.take)
+        yield from tell(claims, _followed(plan, shared.messages(start, deque(queue.groups)), pace))
+
+
+def _followed(plan: Any, messages: Iterator[local.Message], pace: Pace) -> Iterator[Progress]:
+    """Yield how far it is, message by message; raises as `work_through` says."""
+    for message in messages:
         group, error = message.group, None
-        if message.steps is not None:
+        if message.elsewhere:
+            pace.pass_over(group)
+        elif message.steps is not None:
             pace.advance(group, message.steps)
         elif message.error is None:
             pace.finish(group)
@@ -203,7 +216,7 @@ def work_through(plan: Any, queue: Queue, train: Train, *, jobs: int) -> Iterato
             said = message.error if plan.on_gpu else message.error.replace("no GPU is left", "no process is left")
             error = f"width {group[0].width}, seed {group[0].seed}: {said}; try --jobs 1"
             pace.fail(group, again=False)
-        yield pace.now(error=error)
+        yield pace.now(error=error, note=message.note)
 
 
 def _cost(group: tuple[Cell], _device: str) -> float:

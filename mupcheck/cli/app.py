@@ -23,6 +23,7 @@ from mupcheck.cli import (
     proof,
     recommend,
     roles,
+    status,
     store,
     stored,
     sweeps,
@@ -30,7 +31,7 @@ from mupcheck.cli import (
 )
 from mupcheck.cli.exits import BUG, INTERRUPTED, OK, STORAGE, TERMINATED, USAGE
 from mupcheck.cli.help import Command, Group, fault_of
-from mupcheck.terminal.console import say
+from mupcheck.terminal.console import events, say
 from mupcheck.terminal.streams import last_words, steady_streams
 
 PACKAGE = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def options(
 
 # in the order of the help
 for command in (
-    sweeps.coord, sweeps.lr_sweep, sweeps.run, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, gate.check, store.compact,
+    sweeps.coord, sweeps.lr_sweep, sweeps.run, status.status, status.ls, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, gate.check, store.compact,
     theory.rules, machine.doctor, proof.identities, stored.gates, theory.explain, proof.selftest, bench.bench,
 ):  # fmt: skip
     app.command(cls=Command)(command)
@@ -82,6 +83,7 @@ def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
     steady_streams()
+    events(False)
     with warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         sys.exit(_run())

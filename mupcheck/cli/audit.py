@@ -8,11 +8,11 @@ import typer
 
 from mupcheck.cli.answer import code_of, print_answer
 from mupcheck.cli.exits import STORAGE
-from mupcheck.cli.options import All, Json, Ladder, Strict, list_of, one_of, option
+from mupcheck.cli.options import All, Json, Ladder, Progress, Strict, list_of, one_of, option
 from mupcheck.cli.own import print_trials, unless_interrupted
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
-from mupcheck.terminal.progress import follow
+from mupcheck.terminal.progress import follow_as
 
 
 def audit(
@@ -33,7 +33,7 @@ def audit(
     name: Annotated[str | None, option("--name", "Folder under --out. (default: the file's name)", metavar="NAME")] = None,
     out: Annotated[Path, option("--out", "Results folder. (default: results)", metavar="FOLDER")] = Path("results"),
     expect: Annotated[str, option("--expect", "Verdict that exits with 0: pass or fail. (default: pass)", metavar="VERDICT")] = "pass",
-    json: Json = False, strict: Strict = False, every: All = False,
+    progress: Progress = "auto", json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Coordinate check of your own torch model, or of a library's: build it at each width, train it a few steps, judge every parameter's update.
 
@@ -42,6 +42,7 @@ def audit(
     from mupcheck.theory.parametrization import OPTIMIZERS
 
     one_of(called("--expect"), expect, ("pass", "fail"))
+    follow = follow_as(progress, called("--progress"))
     sizes = None if widths is None else list_of(called("--widths"), widths, int)
     steps = list_of(called("--record"), record, int)
     optimizer = None if opt is None else one_of(called("--opt", "--optimizer"), opt, OPTIMIZERS)

@@ -26,11 +26,14 @@ def check(
     from mupcheck.gate.check import check as check_folder
     from mupcheck.gate.check import is_one_sweep, renew_baseline
     from mupcheck.results.leftovers import say_leftovers
+    from mupcheck.results.status import say_first
     from mupcheck.spec.reading import call
     from mupcheck.terminal import check_page
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
+    for line in say_first(path):
+        say(line)
     try:
         report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
     except ValueError as error:

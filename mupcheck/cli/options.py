@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("target", "--target", int, "Width for which the best lr is predicted.", "no prediction", of=("lr", "run"), metavar="WIDTH"),
         Row("check_precision", "--check-precision", bool, "Train in the other dtype too, the smallest width of a sweep of lrs, and say whether that moves the best lr or a slope; if it does, exit with 1.", "no", of=ALL, value=False),
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
+        Row("progress", "--progress", str, "How progress is shown on stderr: auto, rich (a bar), plain (lines), json (an event a line) or none.", "auto: a bar on a terminal, lines in a pipe", of=ALL, value="auto", metavar="NAME"),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
     ),
@@ -134,6 +135,7 @@ Mode = Annotated[str | None, option("--mode", "head-dim or heads. (default: both
 Tied = Annotated[bool | None, option("--tied/--untied", "Readout shares the embedding's weight. (default: untied)")]
 Jobs = Annotated[int | None, option("--jobs", "Processes at a time. (default: one per core on a CPU, one per GPU)", min=1)]
 Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep. (default: the file's, or pass, or either of an lr sweep)", metavar="VERDICT")]
+Progress = Annotated[str, option("--progress", "How progress is shown on stderr: auto, rich (a bar), plain (lines), json (an event a line) or none. (default: auto: a bar on a terminal, lines in a pipe)", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.", show_default=False)]
 Ladder = Annotated[str | None, option("--ladder", "How a family grows: heads, head-dim, value-heads (key heads stay), or FILE.json with a list of configs. (default: the family's own)", metavar="NAME")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
@@ -143,7 +145,7 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 # what says where and how to run, not what: no key of a SweepSpec
 APART = (
     *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
-    *("model", "expect", "cost", "target", "check_precision", "run_timeout", "max_runs", "retry_failed"),
+    *("model", "expect", "cost", "target", "check_precision", "run_timeout", "max_runs", "retry_failed", "progress"),
     *("slurm_partition", "slurm_time", "slurm_gpus", "slurm_cpus", "slurm_groups", "slurm_args", "slurm_poll"),
     "no_wait",
 )

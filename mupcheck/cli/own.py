@@ -13,13 +13,13 @@ from mupcheck.cli.exits import INTERRUPTED, OK, STORAGE
 from mupcheck.cli.options import list_of, one_of
 from mupcheck.cli.typed import command_line
 from mupcheck.terminal.console import console, duration_text, print_json, say, table_of
-from mupcheck.terminal.progress import follow
+from mupcheck.terminal.progress import follow_as
 
 START_SECONDS = 3.0  # of processes that read torch and the file
 # what a sweep of a user's own model takes from the options of lr-sweep, by their keys
 OF_PLAN = ("seeds", "steps", "schedule", "warmup_steps", "clip", "refine", "precision", "batch_size", "seq_len")
 OF_OWN = {*OF_PLAN, "model", "widths", "lrs", "device", "jobs", "fresh", "dry_run", "name", "out", "expect", "cost"}
-OF_OWN |= {"strict", "json"}
+OF_OWN |= {"strict", "json", "progress"}
 
 
 def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
@@ -73,7 +73,7 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
         print_trials(plan, train_one, on, as_json=options["json"])
         return OK
     with unless_interrupted(plan.folder):
-        errors = lr_sweep(plan, follow=follow)
+        errors = lr_sweep(plan, follow=follow_as(options["progress"], names["progress"]))
     if errors:
         return STORAGE
     costs: dict[str, str] = {}

@@ -24,7 +24,10 @@ def plot(
     Example: mupcheck plot results/
     """
     from mupcheck.plots import plot_results
+    from mupcheck.results.status import say_first
 
+    for line in say_first(path):
+        say(line)
     written = plot_results(path, out, only=only, every=every, tell=say)
     if json:
         print_json([str(file) for file in written])
@@ -43,8 +46,11 @@ def gates(
     """
     from mupcheck.coordinates.gates import fit_gates
     from mupcheck.results.reading import load_results
+    from mupcheck.results.status import say_first
     from mupcheck.terminal.gates_page import print_gates
 
+    for line in say_first(path):
+        say(line)
     results = load_results(path, tables=("runs", "coords"))
     each, pooled = fit_gates(results.runs, results.coords), fit_gates(results.runs, results.coords, pooled=True)
     print_gates(each, pooled, as_json=json)

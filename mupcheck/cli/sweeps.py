@@ -19,7 +19,7 @@ from mupcheck.cli.options import APART, list_of, one_of, takes
 from mupcheck.cli.typed import command_line, names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
-from mupcheck.terminal.progress import follow
+from mupcheck.terminal.progress import follow_as
 
 if TYPE_CHECKING:
     from mupcheck.coordinates.precision import SlopePrecision
@@ -73,7 +73,9 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     from mupcheck.sweep.estimate import estimate
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.rounds import rounds
+    from mupcheck.sweep.sharing import joined
 
+    follow = follow_as(options["progress"], names_of(ctx)["progress"])
     sweep, plan, expected, slurm = _plan(kind, ctx, options)
     grid = plan
     if options["dry_run"]:
@@ -94,6 +96,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         runner.draw_next(plan, plan.groups, jobs=options["jobs"])
     if plan.left_out:
         say(f"{plan.left_out} runs that failed before are left out; --retry-failed trains them again")
+    claims = ctx.with_resource(joined(grid, command=command_line(), say=say))
     execute = _engine(slurm, options)
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
@@ -102,12 +105,12 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     code = OK
     errors: list[str] = []
     try:
-        for plan in rounds(grid, fresh=options["fresh"], tell=say):
+        for plan in rounds(grid, fresh=options["fresh"], claims=claims, tell=say):
             if options["no_wait"] and plan.missing:
-                deque(execute(plan), maxlen=0)
+                deque(execute(plan, claims=claims), maxlen=0)
                 say(f"not waiting for them; this goes on once they are there: {command_line('--no-wait')}")
                 raise typer.Exit(OK)
-            errors = follow(execute(plan), plan)
+            errors = follow(execute(plan, claims=claims), plan)
             if errors:
                 break
     except KeyboardInterrupt:
@@ -162,7 +165,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     raise typer.Exit(code)
 
 
-def _engine(slurm: "Slurm | None", options: Mapping[str, Any]) -> "Callable[[Plan], Iterator[Progress]]":
+def _engine(slurm: "Slurm | None", options: Mapping[str, Any]) -> "Callable[..., Iterator[Progress]]":
     """Return what executes a plan where the options say."""
     from mupcheck.sweep import runner
 
@@ -174,7 +177,7 @@ def _engine(slurm: "Slurm | None", options: Mapping[str, Any]) -> "Callable[[Pla
 
 
 def _check_precision(
-    plan: "Plan", options: Mapping[str, Any], execute: "Callable[[Plan], Iterator[Progress]]", *, here: bool
+    plan: "Plan", options: Mapping[str, Any], execute: "Callable[..., Iterator[Progress]]", *, here: bool
 ) -> Sequence["Precision | SlopePrecision"]:
     """Train what the precision check compares with, and return what it says; nothing where that failed."""
     from mupcheck.results.reading import load_results
@@ -184,7 +187,7 @@ def _check_precision(
     other = counterpart(plan, fresh=options["fresh"], here=here)
     if not options["force"]:
         check_fits(other)
-    if follow(execute(other), other):
+    if follow_as(options["progress"])(execute(other), other):
         raise typer.Exit(STORAGE)
     one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
     if plan.sweep.kind == "coord":

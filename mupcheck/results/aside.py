@@ -54,6 +54,7 @@ def _move(source: Path, target: Path, run_ids: Collection[str], tables: Iterable
             try:
                 if file.exists():  # else there is none, or a crash came after it
                     (target / table).mkdir(parents=True, exist_ok=True)
-                    file.replace(target / table / file.name)
+                    with suppress(FileNotFoundError):  # another process was quicker
+                        file.replace(target / table / file.name)
             except OSError as error:
                 raise StoreError(f"cannot move {file} to {target / table}: {error.strerror or error}") from error

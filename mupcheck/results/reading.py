@@ -107,12 +107,12 @@ def say_incomplete(results: Results, sweep: str, *, command: str = "") -> str:
     """Say how many of a sweep's runs are missing and what completes it, "" where all are there.
 
     Args:
-        command: the one that trains what is missing, where it is known.
+        command: the one that trains what is missing (default: the one that trained the sweep, where it is known).
     """
     if not (lacking := n_missing(results, sweep)):
         return ""
     missing = say_missing(lacking, sweep, planned=n_planned(results, sweep)) + _say_failed(results, sweep)
-    return missing + TO_COMPLETE + (command or SAME_COMMAND)
+    return missing + TO_COMPLETE + (command or str(results.sweeps[sweep].get("command") or SAME_COMMAND))
 
 
 def _say_failed(results: Results, sweep: str) -> str:
@@ -178,7 +178,12 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     return resolved
 
 
-def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps", "coords")) -> Results:
+def load_results(
+    path: str | Path,
+    *,
+    tables: Collection[str] = ("runs", "steps", "coords"),
+    run_ids: Collection[str] | None = None,
+) -> Results:
     """Read every whole run under path, a folder of sweeps or one sweep's folder.
 
     Each file is checked against the hash in its run's row: what is returned is what was written. Null becomes NaN,
@@ -188,6 +193,7 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     Args:
         path: `results/`, or one sweep's folder in it.
         tables: what to return of runs, steps and coords; runs are read in any case, the others only if asked for.
+        run_ids: of the runs to read (default: those that `sweep.json` lists).
 
     Raises:
         ValueError: if there are no runs under path, a file is damaged, missing, foreign or from a newer mupcheck, or
@@ -198,14 +204,14 @@ def load_results(path: str | Path, *, tables: Collection[str] = ("runs", "steps"
     tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
-    found, sweeps, notes = read_tables(Path(path), tables=tables)
+    found, sweeps, notes = read_tables(Path(path), tables=tables, run_ids=run_ids)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return Results(**{name: _to_frame(name, found[name]) for name in SCHEMAS}, sweeps=sweeps)
 
 
 def read_tables(
-    path: Path, *, tables: Collection[str]
+    path: Path, *, tables: Collection[str], run_ids: Collection[str] | None = None
 ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]], list[str]]:
     """Return the tables that `load_results` turns into frames, each sweep's `sweep.json`, and what is to be noted.
 
@@ -219,6 +225,7 @@ def read_tables(
     for folder in sweep_folders(path):
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
         wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
+        wanted = wanted if run_ids is None else set(run_ids)
         held = {name: read_held(folder, name, tell=notes.append) for name in SCHEMAS if name in ("runs", *tables)}
         for run in gather_runs(folder, held["runs"], wanted=wanted):
             run_id, sweep = run.said["run_id"], run.said["sweep"]

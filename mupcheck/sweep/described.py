@@ -1,9 +1,11 @@
 """What `sweep.json` says of a plan, and the folder's tables made those of that plan."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from mupcheck.results.aside import bring_back, set_aside
+from mupcheck.results.claims import Claims
 from mupcheck.results.reading import read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.failures import failed_before
@@ -13,20 +15,59 @@ from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
 
 
-def write_plan(plan: Plan) -> None:
+def write_plan(plan: Plan, claims: Claims | None = None) -> None:
     """Write what a sweep is, and let its folder's tables be of it: runs of another spec are set aside, its own back.
+
+    Args:
+        plan: of the sweep.
+        claims: of this process on the folder's runs, where it has any.
+    Raises:
+        StoreError: if that cannot be written.
+    """
+    before = _before(plan)
+    run_ids = {run.run_id for run in plan.runs}
+    bring_back(plan.folder, run_ids.difference(run.run_id for group in plan.groups for run in group))
+    if before and not _is_same(before, plan):
+        set_aside(plan.folder, keep=run_ids)
+    _write(plan, claims, ())
+
+
+def write_failed(plan: Plan, claims: Claims, failed: Sequence[dict[str, Any]]) -> None:
+    """Write what a sweep is and which of its runs failed, as `failure_of` has it.
 
     Raises:
         StoreError: if that cannot be written.
     """
-    before: dict[str, Any] = {}
+    _write(plan, claims, failed)
+
+
+def _write(plan: Plan, claims: Claims | None, failed: Sequence[dict[str, Any]]) -> None:
+    """Write `sweep.json`; what another process of the same sweep wrote there of its rounds stays."""
+    before, document = _before(plan), describe(plan)
+    same = _is_same(before, plan)
+    command = (claims.command if claims is not None else "") or (before.get("command", "") if same else "")
+    document |= {"command": command} if command else {}
+    said = [*document.pop("failed", ()), *failed]
+    if claims is not None and same and claims.others():
+        known = dict(zip(document["run_ids"], document["widths"], strict=True))
+        theirs = dict(zip(before.get("run_ids", ()), before.get("widths", ()), strict=False))
+        known |= {run_id: width for run_id, width in theirs.items() if run_id not in known}
+        document |= {"run_ids": list(known), "widths": list(known.values())}
+        mine = {each["run_id"] for each in said}
+        said += [each for each in failed_before(plan.folder) if each["run_id"] not in mine]
+    write_sweep(plan.folder, document | ({"failed": said} if said else {}))
+
+
+def _before(plan: Plan) -> dict[str, Any]:
+    """Return what `sweep.json` says, nothing where it is not there or cannot be read."""
     with suppress(ValueError):
-        before = read_sweep(plan.folder)
-    run_ids = {run.run_id for run in plan.runs}
-    bring_back(plan.folder, run_ids.difference(run.run_id for group in plan.groups for run in group))
-    if before and _asks_for(before.get("spec")) != _asks_for(plan.sweep.model_dump(mode="json")):
-        set_aside(plan.folder, keep=run_ids)
-    write_sweep(plan.folder, describe(plan))
+        return read_sweep(plan.folder)
+    return {}
+
+
+def _is_same(before: dict[str, Any], plan: Plan) -> bool:
+    """Say whether what `sweep.json` said asks for the same runs as a plan."""
+    return bool(before) and _asks_for(before.get("spec")) == _asks_for(plan.sweep.model_dump(mode="json"))
 
 
 def _asks_for(spec: Any) -> dict[str, Any]:
@@ -65,6 +106,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "data_hash": plan.corpus.hash,
         "vocab_size": plan.corpus.vocab_size,
         "run_ids": [run.run_id for run in plan.runs],
+        "widths": [run.width for run in plan.runs],
         "device": plan.device,
         "devices": list(plan.gpus),
         "exact": [run.run_id for run in plan.runs if run.run_id in _trained_alone(plan)],

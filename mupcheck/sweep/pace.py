@@ -22,6 +22,8 @@ class Progress:
 
     `note` says what else is to be known now, such as that the backend is not what the reference computes, or that a GPU
     was lost. `seconds_left` is judged by what has been done so far, None before anything is.
+
+    `width` is that of the group this tells about, `steps` how many all groups did here, each of a group counted once.
     """
 
     done: float
@@ -32,6 +34,8 @@ class Progress:
     retried: bool = False
     note: str = ""
     seconds_left: float | None = None
+    width: int | None = None
+    steps: int = 0
 
 
 class Pace:
@@ -71,11 +75,13 @@ class Pace:
         self.underway: dict[str, float] = {}  # work, by the first run of a group
         self.heard: dict[str, float] = {}  # when, by the first run of a group
         self.pending: dict[str, tuple[float, float, bool]] = {}  # seconds, work, whether of a start: not ended yet
+        self.n_steps = 0  # of all groups
         self.idle_since = [clock()] * places  # of places without a group that was heard of
 
     def advance(self, group: Group, steps: int) -> None:
         """Take in that a group did so many steps more."""
         cost, before = self.cost(group, self.device), self.underway.get(group[0].run_id, 0.0)
+        self.n_steps += steps
         self._gain(group, min(cost * steps / self.steps(group[0]), cost - before))
 
     def finish(self, group: Group) -> None:
@@ -83,6 +89,14 @@ class Pace:
         self._gain(group, self.cost(group, self.device) - self.underway.get(group[0].run_id, 0.0))
         self._leave(group)
         self.finished += len(group)
+
+    def pass_over(self, group: Group) -> None:
+        """Take in that another process trained a group."""
+        if group:
+            cost = self.cost(group, self.device)
+            self.left[group[0].width] -= cost
+            self.done += cost
+            self.finished += len(group)
 
     def fail(self, group: Group, *, again: bool) -> None:
         """Take in that a group ended without its runs, which are tried again or not."""
@@ -140,5 +154,5 @@ class Pace:
 
     def now(self, **more: Any) -> Progress:
         """Return how far it is; `more` are fields of Progress."""
-        fields = {"seconds_left": self.seconds_left, **more}
+        fields = {"seconds_left": self.seconds_left, "steps": self.n_steps, **more}
         return Progress(self.done, self.total, self.finished, self.n_runs, **fields)

@@ -44,6 +44,7 @@ class Plan:
         exact: whether each run trains alone, so that it does not depend on its group in a single bit.
         failed: run_ids of runs that failed before and are not tried again.
         limits: of what is trained now.
+        fresh: whether runs that are there are trained again.
         left_out: how many runs are not there and are not trained, of these or beyond a limit.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     exact: bool = False
     failed: frozenset[str] = frozenset()
     limits: Limits = NO_LIMITS
+    fresh: bool = False
     left_out: int = 0
 
     @property
@@ -201,6 +203,7 @@ def plan_sweep(
         backend=backend,
         exact=exact,
         limits=limits,
+        fresh=fresh,
         failed=frozenset() if retry_failed else frozenset(str(each["run_id"]) for each in failed_before(folder)),
     )
     return extend(empty, runs, finished=() if fresh else kept_runs(folder))

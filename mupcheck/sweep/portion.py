@@ -31,6 +31,7 @@ class Portion:
         sweep: the sweep's name.
         groups: what to train, and the task to compare the backend, if it is one of these.
         tasks: indices into groups, of each task.
+        asks: a hash of what the sweep trains, as `asks_of` returns it.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Portion:
     sweep: str
     groups: tuple[Part, ...]
     tasks: tuple[tuple[int, ...], ...]
+    asks: str = ""
 
     @property
     def place(self) -> Path:
@@ -74,6 +76,7 @@ def write_portion(portion: Portion) -> None:
             for group, parts in zip(portion.groups, groups, strict=True)
         ],
         "tasks": portion.tasks,
+        "asks": portion.asks,
     }
     write_text(portion.place / "plan.json", json.dumps(document, allow_nan=False) + "\n")
 
@@ -95,7 +98,7 @@ def read_portion(folder: Path, key: str) -> Portion:
         }
         groups = tuple(_group(entry, runs) for entry in document["groups"])
         tasks = tuple(tuple(task) for task in document["tasks"])
-        found = Portion(folder, key, document["sweep"], groups, tasks)
+        found = Portion(folder, key, document["sweep"], groups, tasks, str(document.get("asks", "")))
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}; run the sweep's command again") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count, islice
 
 from mupcheck.results.aside import kept_runs, set_aside
+from mupcheck.results.claims import Claims
 from mupcheck.results.compact import compact_many
 from mupcheck.results.mend import mend
 from mupcheck.results.reading import load_results
@@ -20,7 +21,9 @@ from mupcheck.sweep.limits import first_runs
 from mupcheck.sweep.plan import Plan, extend
 
 
-def rounds(plan: Plan, *, fresh: bool = False, tell: Callable[[str], object] | None = None) -> Iterator[Plan]:
+def rounds(
+    plan: Plan, *, fresh: bool = False, claims: Claims | None = None, tell: Callable[[str], object] | None = None
+) -> Iterator[Plan]:
     """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
 
     Runs that are there and damaged are set aside first, so that the first plan has them. A sweep of many runs is
@@ -33,12 +36,13 @@ def rounds(plan: Plan, *, fresh: bool = False, tell: Callable[[str], object] | N
     Args:
         plan: of the sweep's grid.
         fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
+        claims: of this process, which tell whether it is alone in the folder (default: it is).
         tell: called with what to say of damaged files, else a warning, and of what was compacted.
     Raises:
         ValueError: if the folder holds files that cannot be read, or of a newer mupcheck.
         StoreError: if a damaged file cannot be moved.
     """
-    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh):
+    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh, claims=claims):
         yield each
         said = compact_many(plan.folder)
         if said and tell is not None:
@@ -55,7 +59,7 @@ def _mended(plan: Plan, *, fresh: bool, tell: Callable[[str], object] | None) ->
     return extend(plan, plan.runs, finished=kept_runs(plan.folder)) if lines and not fresh else plan
 
 
-def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
+def _rounds(plan: Plan, *, fresh: bool, claims: Claims | None) -> Iterator[Plan]:
     """Yield the plans of `rounds`."""
     start = time.monotonic()
     if fresh:
@@ -72,7 +76,7 @@ def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
         plan = extend(plan, runs, finished=trained if fresh else kept_runs(plan.folder))
         trained |= {run.run_id for run in plan.runs}
         if not plan.missing:
-            write_plan(plan)
+            write_plan(plan, claims)
             continue
         added = sum(group_cost(group, plan.device) for group in plan.groups)
         minutes = (time.monotonic() - start) / 60
@@ -84,7 +88,8 @@ def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
         yield plan
         if plan.left_out or limits.out_of_time:
             return
-    set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
+    if claims is None or not claims.others():  # who may be in a round that did not begin here
+        set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
 
 
 def _within(plan: Plan, max_runs: int | None) -> tuple[Plan, int | None]:
@@ -102,14 +107,17 @@ def _refined(plan: Plan) -> Iterator[list[RunSpec]]:
     from mupcheck.learning_rates.refine import next_round
 
     added: dict[tuple[str, int], tuple[float, ...]] = {}
+    runs = list(plan.runs)
     while True:
-        runs = load_results(plan.folder, tables=("runs",)).runs
-        searches = next_round(runs, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
+        # not all that sweep.json lists: another process may be in another round
+        there = load_results(plan.folder, tables=("runs",), run_ids={run.run_id for run in runs}).runs
+        searches = next_round(there, lrs=plan.sweep.lrs, precision=plan.sweep.precision)
         wanted = {(s.parametrization, s.width): tuple(2.0**x for x in s.log2_lrs) for s in searches if s.log2_lrs}
         if not wanted:
             return
         added |= {key: added.get(key, ()) + lrs for key, lrs in wanted.items()}
-        yield plan.sweep.runs(**plan.source, added=added)
+        runs = plan.sweep.runs(**plan.source, added=added)
+        yield runs
 
 
 def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
@@ -120,7 +128,7 @@ def _topped_up(plan: Plan) -> Iterator[list[RunSpec]]:
     runs = {run.run_id: run for run in plan.runs}
     entries = {table.name: entry for table, entry in zip(plan.sweep.tables, plan.sweep.parametrizations, strict=True)}
     while True:
-        more = next_round(judge_folder(plan.folder)[1], widths=plan.sweep.widths)
+        more = next_round(judge_folder(plan.folder, run_ids=set(runs))[1], widths=plan.sweep.widths)
         if more is None:
             return
         unused = (seed for seed in count() if seed not in plan.sweep.seeds)

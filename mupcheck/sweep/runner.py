@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mupcheck.results.claims import Claims
 from mupcheck.results.files import StoreError
 from mupcheck.results.path import path_of
 from mupcheck.results.printing import said
 from mupcheck.results.reading import Results, finished_runs, load_results
-from mupcheck.results.writing import write_sweep
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.checkpoints import forget_checkpoints
 from mupcheck.sweep.cost import group_bytes
-from mupcheck.sweep.described import describe, not_tried, write_plan
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
+from mupcheck.sweep.described import write_failed, write_plan
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback
 from mupcheck.sweep.group import run_group
@@ -31,6 +31,7 @@ from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, w
 from mupcheck.sweep.plan import Plan, check_fits, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.sweep.rounds import rounds
+from mupcheck.sweep.sharing import Shared, joined, tell
 from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.training.data.corpus import Corpus
 
@@ -69,7 +70,8 @@ def run_sweep(
         retry_failed: train runs again that failed before.
         on_progress: called with each Progress.
     Raises:
-        ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep.
+        ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep;
+            or if another process trains another sweep of this name.
         StoreError: if a run could not be trained or written; the others are stored.
     """
     if not isinstance(sweep, SweepSpec):
@@ -90,22 +92,27 @@ def run_sweep(
     first = plan_sweep(sweep, out=out, device=find_devices(device), **how)
     if not force:
         check_fits(first)
-    for plan in rounds(first, fresh=fresh):
-        errors, finished = [], plan.n_there
-        for progress in execute(plan, jobs=jobs):
-            finished = progress.runs_finished
-            if progress.error and not progress.retried:
-                errors.append(progress.error)
-            if on_progress is not None:
-                on_progress(progress)
-        if errors:
-            failed = len(plan.runs) - finished
-            raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
+    with joined(first) as claims:
+        for plan in rounds(first, fresh=fresh, claims=claims):
+            errors, finished = [], plan.n_there
+            for progress in execute(plan, jobs=jobs, claims=claims):
+                finished = progress.runs_finished
+                if progress.error and not progress.retried:
+                    errors.append(progress.error)
+                if on_progress is not None:
+                    on_progress(progress)
+            if errors:
+                failed = len(plan.runs) - finished
+                raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
     return load_results(first.folder)
 
 
-def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None) -> Iterator[Progress]:
+def execute(
+    plan: Plan, *, jobs: int | None = None, engine: Engine | None = None, claims: Claims | None = None
+) -> Iterator[Progress]:
     """Train what is missing and write each run as it ends; yield how far it is.
+
+    What another process trains by now is left to it, and counts when it is there.
 
     A group that is killed or runs out of memory is split in two and tried again, down to single runs. The groups of a
     GPU that is lost go to the others. What fails for good is reported in `error` and in `sweep.json`, and the rest goes
@@ -115,13 +122,20 @@ def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None
     Args:
         jobs: as in `run_sweep`.
         engine: where groups execute (default: on this machine).
+        claims: of this process on the folder's runs (default: made for this call).
     Raises:
+        ValueError: as of `joined`, where no claims are given.
         StoreError: if results cannot be written.
     """
-    write_plan(plan)
-    if engine is not None:
-        yield from _follow(plan, jobs or plan.jobs, partial(engine, plan), ahead=False)
+    if claims is None:
+        with joined(plan) as claims:
+            yield from execute(plan, jobs=jobs, engine=engine, claims=claims)
         return
+    write_plan(plan, claims)
+    if engine is not None:
+        yield from tell(claims, _follow(plan, jobs or plan.jobs, claims, partial(engine, plan), ahead=False))
+        return
+    shared = Shared(claims, again=plan.fresh, ends=lambda: plan.limits.out_of_time)
     corpus = None if plan.sweep.data.startswith("tokens:") else plan.corpus
     work = work_of(plan.folder, plan.sweep.name, corpus, **({} if plan.gpus else {"device": plan.device}))
     warming = partial(warm_up, corpus=corpus)
@@ -130,12 +144,12 @@ def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None
     def here(waiting: deque[tuple[Any, ...]]) -> Iterator[local.Message]:
         processes = max(min(at_a_time, len(waiting)), 1)
         how: dict[str, Any] = {"jobs": processes, "devices": plan.gpus, "seconds": plan.limits.group_seconds}
-        return local.execute(waiting, work, preload=PRELOAD, contain=True, **how)
+        return local.execute(waiting, work, preload=PRELOAD, contain=True, take=shared.take, **how)
 
     # from group to group as well, where they are worked through in this process
     kept = nullcontext() if plan.gpus else memory_kept()
     with kept, local.beside(shapes_to_come(plan), warming, device=(plan.gpus or ("",))[-1], preload=PRELOAD):
-        yield from _follow(plan, at_a_time, here)
+        yield from tell(claims, _follow(plan, at_a_time, claims, partial(shared.messages, here)))
 
 
 def work_of(folder: Path, sweep: str, corpus: Corpus | None, **device: str) -> local.Work:
@@ -152,12 +166,18 @@ def work_of(folder: Path, sweep: str, corpus: Corpus | None, **device: str) -> l
 
 
 def _follow(
-    plan: Plan, jobs: int, start: Callable[[deque[tuple[Any, ...]]], Iterator[local.Message]], *, ahead: bool = True
+    plan: Plan,
+    jobs: int,
+    claims: Claims,
+    start: Callable[[deque[tuple[Any, ...]]], Iterator[local.Message]],
+    *,
+    ahead: bool = True,
 ) -> Iterator[Progress]:
     """Work through the groups of a plan as `execute` says.
 
     Args:
         jobs: groups at a time.
+        claims: of this process.
         start: takes what waits, and yields what happens.
         ahead: whether this process trains too, so that initial values are drawn ahead.
     """
@@ -174,6 +194,10 @@ def _follow(
     for message in start(waiting):
         if plan.limits.out_of_time and begun is not None:  # one group trains in any case, so that calls come to an end
             waiting.clear()
+        if message.elsewhere:
+            pace.pass_over(message.group)
+            yield pace.now(note=message.note)
+            continue
         notes = [f"{message.lost} is lost and not used any more: {message.error}"] if message.lost else []
         # a group that takes a second GPU with it would take them all
         first_loss = bool(message.lost) and not any(each is message.group for each in lost_with)
@@ -215,13 +239,14 @@ def _follow(
             ordered = sorted([*waiting, *again], key=lambda each: _first(each, plan.device))
             waiting.clear()
             waiting.extend(ordered)
-        yield pace.now(error=error, retried=bool(again), note="; ".join(notes))
+        yield pace.now(error=error, retried=bool(again), note="; ".join(notes), width=group[0].width)
     if failed:
-        there = set() if ahead else finished_runs(plan.folder)  # elsewhere a group may have failed in part
-        failed = [each for each in failed if each["run_id"] not in there]
-        write_sweep(plan.folder, describe(plan) | {"failed": [*not_tried(plan), *failed]})
-    forget_tracebacks(plan.folder)
-    forget_checkpoints(plan.folder)
+        # elsewhere a group may have failed in part, and another process may have trained what failed here
+        there = set() if plan.fresh else finished_runs(plan.folder)
+        write_failed(plan, claims, [each for each in failed if each["run_id"] not in there])
+    if not claims.others():
+        forget_tracebacks(plan.folder)
+        forget_checkpoints(plan.folder)
 
 
 def draw_next(plan: Plan, waiting: Iterable[tuple[Any, ...]], *, jobs: int | None = None) -> None:

@@ -5,8 +5,10 @@ It is idempotent: runs that are there are passed over, so it may be called again
 
 from collections import deque
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
+from mupcheck.results.claims import Claims
 from mupcheck.results.reading import finished_runs
 from mupcheck.sweep.checkpoints import Left, leaving
 from mupcheck.sweep.engines import local
@@ -17,6 +19,7 @@ from mupcheck.sweep.path import PathTask
 from mupcheck.sweep.plan import find_devices
 from mupcheck.sweep.portion import Part, Portion, write_report
 from mupcheck.sweep.runner import work_of
+from mupcheck.sweep.sharing import Shared
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
 
@@ -40,25 +43,17 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     gpus = () if devices == ("cpu",) else devices
     there = finished_runs(portion.folder)
     waiting: deque[Part] = deque()
-    index_of: dict[int, int] = {}  # of a group, by the id of what waits
-    left: dict[int, int] = {}
+    index_of: dict[str, int] = {}  # of a group, by its members
+    left: dict[int, set[str]] = {}  # members of a group
     errors: dict[int, list[str]] = {}
-
-    def add(index: int, *parts: Part) -> None:
-        for part in reversed(parts):
-            waiting.appendleft(part)
-            index_of[id(part)] = index
-            left[index] = left.get(index, 0) + 1
-
-    kept: list[Part] = []  # an id is of one part alone while the part is there
-    for index in reversed(portion.tasks[task]):
+    for index in portion.tasks[task]:
         group = portion.groups[index]
         part = group if isinstance(group[0], PathTask) else tuple(run for run in group if run.run_id not in there)
-        errors[index] = []
+        errors[index], left[index] = [], _members(part)
+        index_of |= dict.fromkeys(left[index], index)
         portion.report(index).unlink(missing_ok=True)  # of an earlier start of this task
         if part:
-            kept.append(part)
-            add(index, part)
+            waiting.append(part)
         else:
             write_report(portion, index, [])
     if not waiting:
@@ -67,21 +62,23 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     where: dict[str, Any] = {} if gpus else {"device": devices[0]}
     doing = work_of(portion.folder, portion.sweep, corpus, **where)
     at_a_time = max(min(jobs or (len(gpus) or cores()), len(waiting)), 1)
-    with nullcontext() if gpus else memory_kept():
-        how: dict[str, Any] = {"jobs": at_a_time, "devices": gpus[:at_a_time]}
-        for message in local.execute(waiting, doing, preload=PRELOAD, contain=True, **how):
+    with nullcontext() if gpus else memory_kept(), Claims(portion.folder, asks=portion.asks) as claims:
+        shared = Shared(claims)
+        how: dict[str, Any] = {"jobs": at_a_time, "devices": gpus[:at_a_time], "take": shared.take}
+        start = partial(local.execute, work=doing, preload=PRELOAD, contain=True, **how)
+        for message in shared.messages(start, waiting):
             if leaving.is_set():
                 waiting.clear()
-            if message.steps is not None or (leaving.is_set() and message.error is not None):
+            left_over = leaving.is_set() and message.error is not None
+            if message.steps is not None or not message.group or left_over:
                 continue
             part = message.group
-            index = index_of[id(part)]
-            left[index] -= 1
             if message.error is not None and message.retry and len(part) > 1:
-                halves = (part[: len(part) // 2], part[len(part) // 2 :])
-                kept += halves
-                add(index, *halves)
-            elif message.error is not None:
+                waiting.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
+                continue
+            index = index_of[next(iter(_members(part)))]
+            left[index] -= _members(part)
+            if message.error is not None:
                 compares = isinstance(part[0], PathTask)
                 said = message.error if compares else f"{len(part)} runs of width {part[0].width}: {message.error}"
                 if message.traceback:
@@ -93,6 +90,11 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     if leaving.is_set():
         raise Left
     return [error for said in errors.values() for error in said]
+
+
+def _members(part: Part) -> set[str]:
+    """Return what a part has to do, by names that no other part has."""
+    return {"path" if isinstance(each, PathTask) else each.run_id for each in part}
 
 
 def _corpus(portion: Portion) -> Corpus:

@@ -20,11 +20,25 @@ STYLES = {
     "cannot tell": "yellow",
 }
 MAX_LINES = 10
+_events: list[bool] = []  # whether what is said is said as events
 
 
 def say(line: str) -> None:
-    """Print one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on stderr; where events are asked for, as one."""
+    if _events:
+        say_event("message", text=line)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def say_event(event: str, **fields: Any) -> None:
+    """Print an event as one line of JSON on stderr; numbers that JSON has no form for become null."""
+    print(json.dumps({"event": event, **_finite(fields)}), file=sys.stderr, flush=True)
+
+
+def events(wanted: bool) -> None:
+    """Say from now on whatever is said on stderr as events, or as lines."""
+    _events[:] = [True] * wanted
 
 
 def print_json(document: Any) -> None:

@@ -1,21 +1,31 @@
-"""How far a sweep is, on stderr: a bar on a terminal, lines in a pipe."""
+"""How far a sweep is, on stderr: a bar on a terminal, lines in a pipe, or JSON for other programs."""
 
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from mupcheck.terminal.console import duration_text, is_plain, say
+from mupcheck.terminal.console import duration_text, events, is_plain, say, say_event
 
 if TYPE_CHECKING:
     from mupcheck.sweep.plan import Plan
     from mupcheck.sweep.runner import Progress
 
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_EVENTS = 5.0, 1.0
+WAYS = ("auto", "rich", "plain", "json", "none")
 
 
-def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
-    """Show how far a sweep is until it ends: a bar with the time left, or plain lines in a pipe; return its errors."""
+def follow(progress: Iterator["Progress"], plan: "Plan", how: str = "auto") -> list[str]:
+    """Show how far a sweep is until it ends, and return its errors.
+
+    Args:
+        progress: as `execute` yields it.
+        plan: that is executed.
+        how: one of WAYS; "auto" is a bar with the time left on a terminal, and plain lines in a pipe.
+    """
+    if how == "json":
+        return _events(progress, plan)
     errors: list[str] = []
     if not plan.missing:
         there = "all" if plan.n_there == len(plan.runs) else f"{plan.n_there} of"
@@ -23,7 +33,8 @@ def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
         for _ in progress:
             pass
         return errors
-    show = _lines if is_plain(sys.stderr) else _bar
+    shows = {"plain": _lines, "rich": _bar, "none": _nothing}
+    show = shows.get(how) or (_lines if is_plain(sys.stderr) else _bar)
     for state in show(progress, plan):
         if state.note:
             say(state.note)
@@ -32,6 +43,46 @@ def follow(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
             if not state.retried:
                 errors.append(state.error)
     return errors
+
+
+def follow_as(how: str, name: str = "--progress") -> Callable[..., list[str]]:
+    """Return `follow` for a way to show progress, and let all that is said be events where that is asked for.
+
+    Args:
+        how: one of WAYS.
+        name: what its user called it.
+    Raises:
+        ValueError: if there is no such way.
+    """
+    if how not in WAYS:
+        raise ValueError(f"{name} {how!r} is unknown; known: {', '.join(WAYS)}")
+    events(how == "json")
+    return partial(follow, how=how)
+
+
+def _events(progress: Iterator["Progress"], plan: "Plan") -> list[str]:
+    """Say how far a sweep is as events; return its errors."""
+    errors: list[str] = []
+    start, last, finished = time.monotonic(), -SECONDS_BETWEEN_EVENTS, plan.n_there
+    of: dict[str, Any] = {"sweep": plan.folder.name, "folder": str(plan.folder), "runs": len(plan.runs)}
+    say_event("start", **of, runs_finished=finished, runs_missing=plan.missing)
+    for state in progress:
+        at: dict[str, Any] = {**of, "runs_finished": state.runs_finished, "width": state.width}
+        if state.note:
+            say_event("note", **at, text=state.note)
+        if state.error is not None:
+            say_event("retry" if state.retried else "failed", **at, error=state.error)
+            errors += [] if state.retried else [state.error]
+        if state.runs_finished != finished or time.monotonic() - last >= SECONDS_BETWEEN_EVENTS:
+            finished, last = state.runs_finished, time.monotonic()
+            share = state.done / state.total if state.total else 1.0
+            say_event("progress", **at, steps=state.steps, share=share, seconds_left=state.seconds_left)
+    say_event("end", **of, runs_finished=finished, failures=len(errors), seconds=time.monotonic() - start)
+    return errors
+
+
+def _nothing(progress: Iterator["Progress"], _plan: "Plan") -> Iterator["Progress"]:
+    yield from progress
 
 
 def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:

@@ -51,6 +51,8 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "plot":
         assert example == ["plot", "results/"]
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
+    if command in ("status", "ls"):
+        monkeypatch.chdir(made)
     if command in ("gates", "compact"):
         assert example == [command, "results/coord"]
         monkeypatch.chdir(made)

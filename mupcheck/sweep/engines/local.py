@@ -46,7 +46,8 @@ class Message:
     """What became of a group: `steps` more done, or, with `steps` None, its end; `error` None is success.
 
     `retry` says that the group may fit where it did not: its process was killed, or ran out of memory. `lost` names the
-    device that went with it, which gets no other group. `traceback` is that of an error nobody expected.
+    device that went with it, which gets no other group. `traceback` is that of an error nobody expected. `elsewhere`
+    says that another process did it, or, with a `note`, that nothing happens but what that says.
     """
 
     group: Group
@@ -55,6 +56,8 @@ class Message:
     retry: bool = False
     lost: str = ""
     traceback: str = ""
+    elsewhere: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def execute(
     devices: Sequence[str] = (),
     contain: bool = False,
     seconds: float | None = None,
+    take: Callable[[Group], Group] = lambda group: group,
 ) -> Iterator[Message]:
     """Work through the groups, `jobs` at a time, and yield what happens as it happens.
 
@@ -89,11 +93,12 @@ def execute(
         devices: of the workers, in turn; `work` takes its own as `device`, and a worker stays for many groups. A device
             is lost with a worker that is killed or cannot reach it; when none is left, the groups that wait fail.
         contain: whether an error that nobody expected ends its group alone, instead of being raised.
+        take: asked of each group before it starts, what of it this call is to do; nothing starts where that is ().
         seconds: that a group may take; one that takes longer is ended, and so works in a process where `jobs` is 1 too.
     """
     waiting = groups if isinstance(groups, deque) else deque(groups)
     if jobs == 1 and seconds is None:
-        yield from _execute_here(waiting, work, devices[0] if devices else "", contain)
+        yield from _execute_here(waiting, work, devices[0] if devices else "", contain, take)
         return
     context = _context(preload)
     free: deque[tuple[str, _Worker | None]] = deque(
@@ -108,6 +113,8 @@ def execute(
                 yield from _fail(waiting, why)
                 return
             while waiting and free:
+                if not (group := take(waiting.popleft())):
+                    continue
                 device, worker = free.popleft()
                 if worker is None or not worker.process.is_alive():
                     try:
@@ -116,9 +123,8 @@ def execute(
                         if not contain:
                             raise RuntimeError(f"{NO_START}; its traceback is above") from None
                         free.append((device, None))
-                        yield Message(waiting.popleft(), error=NO_START)
+                        yield Message(group, error=NO_START)
                         continue
-                group = waiting.popleft()
                 with suppress(BrokenPipeError):  # one that just died is seen below
                     worker.pipe.send(group)
                 running[worker.pipe] = (worker, device, group)
@@ -194,10 +200,14 @@ def _too_late(worker: _Worker, seconds: float | None) -> Event:
     return None, f"it took longer than {seconds:g} s and was ended", False, False, ""
 
 
-def _execute_here(waiting: deque[Group], work: Work, device: str, contain: bool) -> Iterator[Message]:
+def _execute_here(
+    waiting: deque[Group], work: Work, device: str, contain: bool, take: Callable[[Group], Group]
+) -> Iterator[Message]:
     """Work through the groups in this process."""
     while waiting:
-        group, why = waiting.popleft(), ""
+        group, why = take(waiting.popleft()), ""
+        if not group:
+            continue
         for steps, error, retry, lost, said in _events(work, group, device, contain):
             why = f"{device}: {error}" if lost else why
             yield Message(group, steps, error, retry, device if lost else "", said)

@@ -25,6 +25,7 @@ from mupcheck.sweep.groups import group_cost
 from mupcheck.sweep.path import PathTask, kept_paths
 from mupcheck.sweep.plan import Plan
 from mupcheck.sweep.portion import FOLDER, Part, Portion, read_portion, read_report, write_portion
+from mupcheck.sweep.sharing import asks_of
 
 ABSENT = 3  # polls in a row without a task before it counts as gone: files of another machine come late
 SECONDS_BETWEEN_NOTES = 60.0
@@ -93,7 +94,7 @@ def _packed(plan: Plan, parts: Sequence[Part], slurm: Slurm) -> Iterator[Portion
             indices.append(tuple(range(len(groups), len(groups) + len(task))))
             groups += task
         key = secrets.token_hex(6)
-        yield Portion(plan.folder, key, plan.sweep.name, tuple(groups), tuple(indices))
+        yield Portion(plan.folder, key, plan.sweep.name, tuple(groups), tuple(indices), asks_of(plan))
 
 
 def _submit(portion: Portion, slurm: Slurm, *, cuda: bool) -> str:

@@ -23,6 +23,7 @@ GROUPS = {
             "judge",
             "data",
             "resume",
+            "status",
             "files",
             "figures",
             "python",
