@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install demo test check readme regression bench gpu-check clean
+.PHONY: help install slurm demo test check readme regression bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
-	@echo "make test       install, lint, type check, test, regression"
+	@echo "make test       install, lint, type check, test, regression; as root on Debian with its Slurm, see make slurm"
 	@echo "make check      lint and type check alone"
+	@echo "make slurm      Slurm from Debian's packages, for the tests that start one (as root)"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
@@ -31,6 +32,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@
 
+# A Slurm for the tests that start one, from Debian's packages where this is root; where there is none, they are skipped.
+# What cannot be reached is no reason to fail, and an old list of packages mostly does.
+SLURM := slurmctld slurmd slurm-client
+slurm:
+	@if command -v slurmctld > /dev/null && command -v slurmd > /dev/null && command -v sbatch > /dev/null; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+		timeout 120 apt-get update -qq > /dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -qq --no-install-recommends $(SLURM) > /dev/null 2>&1 \
+			|| echo "no Slurm could be installed; its tests are skipped"; \
+	else echo "no Slurm here; its tests are skipped"; fi
+
 # exit code 3 is "cannot tell", which is an answer
 demo: install
 	$(BIN)/mupcheck run sweeps/demo_coord.toml --out $(RESULTS) || test $$? -eq 3
@@ -42,7 +54,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+test: check slurm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
 	$(MAKE) regression
 

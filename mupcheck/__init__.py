@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from mupcheck.spec.reading import load_sweep, make_sweep
     from mupcheck.spec.run import RunSpec
     from mupcheck.spec.sweep import SweepSpec
+    from mupcheck.sweep.engines.ray import Ray
+    from mupcheck.sweep.engines.sbatch import Slurm
     from mupcheck.sweep.limits import Limits
     from mupcheck.sweep.runner import run_sweep
     from mupcheck.theory.rules_file import find_table, rules
@@ -72,6 +74,8 @@ _HOMES = {
     "build_model": "model",
     "gated_delta_rule": "ops",
     "Limits": "sweep.limits",
+    "Ray": "sweep.engines.ray",
+    "Slurm": "sweep.engines.sbatch",
     "run_sweep": "sweep.runner",
     "figures": "plots",
     **dict.fromkeys(("fused_rows", "infer_roles"), "roles.infer"),
@@ -82,9 +86,11 @@ __all__ = [
     "Judgement",
     "Limits",
     "ModelSpec",
+    "Ray",
     "Recorder",
     "Results",
     "RunSpec",
+    "Slurm",
     "SweepSpec",
     "Transfer",
     "build_model",

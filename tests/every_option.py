@@ -46,10 +46,11 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
 }
 # what says where and how to run, not what
 APART = {"--model", "--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}
+APART |= {"--gpus-per-run"}
 APART |= {"--exact", "--expect", "--strict", "--all", "--help", "--cost", "--target", "--check-precision"}
 APART |= {"--run-timeout", "--max-runs", "--retry-failed", "--budget", "--progress"}
 APART |= {"--slurm-partition", "--slurm-time", "--slurm-gpus", "--slurm-cpus", "--slurm-groups", "--slurm-args"}
-APART |= {"--slurm-poll", "--no-wait"}
+APART |= {"--slurm-poll", "--no-wait", "--ray-address", "--ray-cpus", "--ray-gpus"}
 
 
 # --- help and completion ----------------------------------------------------------------------------------------------

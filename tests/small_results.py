@@ -18,7 +18,7 @@ CONTRACT = {
         head_v_dim tied vocab_size batch_size seq_len steps data data_hash dtype backend n_params status diverged_step
         reason train_loss val_loss best_val_loss tokens wall_seconds tokens_per_second peak_memory_bytes device commit
         torch triton python started_at eps beta1 beta2 min_lr accumulation mlp_ratio conv_size embedding_std
-        projection_std projection_factor conv_std readout_std logit_scale norm_eps mupcheck""",
+        projection_std projection_factor conv_std readout_std logit_scale norm_eps mupcheck devices""",
     "steps": "run_id step tokens loss val_loss grad_norm lr_scale",
     "coords": "run_id step layer site kind stat value",
 }

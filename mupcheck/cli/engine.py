@@ -12,16 +12,20 @@ from mupcheck.cli.exits import OK, STORAGE
 from mupcheck.terminal.console import say
 
 if TYPE_CHECKING:
-    from mupcheck.sweep.engines.sbatch import Slurm
+    from mupcheck.sweep.engines.elsewhere import Elsewhere
 
-ENGINES = ("local", "slurm")
-OF_SLURM = ("partition", "time", "gpus", "cpus", "groups", "args", "poll")  # options of slurm_..., as Slurm has them
+ENGINES = ("local", "ray", "slurm")
+# options of ray_... and slurm_..., by what the engines' records call them
+OF = {
+    "ray": ("address", "cpus", "gpus"),
+    "slurm": ("partition", "time", "gpus", "cpus", "groups", "args", "poll"),
+}
 LEAVING = 0.6  # of the time after the warning, for groups to be left
 JOB_TIME_LIMIT = 75  # what a task ends with that the limit of time ended before its runs were there
 
 
-def slurm_of(options: Mapping[str, Any], names: Mapping[str, str]) -> "Slurm | None":
-    """Return how to ask Slurm, None where this machine trains.
+def elsewhere_of(options: Mapping[str, Any], names: Mapping[str, str]) -> "Elsewhere | None":
+    """Return which engine of other machines to ask and how, None where this machine trains.
 
     Args:
         options: of the command.
@@ -29,31 +33,36 @@ def slurm_of(options: Mapping[str, Any], names: Mapping[str, str]) -> "Slurm | N
     Raises:
         ValueError: if the engine is unknown or cannot be used, or an option belongs to another one.
     """
-    if options["engine"] not in ENGINES:
-        raise ValueError(f"engine {options['engine']!r} is not available; known: {', '.join(ENGINES)}")
-    given = {key: options[f"slurm_{key}"] for key in OF_SLURM if options[f"slurm_{key}"] is not None}
-    if options["engine"] == "local":
-        asked = [f"slurm_{key}" for key in given] + ["no_wait"] * bool(options["no_wait"])
+    engine = options["engine"]
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r} is not available; known: {', '.join(ENGINES)}")
+    for other in OF:
+        asked = [f"{other}_{key}" for key in OF[other] if options[f"{other}_{key}"] is not None]
+        asked += ["no_wait"] * (other == "slurm" and bool(options["no_wait"]))
         # a variable may be set for other sweeps
-        if asked := [names[key] for key in asked if names[key].startswith("-")]:
-            raise ValueError(f"{asked[0]} belongs to engine slurm; add --engine slurm")
+        if other != engine and (asked := [names[key] for key in asked if names[key].startswith("-")]):
+            raise ValueError(f"{asked[0]} belongs to engine {other}; add --engine {other}")
+    if engine == "local":
         return None
-    from mupcheck.sweep.engines.sbatch import Slurm, check_slurm
+    from mupcheck.sweep.engines.elsewhere import Ray, Slurm, check
 
+    given = {key: options[f"{engine}_{key}"] for key in OF[engine] if options[f"{engine}_{key}"] is not None}
     if options["fresh"]:
-        raise ValueError("fresh is not for engine slurm, where runs that are there are done; give another --name")
+        raise ValueError(f"fresh is not for engine {engine}, where runs that are there are done; give another --name")
     device = options["device"]
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device {device!r} is one of this machine; with engine slurm give auto, cpu or cuda")
+        raise ValueError(f"device {device!r} is one of this machine; with engine {engine} give auto, cpu or cuda")
     gpus = given.get("gpus", int(device == "cuda"))
     if bool(gpus) != (device == "cuda") and device != "auto":
-        raise ValueError(f"slurm_gpus = {gpus} does not go with device {device!r}; leave one out")
-    given = {"groups": max(gpus or given.get("cpus", 1), 1), **given, "gpus": gpus, "jobs": options["jobs"]}
-    if not 0 < given.get("poll", 1.0) < 3600:
-        raise ValueError(f"slurm_poll = {given['poll']:g} is no number of seconds to wait; give one such as 10")
-    slurm = Slurm(**given)
-    check_slurm(slurm, submits=not options["dry_run"])
-    return slurm
+        raise ValueError(f"{engine}_gpus = {gpus:g} does not go with device {device!r}; leave one out")
+    given |= {"gpus": gpus, "jobs": options["jobs"]}
+    how: Elsewhere
+    if engine == "ray":
+        how = Ray(**given)
+    else:
+        how = Slurm(**{"groups": max(gpus or given.get("cpus", 1), 1), **given})
+    check(how, starts=not options["dry_run"])
+    return how
 
 
 class _Late(BaseException):

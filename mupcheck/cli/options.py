@@ -16,7 +16,15 @@ import typer
 from mupcheck.cli.typed import called, variables
 from mupcheck.spec.defaults import sweep_defaults
 
-MODEL, DATA, OPTIMIZER, RUN, SLURM, OUTPUT = PANELS = ("Model", "Data", "Optimizer", "Run", "Slurm", "Output")
+MODEL, DATA, OPTIMIZER, RUN, RAY, SLURM, OUTPUT = PANELS = (
+    "Model",
+    "Data",
+    "Optimizer",
+    "Run",
+    "Ray",
+    "Slurm",
+    "Output",
+)
 BOTH = ("coord", "lr")
 ALL = ("coord", "lr", "run")
 
@@ -94,14 +102,20 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("dtype", "--dtype", str, "float32, bfloat16 or float64.", metavar="NAME"),
         Row("backend", "--backend", str, "Of the delta rule: auto, reference, chunk or triton.", "auto", metavar="NAME"),
         Row("jobs", "--jobs", int, "Processes at a time.", "one per core on a CPU, one per GPU", of=ALL, more=(("min", 1),)),
+        Row("gpus_per_run", "--gpus-per-run", int, "GPUs that train each run together, for widths too large for one; see mupcheck explain gpus-per-run.", "1", of=ALL, more=(("min", 1),)),
         Row("exact", "--exact", bool, "Train each run alone: on a GPU, replicas may round otherwise in another group.", "no", of=ALL, value=False),
-        Row("engine", "--engine", str, "Where runs execute: local (this machine) or slurm (a cluster, see mupcheck explain slurm).", "local", of=ALL, value="local", metavar="NAME"),
+        Row("engine", "--engine", str, "Where runs execute: local (this machine), ray or slurm (a cluster, see mupcheck explain ray, slurm).", "local", of=ALL, value="local", metavar="NAME"),
         Row("run_timeout", "--run-timeout", str, "Time that runs which train together may take, such as 10m; then they are ended and fail.", "no limit", of=ALL, metavar="TIME"),
         Row("max_runs", "--max-runs", int, "Most runs to train now; the same command goes on.", "all", of=ALL, more=(("min", 1),)),
         Row("retry_failed", "--retry-failed/--keep-failed", bool, "Train runs again that failed before.", "retry-failed", of=ALL, value=True),
         Row("fresh", "--fresh/--resume", bool, "Train finished runs again.", "resume", of=ALL, value=False),
         Row("force", "--force", bool, "Train even where the estimate of memory says that it does not fit.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("dry_run", "--dry-run", bool, "Print runs, sizes and an estimate of time; train nothing.", "no", of=ALL, value=False, more=NO_VARIABLE),
+    ),
+    RAY: (
+        Row("ray_address", "--ray-address", str, "Cluster: auto (of this machine), HOST:PORT or ray://HOST:PORT; local starts one here.", "RAY_ADDRESS, or local", of=ALL, metavar="ADDRESS"),
+        Row("ray_cpus", "--ray-cpus", float, "Cores that a group of runs takes up.", "1", of=ALL),
+        Row("ray_gpus", "--ray-gpus", float, "GPUs that a group takes up; 0.5 lets two share one.", "0, or 1 with --device cuda", of=ALL),
     ),
     SLURM: (
         Row("slurm_partition", "--slurm-partition", str, "Partition of the tasks.", "the cluster's", of=ALL, metavar="NAME"),
@@ -146,8 +160,9 @@ All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only
 APART = (
     *("config", "device", "jobs", "engine", "out", "fresh", "force", "exact", "dry_run", "json", "strict", "every"),
     *("model", "expect", "cost", "target", "check_precision", "run_timeout", "max_runs", "retry_failed", "progress"),
+    "gpus_per_run",
     *("slurm_partition", "slurm_time", "slurm_gpus", "slurm_cpus", "slurm_groups", "slurm_args", "slurm_poll"),
-    "no_wait",
+    *("no_wait", "ray_address", "ray_cpus", "ray_gpus"),
 )
 LISTS = {"widths": "256,512,1024", "parametrizations": "sp,gdn-mup", "lrs": "1e-3,2e-3", "record": "0,1,2"}
 

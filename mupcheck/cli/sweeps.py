@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from inspect import Parameter
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mupcheck.cli.answer import code_of, print_answer
-from mupcheck.cli.engine import slurm_of
+from mupcheck.cli.engine import elsewhere_of
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
 from mupcheck.cli.limits import limits_of, said_of, seconds_of
 from mupcheck.cli.options import APART, list_of, one_of, takes
@@ -24,7 +25,7 @@ from mupcheck.terminal.progress import follow_as
 if TYPE_CHECKING:
     from mupcheck.coordinates.precision import SlopePrecision
     from mupcheck.learning_rates.precision import Precision
-    from mupcheck.sweep.engines.sbatch import Slurm
+    from mupcheck.sweep.engines.elsewhere import Elsewhere
     from mupcheck.sweep.pace import Progress
     from mupcheck.sweep.plan import Plan
 
@@ -76,11 +77,11 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     from mupcheck.sweep.sharing import joined
 
     follow = follow_as(options["progress"], names_of(ctx)["progress"])
-    sweep, plan, expected, slurm = _plan(kind, ctx, options)
+    sweep, plan, expected, elsewhere = _plan(kind, ctx, options)
     grid = plan
     if options["dry_run"]:
         # a GPU elsewhere times nothing here
-        print_plan(plan, estimate(plan, timed=slurm is None or not plan.gpus), as_json=options["json"])
+        print_plan(plan, estimate(plan, timed=elsewhere is None or not plan.gpus), as_json=options["json"])
     if not options["force"]:
         check_fits(plan)
     if options["dry_run"]:
@@ -92,12 +93,12 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         if sweep.refine:
             say("the refinement adds some 2 to 4 lrs at each width, with every seed, which are not counted here")
         return
-    if slurm is None and plan.limits.group_seconds is None:
+    if elsewhere is None and plan.limits.group_seconds is None and plan.gpus_per_run == 1:
         runner.draw_next(plan, plan.groups, jobs=options["jobs"])
     if plan.left_out:
         say(f"{plan.left_out} runs that failed before are left out; --retry-failed trains them again")
-    claims = ctx.with_resource(joined(grid, command=command_line(), say=say))
-    execute = _engine(slurm, options)
+    grid = plan = replace(plan, claims=ctx.with_resource(joined(plan, command=command_line(), say=say)))
+    execute = _engine(ctx, elsewhere, options)
     if sweep.kind == "coord" and plan.missing:
         say(f"{sweep.name}: {resolution_of(plan)}")
     if n_before := runner.not_alone(plan):
@@ -105,19 +106,19 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     code = OK
     errors: list[str] = []
     try:
-        for plan in rounds(grid, fresh=options["fresh"], claims=claims, tell=say):
+        for plan in rounds(grid, fresh=options["fresh"], tell=say):
             if options["no_wait"] and plan.missing:
-                deque(execute(plan, claims=claims), maxlen=0)
+                deque(execute(plan), maxlen=0)
                 say(f"not waiting for them; this goes on once they are there: {command_line('--no-wait')}")
                 raise typer.Exit(OK)
-            errors = follow(execute(plan, claims=claims), plan)
+            errors = follow(execute(plan), plan)
             if errors:
                 break
     except KeyboardInterrupt:
         lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
         missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
         say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
-        if slurm is not None:
+        if options["engine"] == "slurm":
             say("what is in the queue stays there; scancel ends it")
         raise typer.Exit(INTERRUPTED) from None
     limit = said_of(plan.limits, options, names_of(ctx))
@@ -136,7 +137,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
     precision = (
-        _check_precision(plan, options, execute, here=slurm is None)
+        _check_precision(plan, options, execute, here=elsewhere is None)
         if options["check_precision"] and not errors
         else ()
     )
@@ -165,19 +166,25 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     raise typer.Exit(code)
 
 
-def _engine(slurm: "Slurm | None", options: Mapping[str, Any]) -> "Callable[..., Iterator[Progress]]":
-    """Return what executes a plan where the options say."""
+def _engine(
+    ctx: typer.Context, elsewhere: "Elsewhere | None", options: Mapping[str, Any]
+) -> "Callable[[Plan], Iterator[Progress]]":
+    """Return what executes a plan where the options say, until the command ends.
+
+    Raises:
+        ValueError: if that cannot be reached.
+    """
     from mupcheck.sweep import runner
 
-    if slurm is None:
+    if elsewhere is None:
         return partial(runner.execute, jobs=options["jobs"])
-    from mupcheck.sweep.engines.slurm import execute
+    from mupcheck.sweep.engines.elsewhere import opened
 
-    return partial(runner.execute, engine=partial(execute, slurm=slurm, say=say, wait=not options["no_wait"]))
+    return partial(runner.execute, engine=ctx.with_resource(opened(elsewhere, say=say, wait=not options["no_wait"])))
 
 
 def _check_precision(
-    plan: "Plan", options: Mapping[str, Any], execute: "Callable[..., Iterator[Progress]]", *, here: bool
+    plan: "Plan", options: Mapping[str, Any], execute: "Callable[[Plan], Iterator[Progress]]", *, here: bool
 ) -> Sequence["Precision | SlopePrecision"]:
     """Train what the precision check compares with, and return what it says; nothing where that failed."""
     from mupcheck.results.reading import load_results
@@ -201,14 +208,14 @@ def _check_precision(
 
 def _plan(
     kind: str | None, ctx: typer.Context, options: dict[str, Any]
-) -> tuple[Any, Any, dict[str, str | None], "Slurm | None"]:
+) -> tuple[Any, Any, dict[str, str | None], "Elsewhere | None"]:
     """Return the sweep that file, environment and options ask for, its plan, the verdicts expected of it, and its engine.
 
     Raises:
         ValueError: if it cannot be; keys are called what their user called them.
     """
     from mupcheck.spec.reading import call, make_sweep, read_sweep_file
-    from mupcheck.sweep.engines.slurm import planned
+    from mupcheck.sweep.engines.elsewhere import devices_of, planned
     from mupcheck.sweep.plan import find_devices, plan_sweep
 
     file = options["config"]
@@ -224,8 +231,8 @@ def _plan(
         asked.pop("budget", None)  # what limits a call is no part of a sweep, but for a top-up
     given = ({} if file is not None else {"kind": kind}) | document | asked
     try:
-        slurm = slurm_of(options, names_of(ctx))
-        devices = find_devices(options["device"]) if slurm is None else ("cuda:0",) if slurm.gpus else ("cpu",)
+        elsewhere = elsewhere_of(options, names_of(ctx))
+        devices = find_devices(options["device"]) if elsewhere is None else devices_of(elsewhere)
     except ValueError as error:
         raise ValueError(call(str(error), names)) from None
     sweep = make_sweep(given, device=devices[0].partition(":")[0], where=where, names=names)
@@ -239,8 +246,11 @@ def _plan(
         Thread(target=import_module, args=(JUDGES[sweep.kind],)).start()
     try:
         given = {name: options[name] for name in ("out", "fresh", "jobs", "exact", "retry_failed")}
-        plan = plan_sweep(sweep, device=devices, limits=limits, here=slurm is None, **given)
-        return sweep, plan if slurm is None else planned(plan, slurm), expected, slurm
+        given["gpus_per_run"] = options["gpus_per_run"] or 1
+        if elsewhere is not None and given["gpus_per_run"] > 1:
+            raise ValueError(f"gpus_per_run={given['gpus_per_run']} is of engine local; leave one out")
+        plan = plan_sweep(sweep, device=devices, limits=limits, here=elsewhere is None, **given)
+        return sweep, plan if elsewhere is None else planned(plan, elsewhere), expected, elsewhere
     except ValueError as error:
         said = f"data: {error}" if str(error).startswith(f"{sweep.data}: ") else str(error)
         where = where if said.startswith("data") else ""  # what cannot be written is not the file's fault

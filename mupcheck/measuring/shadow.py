@@ -16,9 +16,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from mupcheck.measuring.declared import Declared, declared, schedule
+from mupcheck.measuring.declared import declared, schedule
+from mupcheck.measuring.stacks import Block, Stack, joined, matrix
 from mupcheck.model.build import named_weights
-from mupcheck.model.layers import per_replica
+from mupcheck.model.layers import Weight, per_replica
 from mupcheck.model.lm import LanguageModel
 from mupcheck.spec.run import RunSpec
 
@@ -41,7 +42,6 @@ WHERE = (
     *(f"applied_{part}_{stat}" for part in ("rows", "columns") for stat in ("wrong", "of", "first", "last", "factor")),
 )  # fmt: skip
 STATS = (*EVERYWHERE, *WHERE)
-Block = tuple[slice, slice]  # of replicas, and of rows
 
 
 class Shadow:
@@ -52,15 +52,18 @@ class Shadow:
         runs: one run per replica.
     """
 
+    stacked = STACKED
+
     def __init__(self, model: LanguageModel, runs: Sequence[RunSpec]) -> None:
         self.runs = list(runs)
         self.spec = runs[0]
         named = list(named_weights(model))
         on_cpu = model.embedding.weight.device.type == "cpu"
-        stacks = _stacks([_matrix(module.weight) for _, _, module in named], most=0 if on_cpu else STACKED)
+        matrices = [matrix(self._values(module)) for _, _, module in named]
+        stacks = _stacks(matrices, most=0 if on_cpu else self.stacked)
         named = [named[i] for stack in stacks for i in stack]
         self.places = [(layer, site) for site, layer, _ in named]
-        self.weights = [module.weight for _, _, module in named]
+        self.weights = [self._values(module) for _, _, module in named]
         self.declared = [declared(site, module, runs) for site, _, module in named]
         self.taken = 0
         n_updates = min(max(self.spec.record, default=self.spec.steps) + 1, self.spec.steps)
@@ -70,24 +73,48 @@ class Shadow:
         self.unit = torch.finfo(like.dtype).eps / 2
         self.tiny = torch.finfo(like.dtype).tiny
         self.n_replicas, self.n_weights = len(like), len(self.weights)
-        sides = [side for w in self.weights for side in _matrix(w).shape[1:]]
+        sides = [side for _, _, module in named for side in matrix(module.weight).shape[1:]]
         lengths = torch.tensor(sides, device=like.device)
         self.part = torch.repeat_interleave(torch.arange(len(sides), device=like.device), lengths)  # 2 a weight
         self.position = torch.cat([torch.arange(side, device=like.device, dtype=like.dtype) for side in sides])
         ends = list(accumulate(map(len, stacks)))
         self.stacks = [
-            Stack(self.weights[end - len(stack) : end], self.declared[end - len(stack) : end])
+            Stack(self.weights[end - len(stack) : end], self.declared[end - len(stack) : end], self._cut)
             for stack, end in zip(stacks, ends, strict=True)
         ]
+        of_stacks = [sum(sides[2 * (end - len(stack)) : 2 * end]) for stack, end in zip(stacks, ends, strict=True)]
+        self.starts = [end - own for end, own in zip(accumulate(of_stacks), of_stacks, strict=True)]
         self.lr, self.eps, self.weight_decay = (
             torch.cat([getattr(each, name) for each in self.declared]) for name in ("lr", "eps", "weight_decay")
         )
         self.scratch = [like.new_empty(max(stack.scratch for stack in self.stacks)) for _ in range(3)]
         # of the rows and columns of every weight, one after the other: off squared, step squared, off times step
         self.lines = like.new_empty(3, self.n_replicas, len(self.part))
-        squares = (_matrix(w.detach()).square() for w in self.weights)
-        self.weight_lines = torch.cat([side for x in squares for side in (x.sum(2), x.sum(1))], dim=1).sqrt_()
+        self.weight_lines = self._first_lines()
         self.seen = self._nothing()
+
+    def _cut(self, shape: Sequence[int]) -> list[Block]:
+        """Return what of weights [R, M, N] is gone through at once."""
+        return _blocks(shape, CPU_BLOCK if self.weights[0].device.type == "cpu" else math.prod(shape))
+
+    def _values(self, module: Weight) -> Tensor:
+        """Return a weight's values, with their gradient; of a model over several devices those that are here."""
+        return module.weight
+
+    def _first_lines(self) -> Tensor:
+        """Return the sizes of all lines of the weights, [R, L]."""
+        squares = (matrix(w.detach()).square() for w in self.weights)
+        return torch.cat([side for x in squares for side in (x.sum(2), x.sum(1))], dim=1).sqrt_()
+
+    def _put(self, index: int, lines: Tensor) -> None:
+        """Put what was summed over the lines of a stack's weights, [3, weights * R, M + N], in its place."""
+        count, start = len(self.stacks[index].weights), self.starts[index]
+        place = self.lines[:, :, start : start + count * lines.shape[2]]
+        place.unflatten(2, (count, -1)).copy_(lines.unflatten(1, (count, -1)).transpose(1, 2))
+
+    def _whole(self, sums: Tensor) -> Tensor:
+        """Return sums over what is here of the lines and weights as sums over all of them."""
+        return sums
 
     @torch.no_grad()
     def before(self, alive: Tensor) -> None:
@@ -99,7 +126,7 @@ class Shadow:
         self.scale = torch.where(alive, self.scales[self.taken], 0.0)
         clip = self._clip_factor() if self.spec.clip > 0 else None
         for stack in self.stacks:
-            weight, gradient = _joined(stack.weights), _joined([w.grad for w in stack.weights])
+            weight, gradient = joined(stack.weights), joined([w.grad for w in stack.weights])
             assert weight is not None
             if gradient is not None and clip is not None:
                 gradient = gradient * per_replica(clip.repeat(len(stack.weights)), gradient).to(gradient.dtype)
@@ -108,7 +135,7 @@ class Shadow:
                 if gradient is not None:
                     self._gather(stack, block, gradient[block])
 
-    def _gather(self, stack: "Stack", block: Block, gradient: Tensor) -> None:
+    def _gather(self, stack: Stack, block: Block, gradient: Tensor) -> None:
         """Take up the gradient of a block of some weights."""
         spec = self.spec
         if spec.optimizer == "adamw":
@@ -127,9 +154,9 @@ class Shadow:
     def after(self) -> None:
         """Compare the update that was made with the one that should have been, and keep the worst since `take`."""
         self.taken += 1
-        whole, at = [], 0
-        for stack, factors in zip(self.stacks, self._factors(), strict=True):
-            now, old, count = _joined(stack.weights), stack.old, len(stack.weights)
+        whole = []
+        for index, (stack, factors) in enumerate(zip(self.stacks, self._factors(), strict=True)):
+            now, old = joined(stack.weights), stack.old
             assert now is not None
             n_rows, n_columns = now.shape[1:]
             lines = now.new_empty(3, len(now), n_rows + n_columns)
@@ -149,12 +176,10 @@ class Shadow:
                     else:
                         columns[k, replicas] += product.sum(1)
             whole.append(torch.stack([pull, torch.linalg.vector_norm(old, dim=(1, 2)).square(), *rows.sum(2)]))
-            end = at + count * (n_rows + n_columns)
-            self.lines[:, :, at:end].unflatten(2, (count, -1)).copy_(lines.unflatten(1, (count, -1)).transpose(1, 2))
-            at = end
-        off, steps, inner = self.lines
+            self._put(index, lines)
+        off, steps, inner = self._whole(self.lines)
         of_weights = [each.unflatten(1, (-1, self.n_replicas)).transpose(1, 2) for each in whole]
-        self._note(off, steps, inner, torch.cat(of_weights, dim=2))
+        self._note(off, steps, inner, self._whole(torch.cat(of_weights, dim=2)))
 
     def take(self) -> Tensor:
         """Return [len(STATS), weights, R] of the worst update since the last call, the last one if none is off."""
@@ -206,7 +231,7 @@ class Shadow:
         sizes = [len(stack.old) for stack in self.stacks]
         return list(zip(*(factor.split(sizes) for factor in factors), strict=True))
 
-    def _expected(self, stack: "Stack", block: Block, factors: Sequence[Tensor], *, out: Tensor) -> None:
+    def _expected(self, stack: Stack, block: Block, factors: Sequence[Tensor], *, out: Tensor) -> None:
         """Write what should have been added to a block of some weights."""
         first, *more = (per_replica(factor, out) for factor in factors)
         if self.spec.optimizer == "sgd":
@@ -282,28 +307,6 @@ def _ratio(off: Tensor, size: Tensor) -> Tensor:
     return torch.where(size > 0, 1 + off / size, 1.0)
 
 
-class Stack:
-    """Some weights of one shape [R, M, N], as if one of [weights * R, M, N], and what their update is made from.
-
-    Attributes:
-        weight_decay: declared, float64 [weights * R].
-        state: of AdamW the moments; of SGD the velocity, and the step before its lr.
-        old: the weights before the update.
-        blocks: what is gone through at once.
-        scratch: values of the largest of them.
-    """
-
-    def __init__(self, weights: Sequence[Tensor], given: Sequence[Declared]) -> None:
-        self.weights = list(weights)
-        self.weight_decay = torch.cat([each.weight_decay for each in given])
-        like = _matrix(weights[0])
-        shape = (len(weights) * len(like), *like.shape[1:])
-        self.state = [like.new_zeros(shape) for _ in range(2)]
-        self.old = like.new_empty(shape)
-        self.blocks = _blocks(shape, CPU_BLOCK if like.device.type == "cpu" else math.prod(shape))
-        self.scratch = max(math.prod(self.old[block].shape) for block in self.blocks)
-
-
 def _stacks(matrices: Sequence[Tensor], most: int) -> list[list[int]]:
     """Return the numbers of the matrices that go through together: those of one shape, of at most so many values."""
     stacks: list[list[int]] = []
@@ -315,19 +318,6 @@ def _stacks(matrices: Sequence[Tensor], most: int) -> list[list[int]]:
             last[x.shape] = stack
         stack.append(i)
     return stacks
-
-
-def _joined(weights: Sequence[Tensor | None]) -> Tensor | None:
-    """Return weights, or their gradients, [R, ...] as one [weights * R, M, N]; None where one is not there."""
-    there = [_matrix(w) for w in weights if w is not None]
-    if len(there) < len(weights):
-        return None
-    return there[0] if len(there) == 1 else torch.cat(there)
-
-
-def _matrix(x: Tensor) -> Tensor:
-    """Return x [R, N] as one row of N columns, and a matrix [R, M, N] as it is."""
-    return x if x.dim() == 3 else x.unsqueeze(1)
 
 
 def _blocks(shape: Sequence[int], most: int) -> list[Block]:

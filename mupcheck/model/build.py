@@ -203,13 +203,26 @@ def _generator(*key: object) -> np.random.Generator:
 
 @torch.no_grad()
 def _initialise(model: LanguageModel, runs: Sequence[RunSpec]) -> None:
-    draws, device = _draws(model, runs), model.embedding.weight.device
-    tasks = [_taken(_key(draw)) or partial(_drawn, draw) for draw in draws]
-    for (_, module, _, alike), values in zip(draws, _done(tasks, _drawing_threads(device)), strict=True):
+    device = model.embedding.weight.device
+    for module, alike, values in initial_values(model, runs):
         # a few pinned buffers, in turn: to pin all that is drawn takes as long as to draw it
         drawn = (values.pin_memory() if device.type == "cuda" else values).to(module.weight, non_blocking=True)
         for replica in alike:
-            torch.mul(drawn, _factors(runs[replica], module.role).init, out=module.weight[replica])
+            torch.mul(drawn, factor_at_start(runs[replica], module), out=module.weight[replica])
+
+
+def initial_values(model: LanguageModel, runs: Sequence[RunSpec]) -> Iterator[tuple[Weight, list[int], Tensor]]:
+    """Yield each weight, replicas that start alike, and what they start from over `factor_at_start`, of one replica."""
+    draws = _draws(model, runs)
+    tasks = [_taken(_key(draw)) or partial(_drawn, draw) for draw in draws]
+    threads = _drawing_threads(model.embedding.weight.device)
+    for draw, values in zip(draws, _done(tasks, threads), strict=True):
+        yield draw.module, draw.replicas, values
+
+
+def factor_at_start(run: RunSpec, module: Weight) -> float:
+    """Return what a run's table multiplies a weight's initial values by."""
+    return _factors(run, module.role).init
 
 
 class Draw(NamedTuple):

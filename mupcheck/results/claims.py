@@ -104,8 +104,8 @@ class Claims:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         host = socket.gethostname()
         self._fields |= {"host": host, "machine": self.machine, "pid": self._pid, "started": started, "since": since}
+        self._made = not self.folder.exists()
         try:
-            (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
             self._renew()
         except OSError as error:
             raise StoreError(
@@ -251,6 +251,8 @@ class Claims:
         self._forget(self.token)
         with suppress(OSError):
             (self.folder / FOLDER).rmdir()
+            if self._made:
+                self.folder.rmdir()  # where nothing came into it
 
     def _forget(self, token: str) -> None:
         self._remove(f".{token}.tmp")

@@ -1,13 +1,13 @@
 """What else lies in a sweep's folder: runs of an earlier spec of the same name, which no reader here counts."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mupcheck.results.aside import kept_runs
+from mupcheck.results.cache import joined, read_held
 from mupcheck.results.comparable import lr_text
+from mupcheck.results.gathering import gather_runs
 from mupcheck.results.reading import EARLIER, finished_runs, read_sweep
 
 # What a person tells two specs apart by, and how it is said
@@ -48,16 +48,13 @@ def say_leftovers(folder: str | Path) -> str:
 def _values(folder: Path, run_ids: set[str]) -> dict[str, set[Any]]:
     """Return the values of SHOWN that runs have; what cannot be read is for `load_results` to say."""
     values: dict[str, set[Any]] = {field: set() for field in SHOWN}
-    for run_id in run_ids:
-        file = folder / "runs" / f"{run_id}.parquet"
-        file = file if file.exists() else folder / EARLIER / "runs" / file.name
-        try:
-            rows = pq.read_table(file, columns=list(SHOWN)).to_pylist()
-        except (pa.ArrowException, OSError):
-            continue
-        for row in rows:
-            for field in SHOWN:
-                values[field].add(row.get(field))
+    for place in (folder, folder / EARLIER):
+        with suppress(ValueError):
+            held = read_held(place, "runs", tell=lambda _: None)
+            runs = gather_runs(place, held, wanted=run_ids, bad=lambda _: None)
+            for table in joined(run.row for run in runs):
+                for field in SHOWN:
+                    values[field].update(table[field].unique().to_pylist())
     return values
 
 

@@ -8,7 +8,7 @@ SETTINGS = (
     *("eps", "beta1", "beta2", "min_lr", "accumulation", "mlp_ratio", "conv_size", "embedding_std", "projection_std"),
     *("projection_factor", "conv_std", "readout_std", "logit_scale", "norm_eps"),
 )
-ADDED = (*SETTINGS, "mupcheck")
+ADDED = (*SETTINGS, "mupcheck", "devices")
 
 _STR, _I32, _I64, _F64 = pa.string(), pa.int32(), pa.int64(), pa.float64()
 
@@ -93,6 +93,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("logit_scale", _F64, "1", "constant factor on the logits", null=True),
             _field("norm_eps", _F64, "1", "eps of every RMSNorm", null=True),
             _field("mupcheck", _STR, "", "version of mupcheck; null where it is not installed", null=True),
+            _field("devices", _I32, "1", "devices that trained the run together", null=True),
             _field("steps_sha256", _STR, "", "sha256 of the run's steps file"),
             _field("coords_sha256", _STR, "", "sha256 of the run's coords file; null if it has none", null=True),
             _field("row_sha256", _STR, "", "sha256 of the other values of this row, as JSON"),

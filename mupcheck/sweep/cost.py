@@ -37,6 +37,10 @@ COMPARED_VALUE_WORK, COMPARED_BLOCK_WORK = 450, 3e8
 INITIAL_VALUE_WORK = 2000
 # As in ops/chunk.py and measuring/probes.py, which import torch: two seconds, and a size is known at once.
 CHUNK, LONGEST_SINGLE_CHUNK, SMALL_MATRIX = 32, 64, 2**16
+# Of each device that shares a run: blocks that are whole for a moment (one and the next, a gradient, all of them as
+# they are sent), and what a process takes beside. Six groups on 2 processes of a CPU, widths 128 to 1024, were
+# estimated at 0.9 to 1.2 of what was measured (111 to 623 MiB), the smallest at 1.6.
+GATHERED, SHARING_BYTES = 6, 96 * 2**20
 
 
 class Sizes(NamedTuple):
@@ -103,9 +107,10 @@ class Memory(NamedTuple):
     rows: int  # of steps and recorded quantities, kept until they are written
 
 
-def group_bytes(run: RunSpec, replicas: int) -> int:
-    """Return the memory that a group takes at its peak, beside torch and the data."""
-    return (cuda_cost.GROUP_BYTES if _fused(run) else PROCESS_BYTES) + sum(group_memory(run, replicas))
+def group_bytes(run: RunSpec, replicas: int, *, devices: int = 1) -> int:
+    """Return the memory that a group takes at its peak, beside torch and the data, on each of the devices it shares."""
+    own = cuda_cost.GROUP_BYTES if _fused(run) else PROCESS_BYTES if devices == 1 else SHARING_BYTES
+    return own + sum(group_memory(run, replicas, devices=devices))
 
 
 def _fused(run: RunSpec) -> bool:
@@ -113,8 +118,15 @@ def _fused(run: RunSpec) -> bool:
     return run.backend == "triton" and run.probes == "none"
 
 
-def group_memory(run: RunSpec, replicas: int) -> Memory:
-    """Return what a group takes at its peak: on the way back, or while weights are updated or measured."""
+def group_memory(run: RunSpec, replicas: int, *, devices: int = 1) -> Memory:
+    """Return what a group takes at its peak: on the way back, or while weights are updated or measured.
+
+    Args:
+        devices: that train a run together, each with its part of the weights and of the batch; what is returned is of
+            one of them.
+    """
+    if devices > 1 and replicas:
+        return _shared_memory(run, devices)
     size, full = sizes(run), run.probes == "full"
     if _fused(run):
         parts = (cuda_cost.weight_bytes(run, size.values, size.largest), cuda_cost.passing_bytes(run, size.values))
@@ -129,6 +141,25 @@ def group_memory(run: RunSpec, replicas: int) -> Memory:
     per_value = replicas * (8 if run.dtype == "float64" else 4)
     held = [per_value * SPILL_PERCENT * values // 100 for values in (weights, activations)]
     return Memory(held[0], held[1], _row_bytes(run, replicas))
+
+
+def _shared_memory(run: RunSpec, devices: int) -> Memory:
+    """Return what each of several devices takes at the peak of a run that they share."""
+    part = run.model_copy(update={"batch_size": run.batch_size // devices})
+    whole, size, full = sizes(run), sizes(part), run.probes == "full"
+    n_bytes = 8 if run.dtype == "float64" else 4
+    ends = (1 if run.tied else 2) * run.width * run.vocab_size
+    block = max((whole.values - ends) // run.n_layers, ends // (1 if run.tied else 2))
+    if run.dtype == "bfloat16":
+        block = whole.largest  # gathered one by one
+    gathered = GATHERED * block
+    # measured one weight at a time: its change, and as it came from every device
+    gathered = max(gathered, 3 * whole.largest) if full else gathered
+    kept = whole.values * ((4 if run.optimizer == "adamw" else 3) + 4 * full) // devices + gathered
+    kept += 3 * whole.largest * full // devices
+    passing = size.activations + max(size.backward, 3 * size.logits) + (size.watched if full else 0)
+    held = [n_bytes * SPILL_PERCENT * values // 100 for values in (kept, passing)]
+    return Memory(held[0], held[1], _row_bytes(run, 1))
 
 
 def _row_bytes(run: RunSpec, replicas: int) -> int:

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any
 
 from mupcheck.results.aside import bring_back, set_aside
-from mupcheck.results.claims import Claims
 from mupcheck.results.reading import read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.failures import failed_before
@@ -15,12 +14,9 @@ from mupcheck.sweep.provenance import provenance
 from mupcheck.theory.parametrization import table_to_json
 
 
-def write_plan(plan: Plan, claims: Claims | None = None) -> None:
+def write_plan(plan: Plan) -> None:
     """Write what a sweep is, and let its folder's tables be of it: runs of another spec are set aside, its own back.
 
-    Args:
-        plan: of the sweep.
-        claims: of this process on the folder's runs, where it has any.
     Raises:
         StoreError: if that cannot be written.
     """
@@ -29,23 +25,25 @@ def write_plan(plan: Plan, claims: Claims | None = None) -> None:
     bring_back(plan.folder, run_ids.difference(run.run_id for group in plan.groups for run in group))
     if before and not _is_same(before, plan):
         set_aside(plan.folder, keep=run_ids)
-    _write(plan, claims, ())
+    _write(plan, ())
 
 
-def write_failed(plan: Plan, claims: Claims, failed: Sequence[dict[str, Any]]) -> None:
+def write_failed(plan: Plan, failed: Sequence[dict[str, Any]]) -> None:
     """Write what a sweep is and which of its runs failed, as `failure_of` has it.
 
     Raises:
         StoreError: if that cannot be written.
     """
-    _write(plan, claims, failed)
+    _write(plan, failed)
 
 
-def _write(plan: Plan, claims: Claims | None, failed: Sequence[dict[str, Any]]) -> None:
+def _write(plan: Plan, failed: Sequence[dict[str, Any]]) -> None:
     """Write `sweep.json`; what another process of the same sweep wrote there of its rounds stays."""
-    before, document = _before(plan), describe(plan)
+    before, document, claims = _before(plan), describe(plan), plan.claims
     same = _is_same(before, plan)
-    command = (claims.command if claims is not None else "") or (before.get("command", "") if same else "")
+    # the one that trained last: who looks at a finished sweep changes nothing
+    commands = [claims.command if claims is not None else "", str(before.get("command", "")) if same else ""]
+    command = next(filter(None, commands if plan.missing else reversed(commands)), "")
     document |= {"command": command} if command else {}
     said = [*document.pop("failed", ()), *failed]
     if claims is not None and same and claims.others():

@@ -80,13 +80,14 @@ def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Est
                 "runs": len(alike),
                 "missing": sum(map(len, groups)),
                 "run_flops": run_flops(first, held_out=held_out),
-                "group_bytes": group_bytes(first, max(map(len, groups), default=0)),
+                "group_bytes": group_bytes(first, max(map(len, groups), default=0), devices=plan.gpus_per_run),
             }
         )
     flops = sum(row["run_flops"] * row["missing"] for row in rows)
     seconds, known = math.inf, {}
     if plan.fits and plan.groups:
         nominal = 1.0 if plan.gpus else 1 / matrix_flops("cpu")
+        timed = timed and plan.gpus_per_run == 1  # what takes several devices is not timed on one
         known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap) if timed else {}
         seconds = predict_seconds(plan, known, nominal=nominal)
     elif plan.fits:
@@ -97,7 +98,8 @@ def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Est
 
 def work_of(plan: Plan, run: RunSpec, replicas: int) -> float:
     """Return the work of a group: operations of a large product on a CPU, seconds of a nominal GPU."""
-    return (cuda_seconds if plan.gpus else group_work)(run, replicas, held_out=len(plan.corpus.held_out))
+    work = (cuda_seconds if plan.gpus else group_work)(run, replicas, held_out=len(plan.corpus.held_out))
+    return work / plan.gpus_per_run
 
 
 def predict_seconds(plan: Plan, known: Mapping[int, float], *, nominal: float) -> float:

@@ -64,6 +64,7 @@ def run_group(
         "started_at": keeper.started_at,
         "wall_seconds": seconds,
         "device": device_name(device),
+        "devices": 1,
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     n_params = count_parameters(group[0])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mupcheck.results.aside import kept_runs
+from mupcheck.results.claims import Claims
 from mupcheck.results.files import check_writable
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
@@ -19,7 +20,8 @@ from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.groups import Group, group_runs
 from mupcheck.sweep.kernels import faults_of
 from mupcheck.sweep.limits import NO_LIMITS, Limits
-from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, cores, size_text
+from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, size_text
+from mupcheck.sweep.teams import at_a_time
 from mupcheck.training.data.corpus import Corpus, check_corpus
 from mupcheck.training.data.sources import open_corpus
 
@@ -37,14 +39,16 @@ class Plan:
 
     Attributes:
         device: "cpu", or the first of the GPUs.
-        jobs: processes at a time.
+        jobs: groups at a time, in a process each; in several where a run trains over several devices.
         available_bytes: memory that was free when this was planned, on the GPU that had least; None if unknown.
         devices: the GPUs that groups go to, a process on each; one alone works in this process.
         backend: what "auto" stands for on this device.
+        gpus_per_run: devices that train each run together; on a CPU processes.
         exact: whether each run trains alone, so that it does not depend on its group in a single bit.
         failed: run_ids of runs that failed before and are not tried again.
         limits: of what is trained now.
         fresh: whether runs that are there are trained again.
+        claims: of this process on the folder's runs, where it has any.
         left_out: how many runs are not there and are not trained, of these or beyond a limit.
     """
 
@@ -59,9 +63,11 @@ class Plan:
     devices: tuple[str, ...] = ()
     backend: str = AUTO_BACKEND
     exact: bool = False
+    gpus_per_run: int = 1
     failed: frozenset[str] = frozenset()
     limits: Limits = NO_LIMITS
     fresh: bool = False
+    claims: Claims | None = None
     left_out: int = 0
 
     @property
@@ -73,6 +79,14 @@ class Plan:
     def where(self) -> str:
         """Say where groups train: "cpu", "cuda:1" or "4 GPUs"."""
         return f"{len(self.gpus)} GPUs" if len(self.gpus) > 1 else self.device
+
+    @property
+    def teams(self) -> tuple[tuple[str, ...], ...]:
+        """Return the devices that train a run together, of all that work at a time."""
+        n = self.gpus_per_run
+        if not self.gpus:
+            return ((self.device,) * n,) * self.n_processes
+        return tuple(self.gpus[i * n : (i + 1) * n] for i in range(len(self.gpus) // n))
 
     @property
     def computes(self) -> str:
@@ -96,13 +110,13 @@ class Plan:
 
     @property
     def n_processes(self) -> int:
-        """Return how many processes work at a time."""
+        """Return how many processes work at a time, or teams of them that share a run."""
         return max(min(self.jobs, len(self.groups)), 1)
 
     @property
     def on_one_device(self) -> int:
         """Return how many processes share a device's memory: all of them on a CPU."""
-        return -(-self.n_processes // max(len(self.gpus), 1))
+        return -(-self.n_processes // max(len(self.gpus) // self.gpus_per_run, 1))
 
     @property
     def shared_bytes(self) -> int:
@@ -111,12 +125,15 @@ class Plan:
             return CUDA_CONTEXT_BYTES * self.on_one_device
         data = (part.nbytes for part in (self.corpus.train, self.corpus.held_out) if isinstance(part, np.ndarray))
         # files of tokens are mapped, not read; other data is here already, and once more in every process
-        return TORCH_BYTES + sum(data) * (self.n_processes if self.n_processes > 1 else 0)
+        processes = self.n_processes * self.gpus_per_run
+        return TORCH_BYTES + sum(data) * (processes if processes > 1 else 0)
 
     @property
     def needed_bytes(self) -> int:
         """Return the memory needed at once on a device: the largest groups, one a process, and what all take."""
-        largest = sorted((group_bytes(group[0], len(group)) for group in self.groups), reverse=True)
+        of_groups = (group_bytes(group[0], len(group), devices=self.gpus_per_run) for group in self.groups)
+        share = 1 if self.gpus else self.gpus_per_run  # of a group's processes, on one device
+        largest = sorted((share * n_bytes for n_bytes in of_groups), reverse=True)
         return self.shared_bytes + sum(largest[: self.on_one_device]) if largest else 0
 
     @property
@@ -161,6 +178,7 @@ def plan_sweep(
     jobs: int | None = None,
     exact: bool = False,
     retry_failed: bool = True,
+    gpus_per_run: int = 1,
     limits: Limits = NO_LIMITS,
     here: bool = True,
 ) -> Plan:
@@ -169,8 +187,9 @@ def plan_sweep(
     Args:
         device: "cpu", a GPU or several, as `find_devices` returns them.
         fresh: count finished runs as missing, so that they are trained again.
-        jobs: processes at a time (default: one per core on a CPU, one per GPU).
+        jobs: processes at a time (default: one per core on a CPU, one per GPU); runs, where several share one.
         exact: train each run alone.
+        gpus_per_run: devices that train each run together; on a CPU processes.
         retry_failed: train runs again that failed before, as `sweep.json` has it.
         limits: of what is trained now.
         here: whether the devices are this machine's; of others nothing is known, and "auto" takes the backend that
@@ -182,14 +201,16 @@ def plan_sweep(
     devices = (device,) if isinstance(device, str) else tuple(device)
     first = devices[0]
     check_sizes(sweep)
+    most = at_a_time(sweep, devices, gpus_per_run)
     backend = backend_of(sweep, devices) if here else AUTO_BACKEND
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
     folder = Path(out) / sweep.name
     check_writable(folder)
     runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash, backend=backend)
-    jobs = jobs or (cores() if first == "cpu" else len(devices))
-    free = [available_memory(each) for each in devices[:jobs]] if here else []
+    jobs = min(jobs or most, most if gpus_per_run > 1 and first != "cpu" else jobs or most)
+    devices = devices[: jobs * gpus_per_run]
+    free = [available_memory(each) for each in devices] if here else []
     empty = Plan(
         sweep,
         folder,
@@ -199,9 +220,10 @@ def plan_sweep(
         (),
         jobs,
         min((each for each in free if each is not None), default=None),
-        devices=() if first == "cpu" else devices[:jobs],
+        devices=() if first == "cpu" else devices,
         backend=backend,
         exact=exact,
+        gpus_per_run=gpus_per_run,
         limits=limits,
         fresh=fresh,
         failed=frozenset() if retry_failed else frozenset(str(each["run_id"]) for each in failed_before(folder)),
@@ -277,9 +299,9 @@ def check_fits(plan: Plan) -> None:
     """
     if plan.fits or plan.available_bytes is None:
         return
-    largest = max(plan.groups, key=lambda group: group_bytes(group[0], len(group)))
+    largest = max(plan.groups, key=lambda group: group_bytes(group[0], len(group), devices=plan.gpus_per_run))
     run = largest[0]
-    memory = group_memory(run, len(largest))
+    memory = group_memory(run, len(largest), devices=plan.gpus_per_run)
     if memory.rows == max(memory):
         advice = ["fewer --steps"]
     elif memory.activations == max(memory):
@@ -308,10 +330,11 @@ def extend(plan: Plan, runs: Sequence[RunSpec], *, finished: Collection[str]) ->
     missing = [run for run in runs if run.run_id not in finished and run.run_id not in failed]
     plan = replace(plan, left_out=sum(run.run_id in failed for run in runs))
     # what was left in the middle goes on as it was
-    kept = [] if plan.exact else kept_groups(plan.folder, missing, plan.device)
+    alone = plan.exact or plan.gpus_per_run > 1
+    kept = [] if alone else kept_groups(plan.folder, missing, plan.device)
     begun = {run.run_id for group in kept for run in group}
     rest = [run for run in missing if run.run_id not in begun]
-    how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": plan.exact, "also": kept}
+    how: dict[str, Any] = {"places": min(plan.jobs, len(plan.gpus)), "exact": alone, "also": kept}
     plan = replace(plan, runs=tuple(runs), groups=tuple(group_runs(rest, plan.device, **how)))
     if plan.fits or plan.available_bytes is None:
         return plan

@@ -6,18 +6,24 @@ refused rather than believed. A portion is written once and never changed.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from mupcheck.results.files import one_line, write_text
+from mupcheck.results.reading import finished_runs
 from mupcheck.results.version import version
 from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.path import PathTask
 from mupcheck.theory.parametrization import table_from_json, table_to_json
 
 FOLDER = "work"  # of a sweep's folder: one folder in it a portion
+JOB = "job"  # of a portion: the number that Slurm gave it
+ABANDONED = 3600.0  # seconds after which a portion that was never written, or by whom nobody knows, is nobody's
 Part = tuple[Any, ...]  # a group of runs, or the one task to compare their backend
 
 
@@ -138,3 +144,27 @@ def write_report(portion: Portion, index: int, errors: Sequence[str]) -> None:
         StoreError: if it cannot be written.
     """
     write_text(portion.report(index), json.dumps({"errors": list(errors)}) + "\n")
+
+
+def forget_done(folder: Path, alive: Collection[str] | None = None) -> None:
+    """Remove the portions of a sweep's folder whose runs are all there, and what is left of some.
+
+    Args:
+        folder: the sweep's.
+        alive: keys of portions with a task in Slurm's queue, which stay; None where nobody asked, so that all of
+            Slurm's do.
+    """
+    there = finished_runs(folder)
+    with suppress(OSError):
+        for place in (folder / FOLDER).iterdir():
+            if not place.is_dir() or ((place / JOB).exists() and (alive is None or place.name in alive)):
+                continue
+            try:
+                done = set(json.loads((place / "plan.json").read_bytes())["runs"]) <= there
+            except FileNotFoundError:  # just being written, or a task that came late wrote into what was removed
+                done = time.time() - place.stat().st_mtime > ABANDONED
+            except (OSError, ValueError, KeyError, TypeError):
+                done = False
+            if done:
+                rmtree(place, ignore_errors=True)
+        (folder / FOLDER).rmdir()  # where nothing is left

@@ -1,5 +1,7 @@
 """The runs of a sweep once more in another dtype, to see what that moves."""
 
+from typing import Any
+
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.plan import Plan, plan_sweep
 
@@ -36,6 +38,5 @@ def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True) -> Plan:
     }
     fields = {name: getattr(sweep, name) for name in SweepSpec.model_fields} | changes
     devices = plan.gpus or ("cpu",)
-    return plan_sweep(
-        SweepSpec(**fields), out=plan.folder, device=devices, fresh=fresh, jobs=plan.jobs, exact=plan.exact, here=here
-    )
+    how: dict[str, Any] = {"fresh": fresh, "jobs": plan.jobs, "exact": plan.exact, "gpus_per_run": plan.gpus_per_run}
+    return plan_sweep(SweepSpec(**fields), out=plan.folder, device=devices, here=here, **how)

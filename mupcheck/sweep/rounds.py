@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import count, islice
 
 from mupcheck.results.aside import kept_runs, set_aside
-from mupcheck.results.claims import Claims
 from mupcheck.results.compact import compact_many
 from mupcheck.results.mend import mend
 from mupcheck.results.reading import load_results
@@ -21,9 +20,7 @@ from mupcheck.sweep.limits import first_runs
 from mupcheck.sweep.plan import Plan, extend
 
 
-def rounds(
-    plan: Plan, *, fresh: bool = False, claims: Claims | None = None, tell: Callable[[str], object] | None = None
-) -> Iterator[Plan]:
+def rounds(plan: Plan, *, fresh: bool = False, tell: Callable[[str], object] | None = None) -> Iterator[Plan]:
     """Yield plans to execute, one after the other: the sweep's grid, then what its refinement or top-up adds.
 
     Runs that are there and damaged are set aside first, so that the first plan has them. A sweep of many runs is
@@ -36,13 +33,12 @@ def rounds(
     Args:
         plan: of the sweep's grid.
         fresh: train the runs of every round again, as `plan_sweep` had it for the grid.
-        claims: of this process, which tell whether it is alone in the folder (default: it is).
         tell: called with what to say of damaged files, else a warning, and of what was compacted.
     Raises:
         ValueError: if the folder holds files that cannot be read, or of a newer mupcheck.
         StoreError: if a damaged file cannot be moved.
     """
-    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh, claims=claims):
+    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh):
         yield each
         said = compact_many(plan.folder)
         if said and tell is not None:
@@ -59,7 +55,7 @@ def _mended(plan: Plan, *, fresh: bool, tell: Callable[[str], object] | None) ->
     return extend(plan, plan.runs, finished=kept_runs(plan.folder)) if lines and not fresh else plan
 
 
-def _rounds(plan: Plan, *, fresh: bool, claims: Claims | None) -> Iterator[Plan]:
+def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
     """Yield the plans of `rounds`."""
     start = time.monotonic()
     if fresh:
@@ -76,7 +72,7 @@ def _rounds(plan: Plan, *, fresh: bool, claims: Claims | None) -> Iterator[Plan]
         plan = extend(plan, runs, finished=trained if fresh else kept_runs(plan.folder))
         trained |= {run.run_id for run in plan.runs}
         if not plan.missing:
-            write_plan(plan, claims)
+            write_plan(plan)
             continue
         added = sum(group_cost(group, plan.device) for group in plan.groups)
         minutes = (time.monotonic() - start) / 60
@@ -88,7 +84,7 @@ def _rounds(plan: Plan, *, fresh: bool, claims: Claims | None) -> Iterator[Plan]
         yield plan
         if plan.left_out or limits.out_of_time:
             return
-    if claims is None or not claims.others():  # who may be in a round that did not begin here
+    if plan.claims is None or not plan.claims.others():  # who may be in a round that did not begin here
         set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
 
 

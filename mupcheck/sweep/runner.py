@@ -5,9 +5,10 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mupcheck.results.claims import Claims
 from mupcheck.results.files import StoreError
@@ -20,6 +21,7 @@ from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
 from mupcheck.sweep.described import write_failed, write_plan
 from mupcheck.sweep.engines import local
+from mupcheck.sweep.engines.elsewhere import Elsewhere, Engine, devices_of, engine_of, opened, planned
 from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
@@ -31,13 +33,10 @@ from mupcheck.sweep.path import PathTask, compare_path, kept_paths, path_task, w
 from mupcheck.sweep.plan import Plan, check_fits, find_devices, plan_sweep
 from mupcheck.sweep.provenance import provenance
 from mupcheck.sweep.rounds import rounds
+from mupcheck.sweep.shared_run import over_devices
 from mupcheck.sweep.sharing import Shared, joined, tell
 from mupcheck.sweep.warm import shapes_to_come, warm_up
 from mupcheck.training.data.corpus import Corpus
-
-# Where the groups of a plan execute, on other machines: takes what waits, and yields what happens. A group is done when
-# its runs are in the folder.
-Engine = Callable[[Plan, deque[tuple[Any, ...]]], Iterator[local.Message]]
 
 
 def run_sweep(
@@ -49,9 +48,12 @@ def run_sweep(
     fresh: bool = False,
     force: bool = False,
     exact: bool = False,
+    gpus_per_run: int = 1,
     limits: Limits = NO_LIMITS,
     retry_failed: bool = True,
+    engine: Literal["local"] | Elsewhere = "local",
     on_progress: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] = print,
 ) -> Results:
     """Train what is missing of a sweep, and return all its runs; within limits, those that are there then.
 
@@ -66,9 +68,13 @@ def run_sweep(
         fresh: train finished runs again.
         force: try where the estimate of memory says that it does not fit.
         exact: train each run alone: on a GPU, replicas may round otherwise in another group.
+        gpus_per_run: GPUs (on a CPU, processes) that train each run together, a part of its weights on each.
         limits: seconds and runs that this call may take.
         retry_failed: train runs again that failed before.
+        engine: where: "local" is this machine; `Slurm(...)` and `Ray(...)` are a cluster that sees `out`, and say which
+            device and how many jobs it has.
         on_progress: called with each Progress.
+        on_note: called with lines that such a cluster is worth.
     Raises:
         ValueError: if the sweep's data, device or folder cannot be used, it does not fit into memory, or is no sweep;
             or if another process trains another sweep of this name.
@@ -80,22 +86,32 @@ def run_sweep(
         raise ValueError(f"run_sweep() takes a SweepSpec, not {said(sweep)}{hint}")
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs={jobs!r} is no number of processes; give 1 or more, or None for one per core")
-    if multiprocessing.current_process().daemon:
+    elsewhere = engine_of(engine, device=device, jobs=jobs, fresh=fresh)
+    if multiprocessing.current_process().daemon and elsewhere is None:
         if jobs not in (None, 1):
             raise ValueError(f"jobs={jobs} in a worker of a pool, which may start no processes; give jobs=1")
         if limits.group_seconds is not None:
             raise ValueError(
                 "a limit on group_seconds in a worker of a pool, which may start no processes; leave it out"
             )
+        if gpus_per_run > 1:
+            raise ValueError(f"gpus_per_run={gpus_per_run} in a worker of a pool, which may start no processes; give 1")
         jobs = 1
     how: dict[str, Any] = {"fresh": fresh, "jobs": jobs, "exact": exact, "retry_failed": retry_failed, "limits": limits}
-    first = plan_sweep(sweep, out=out, device=find_devices(device), **how)
+    how["gpus_per_run"] = gpus_per_run
+    if elsewhere is not None and gpus_per_run > 1:
+        raise ValueError(f"gpus_per_run={gpus_per_run} is of engine 'local'; leave one out")
+    devices = find_devices(device) if elsewhere is None else devices_of(elsewhere)
+    first = plan_sweep(sweep, out=out, device=devices, here=elsewhere is None, **how)
+    if elsewhere is not None:
+        first = planned(first, elsewhere)
     if not force:
         check_fits(first)
-    with joined(first) as claims:
-        for plan in rounds(first, fresh=fresh, claims=claims):
+    opening: Any = nullcontext() if elsewhere is None else opened(elsewhere, say=on_note)
+    with joined(first) as claims, opening as through:
+        for plan in rounds(replace(first, claims=claims), fresh=fresh):
             errors, finished = [], plan.n_there
-            for progress in execute(plan, jobs=jobs, claims=claims):
+            for progress in execute(plan, jobs=jobs, engine=through):
                 finished = progress.runs_finished
                 if progress.error and not progress.retried:
                     errors.append(progress.error)
@@ -107,9 +123,7 @@ def run_sweep(
     return load_results(first.folder)
 
 
-def execute(
-    plan: Plan, *, jobs: int | None = None, engine: Engine | None = None, claims: Claims | None = None
-) -> Iterator[Progress]:
+def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None) -> Iterator[Progress]:
     """Train what is missing and write each run as it ends; yield how far it is.
 
     What another process trains by now is left to it, and counts when it is there.
@@ -122,21 +136,25 @@ def execute(
     Args:
         jobs: as in `run_sweep`.
         engine: where groups execute (default: on this machine).
-        claims: of this process on the folder's runs (default: made for this call).
     Raises:
-        ValueError: as of `joined`, where no claims are given.
+        ValueError: as of `joined`, where the plan has no claims.
         StoreError: if results cannot be written.
     """
+    claims = plan.claims
     if claims is None:
         with joined(plan) as claims:
-            yield from execute(plan, jobs=jobs, engine=engine, claims=claims)
+            yield from execute(replace(plan, claims=claims), jobs=jobs, engine=engine)
         return
-    write_plan(plan, claims)
+    write_plan(plan)
     if engine is not None:
         yield from tell(claims, _follow(plan, jobs or plan.jobs, claims, partial(engine, plan), ahead=False))
         return
     shared = Shared(claims, again=plan.fresh, ends=lambda: plan.limits.out_of_time)
     corpus = None if plan.sweep.data.startswith("tokens:") else plan.corpus
+    if plan.gpus_per_run > 1:
+        messages = partial(shared.messages, partial(over_devices(plan, corpus), take=shared.take))
+        yield from tell(claims, _follow(plan, len(plan.teams), claims, messages, ahead=False))
+        return
     work = work_of(plan.folder, plan.sweep.name, corpus, **({} if plan.gpus else {"device": plan.device}))
     warming = partial(warm_up, corpus=corpus)
     at_a_time = jobs or plan.jobs
@@ -232,7 +250,8 @@ def _follow(
                 again = [group[: len(group) // 2], group[len(group) // 2 :]]
             else:
                 if message.retry:
-                    error += f"; it was estimated to need {size_text(group_bytes(group[0], len(group)))}"
+                    needed = group_bytes(group[0], len(group), devices=plan.gpus_per_run)
+                    error += f"; it was estimated to need {size_text(needed)}"
                 failed += [failure_of(run, error) for run in group]
             pace.fail(group, again=bool(again))
         if again and not plan.limits.out_of_time:
@@ -243,7 +262,7 @@ def _follow(
     if failed:
         # elsewhere a group may have failed in part, and another process may have trained what failed here
         there = set() if plan.fresh else finished_runs(plan.folder)
-        write_failed(plan, claims, [each for each in failed if each["run_id"] not in there])
+        write_failed(plan, [each for each in failed if each["run_id"] not in there])
     if not claims.others():
         forget_tracebacks(plan.folder)
         forget_checkpoints(plan.folder)

@@ -24,7 +24,9 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
 
 
-def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None = None) -> list[str]:
+def work(
+    portion: Portion, task: int, *, device: str = "cpu", jobs: int | None = None, seconds: float | None = None
+) -> list[str]:
     """Train the groups of a task, those runs that are not there, and write how each group ended; return the errors.
 
     Args:
@@ -32,6 +34,7 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
         task: its index.
         device: "cpu", "cuda" (every GPU that this task was given) or "cuda:i".
         jobs: processes at a time (default: one per core on a CPU, one per GPU).
+        seconds: that a group may take, as `local.execute` has it.
     Raises:
         ValueError: if there is no such task or device, or the data here is not what the sweep was planned with.
         StoreError: if results cannot be written.
@@ -65,6 +68,7 @@ def work(portion: Portion, task: int, *, device: str = "cpu", jobs: int | None =
     with nullcontext() if gpus else memory_kept(), Claims(portion.folder, asks=portion.asks) as claims:
         shared = Shared(claims)
         how: dict[str, Any] = {"jobs": at_a_time, "devices": gpus[:at_a_time], "take": shared.take}
+        how["seconds"] = seconds
         start = partial(local.execute, work=doing, preload=PRELOAD, contain=True, **how)
         for message in shared.messages(start, waiting):
             if leaving.is_set():

@@ -43,6 +43,7 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
         )
     how = f"{plan.sweep.dtype}, {plan.computes} backend"
     how += ", each run alone" if plan.exact else ""
+    how += f", {plan.gpus_per_run} {'GPUs' if plan.gpus else 'processes'} a run" if plan.gpus_per_run > 1 else ""
     into = f"sweep {plan.sweep.name} ({plan.sweep.kind}) into {plan.folder}"
     out.print(f"{into}, on {plan.where}, {how}", soft_wrap=True)
     if plan.sweep.question:
@@ -64,6 +65,9 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
 def memory_text(plan: "Plan", estimate: "Estimate") -> str:
     """Say what is needed at once, of what there is on which machine."""
     processes = "1 process at a time needs" if estimate.jobs == 1 else f"{estimate.jobs} processes at a time need"
+    if plan.gpus_per_run > 1:
+        runs = "1 run" if estimate.jobs == 1 else f"{estimate.jobs} runs"
+        processes = f"{runs} of {plan.gpus_per_run} processes at a time need{'s' * (estimate.jobs == 1)}"
     where = f"this machine ({cores()} cores)" if plan.device == "cpu" else plan.device
     if len(plan.gpus) > 1:
         where, processes = "the GPU that has least", f"each of {len(plan.gpus)} GPUs needs"

@@ -177,7 +177,7 @@ def test_help_has_whole_words_in_any_terminal(command, columns):
     assert not [line for line in long if len(line.split()) > 1 or columns >= 50]
     if command in ("coord", "lr-sweep"):
         titles = [line for line in shown.splitlines() if line.istitle() and len(line.split()) == 1]
-        assert titles == ["Model", "Data", "Optimizer", "Run", "Slurm", "Output", "Options"]
+        assert titles == ["Model", "Data", "Optimizer", "Run", "Ray", "Slurm", "Output", "Options"]
 
 
 ADVISED = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

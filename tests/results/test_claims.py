@@ -176,7 +176,10 @@ def test_damaged_and_newer_files_of_owners_are_no_error(tmp_path):
 
 def test_a_folder_that_takes_no_claims_is_named(tmp_path, monkeypatch):
     (tmp_path / "claims").write_text("")
-    with pytest.raises(StoreError, match=r"cannot write .*claims: File exists; give another folder"), Claims(tmp_path):
+    with (
+        pytest.raises(StoreError, match=r"cannot write .*claims: Not a directory; give another folder"),
+        Claims(tmp_path),
+    ):
         pass
     (tmp_path / "claims").unlink()
 

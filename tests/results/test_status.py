@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from foreign_owners import foreign
@@ -50,7 +51,7 @@ def test_a_cut_sweep_is_interrupted_and_says_what_goes_on(cut):
     assert (found.total.planned, found.total.done, found.seconds_left) == (8, 5, None)
     assert found.incomplete == "3 of 8 runs of tiny are missing; to complete it: run the same command again"
     with Claims(cut.folder, command="mupcheck run tiny.toml") as claims:
-        write_failed(cut, claims, [])
+        write_failed(replace(cut, claims=claims), [])
     assert say_first(cut.folder.parent) == [
         "3 of 8 runs of tiny are missing; to complete it: mupcheck run tiny.toml"
     ], "by the command that began it"
@@ -110,7 +111,7 @@ def test_what_failed_has_its_reason_and_file(cut):
     run = cut.groups[0][0]
     reason = keep_traceback(cut.folder, [run.run_id], "1 runs of width 32: KeyError: a bug", "Traceback ...")
     with Claims(cut.folder) as claims:
-        write_failed(cut, claims, [failure_of(run, reason)])
+        write_failed(replace(cut, claims=claims), [failure_of(run, reason)])
     found = status_of(cut.folder)
     assert (found.state, found.total.failed, found.total.waiting) == ("failed", 1, 2)
     (failure,) = found.failures

@@ -18,7 +18,7 @@ from tiny_sweeps import assert_same, numbers, tiny, trained
 from mupcheck.results.reading import finished_runs, load_results
 from mupcheck.sweep import runner
 from mupcheck.sweep.engines import slurm
-from mupcheck.sweep.engines.sbatch import Slurm
+from mupcheck.sweep.engines.sbatch import Slurm, ended
 from mupcheck.sweep.plan import plan_sweep
 
 DAEMONS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
@@ -50,6 +50,13 @@ ReturnToService=2
 KillWait=2
 NodeName=localhost NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=cpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+# accounting needs a database; the controller itself knows the same of tasks that ended a moment ago
+SACCT = """#!/bin/sh
+for option in "$@"; do case $option in --jobs=*) job=${option#--jobs=} ;; esac; done
+scontrol --oneliner show job "$job" | sed -n 's/.*JobState=\\([A-Z_]*\\).*/\\1/p'
 """
 
 
@@ -120,7 +127,21 @@ def through(plan):
     return [state.error for state in runner.execute(plan, engine=engine) if state.error]
 
 
-def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_it(cluster, tmp_path):
+@pytest.fixture(params=["sacct", "no sacct"])
+def accounting(request, tmp_path, monkeypatch):
+    """A sacct that knows how tasks ended, or none."""
+    if request.param == "no sacct":
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name: None if name == "sacct" else which(name))
+        return False
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sacct").write_text(SACCT)
+    (tmp_path / "bin" / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return True
+
+
+def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_it(cluster, accounting, tmp_path):
     sweep = tiny(parametrizations=("gdn-mup",), seeds=3)
     # in the same groups: the norm of gradients may round otherwise in another one, on a CPU too
     here, _ = trained(sweep, tmp_path / "local", jobs=1, exact=True)
@@ -131,6 +152,8 @@ def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_
     job = first.partition("_")[0]
     cluster.call("scancel", "--signal=KILL", "--batch", first)
     cluster.call("scancel", f"{job}_11")
+    killed = int(first.partition("_")[2])
+    assert wait_for(lambda: ended(job, killed) == "FAILED") if accounting else ended(job, killed) == ""
     again = wait_for(lambda: [task for task in cluster.running() if task != first])[0]
     cluster.call("scontrol", "requeue", again)
     wait_for(lambda: again not in cluster.running())

@@ -72,6 +72,13 @@ def test_a_sweep_has_the_same_rows_as_here_to_the_last_bit(cluster, tmp_path):
     assert through(planned(tmp_path, sweep)) == [] and len(cluster.submitted()) == 1
 
 
+def test_run_sweep_takes_slurm(cluster, tmp_path):
+    notes = []
+    how = {"engine": Slurm(poll=0.1, groups=2), "on_note": notes.append}
+    results = runner.run_sweep(tiny(parametrizations=("gdn-mup",)), out=tmp_path, **how)
+    assert len(results.runs) == 4 and "submitted 4 runs in 1 task as job 1" in notes[0]
+
+
 def test_the_command_submits_follows_and_answers(cluster):
     answer = mupcheck(*LR, *ON_SLURM, "--json")
     assert answer.code == exits.CANNOT_TELL, answer.err  # two widths
@@ -154,6 +161,25 @@ def test_a_controller_that_is_away_is_waited_for_and_nothing_is_submitted_meanwh
         errors.append(message.error)
         cluster.down()  # from the first end on: the folder alone tells of the rest
     assert errors == [None, None]
+
+
+def test_what_was_handed_out_is_removed_once_its_job_is_gone_and_its_runs_are_there(cluster, tmp_path):
+    plan = planned(tmp_path)
+    cluster.hold()
+    _, (portion,) = slurm.submit(plan, plan.groups, Slurm(), say=lambda _: None)
+    for name, runs in (("a" * 12, "{}"), ("b" * 12, '{"another": {}}')):
+        (plan.folder / "work" / name).mkdir()
+        (plan.folder / "work" / name / "plan.json").write_text(f'{{"runs": {runs}}}')
+        (plan.folder / "work" / name / "job").write_text("99\n")
+    cluster.hold(False)
+    assert through(planned(tmp_path)) == []
+    for _ in range(100):  # its last task may be ending
+        if cluster.queue():
+            time.sleep(0.1)
+    # one that lacks a run may be wanted again
+    assert through(planned(tmp_path, tiny(parametrizations=("gdn-mup",), seeds=2))) == []
+    left = {each.name for each in (plan.folder / "work").iterdir()}
+    assert "b" * 12 in left and not {"a" * 12, portion.key} & left
 
 
 # --- in a task --------------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ def check_slurm(slurm: Slurm, *, submits: bool = True) -> None:
                 f"engine 'slurm' needs the command {command}, which is not on PATH; call it where jobs are submitted, "
                 "or take engine 'local'"
             )
+    if not 0 < slurm.poll < 3600:
+        raise ValueError(f"slurm_poll = {slurm.poll:g} is no number of seconds to wait; give one such as 10")
     seconds_of(slurm.time)
     try:
         shlex.split(slurm.args)

@@ -14,7 +14,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mupcheck.results.files import StoreError, write_text
@@ -24,7 +23,7 @@ from mupcheck.sweep.engines.sbatch import Slurm, State, array_size, ask, ended, 
 from mupcheck.sweep.groups import group_cost
 from mupcheck.sweep.path import PathTask, kept_paths
 from mupcheck.sweep.plan import Plan
-from mupcheck.sweep.portion import FOLDER, Part, Portion, read_portion, read_report, write_portion
+from mupcheck.sweep.portion import FOLDER, JOB, Part, Portion, forget_done, read_portion, read_report, write_portion
 from mupcheck.sweep.sharing import asks_of
 
 ABSENT = 3  # polls in a row without a task before it counts as gone: files of another machine come late
@@ -45,11 +44,13 @@ def submit(
     """
     wanted = {run.run_id for group in groups for run in group if not isinstance(group[0], PathTask)}
     with _alone(plan.folder):
-        earlier = _portions(plan.folder, wanted)
+        earlier = _portions(plan.folder)
         alive = ask([portion.key for portion in earlier])
         if isinstance(alive, str):
             raise ValueError(f"squeue does not answer, so nothing was submitted: {alive}; try again")
-        earlier = [portion for portion in earlier if any(key == portion.key for key, _ in alive)]
+        keys = {key for key, _ in alive}
+        forget_done(plan.folder, keys)
+        earlier = [portion for portion in earlier if portion.key in keys and wanted & set(_run_ids(portion))]
         queued = _members(earlier, alive)
         parts: list[Part] = []
         for group in groups:
@@ -107,7 +108,7 @@ def _submit(portion: Portion, slurm: Slurm, *, cuda: bool) -> str:
     except ValueError:
         shutil.rmtree(portion.place, ignore_errors=True)
         raise
-    write_text(portion.place / "job", job + "\n")
+    write_text(portion.place / JOB, job + "\n")
     return job
 
 
@@ -183,6 +184,8 @@ def execute(
                     yield Message(group, error=_why(portions, lacking))
         if left:
             time.sleep(slurm.poll)
+    if not isinstance(alive := ask(keys), str):
+        forget_done(plan.folder, {key for key, _ in alive})
 
 
 class _Notes:
@@ -207,15 +210,17 @@ class _Notes:
             self.said, self.at = text, time.monotonic()
 
 
-def _portions(folder: Path, wanted: set[str]) -> list[Portion]:
-    """Return the earlier portions of a sweep that have a run that is wanted, or the comparison."""
+def _portions(folder: Path) -> list[Portion]:
+    """Return the earlier portions of a sweep."""
     found = []
     for place in sorted((folder / FOLDER).iterdir()):
         with suppress(ValueError):  # of another version, or killed before it was written
-            portion = read_portion(folder, place.name)
-            if wanted & {run.run_id for part in portion.groups if not isinstance(part[0], PathTask) for run in part}:
-                found.append(portion)
+            found.append(read_portion(folder, place.name))
     return found
+
+
+def _run_ids(portion: Portion) -> list[str]:
+    return [run.run_id for part in portion.groups if not isinstance(part[0], PathTask) for run in part]
 
 
 def _members(portions: Sequence[Portion], alive: State) -> dict[str, tuple[Portion, int]]:
@@ -264,7 +269,7 @@ def _why(portions: Sequence[Portion], lacking: Sequence[str]) -> str:
             task = portion.task_of(index)
             job = ""
             with suppress(OSError):
-                job = (portion.place / "job").read_text(encoding="utf-8").strip()
+                job = (portion.place / JOB).read_text(encoding="utf-8").strip()
             how = ended(job, task)
             said = "; ".join(read_report(portion, index) or ())
             log = portion.place / f"task-{task}.log"
@@ -281,8 +286,3 @@ def _last_error(log: Path) -> str:
         errors = [line.strip() for line in lines if "error:" in line]
         return errors[-1][:300] if errors else ""
     return ""
-
-
-def planned(plan: Plan, slurm: Slurm) -> Plan:
-    """Return a plan that says how many tasks work at a time."""
-    return replace(plan, jobs=slurm.jobs or max(-(-len(plan.groups) // slurm.groups), 1))

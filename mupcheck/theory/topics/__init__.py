@@ -31,6 +31,8 @@ GROUPS = {
             "memory",
             "cpu",
             "gpu",
+            "gpus-per-run",
+            "ray",
             "slurm",
             "bench",
         ),

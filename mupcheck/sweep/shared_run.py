@@ -1,0 +1,124 @@
+"""One run of a sweep over several devices: what each rank of a team does, and what works through the groups so."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mupcheck.results.writing import write_run
+from mupcheck.sweep.cost import count_parameters
+from mupcheck.sweep.engines import team
+from mupcheck.sweep.engines.local import Message
+from mupcheck.sweep.group import device_name, peak_memory_bytes, tables_of
+from mupcheck.sweep.kernels import PRELOAD
+from mupcheck.sweep.machine import memory_kept
+from mupcheck.sweep.path import PathTask, compare_path
+from mupcheck.sweep.plan import Group, Plan
+from mupcheck.sweep.provenance import provenance
+from mupcheck.training.data.corpus import Corpus
+from mupcheck.training.data.sources import open_corpus
+
+# What ranks import beside PRELOAD; the last, which FSDP2 does in its first call, is not known to leave a GPU alone.
+SHARED = ("mupcheck.training.sharded", "torch._dynamo")
+
+
+def over_devices(plan: Plan, corpus: Corpus | None) -> Callable[..., Iterator[Message]]:
+    """Return what works through groups of a plan with a team of devices on each; it takes those that wait.
+
+    Args:
+        plan: whose runs are shared.
+        corpus: what it trains on; None where each process opens it.
+    """
+    where: dict[str, Any] = {"folder": plan.folder, "corpus": corpus, "provenance": provenance()}
+    place = partial(_place, training=partial(train_rank, sweep=plan.sweep.name, **where), where=where)
+    preload = (*PRELOAD, *SHARED[: 1 if plan.gpus else 2])
+    how: dict[str, Any] = {"teams": plan.teams, "preload": preload, "seconds": plan.limits.group_seconds}
+    return partial(team.execute, place=place, alone=_compares, contain=True, **how)
+
+
+def _place(rank: int, size: int, meeting: Path, *, training: Callable[..., Iterator[int]], where: Any) -> Any:
+    """Return the work of a rank."""
+    ranked = partial(training, rank=rank, size=size, meeting=meeting)
+    return partial(_work, training=ranked, comparing=partial(compare_path, **where))
+
+
+def _work(
+    group: Sequence[Any],
+    *,
+    training: Callable[..., Iterator[int]],
+    comparing: Callable[..., Iterator[int]],
+    device: str,
+) -> Iterator[int]:
+    return (comparing if _compares(group) else training)(group, device=device)
+
+
+def _compares(group: Sequence[Any]) -> bool:
+    return isinstance(group[0], PathTask)
+
+
+def train_rank(
+    group: Group,
+    *,
+    rank: int,
+    size: int,
+    meeting: Path,
+    folder: Path,
+    sweep: str,
+    corpus: Corpus | None,
+    device: str,
+    provenance: Mapping[str, Any],
+) -> Iterator[int]:
+    """Train one run as one of the ranks that share it, and write it as the first of them; yields as `run_group` does.
+
+    Args:
+        group: the run.
+        rank: which one this process is.
+        size: how many there are.
+        meeting: a file through which they find each other.
+        folder: of the sweep.
+        sweep: its name.
+        corpus: what it trains on; None to open it.
+        device: of this process.
+        provenance: what each row says of where it comes from.
+    """
+    import torch
+
+    from mupcheck.model.ranks import Ranks, joined
+    from mupcheck.training.sharded import train_sharded
+    from mupcheck.training.train import one_thread
+
+    (run,) = group
+    corpus = corpus or open_corpus(run.data, vocab_size=run.vocab_size)
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    if device != "cpu":
+        torch.cuda.init()
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    rows = []
+    with ExitStack() as stack:
+        if device == "cpu":
+            stack.enter_context(one_thread())
+            stack.enter_context(memory_kept())
+        ranks = stack.enter_context(joined(Ranks(rank, size), device, meeting))
+        for row in train_sharded(run, corpus, ranks=ranks, device=device):
+            rows.append(row)
+            yield 1
+    if rank:
+        return
+    seconds = time.perf_counter() - start
+    record, steps, coords = tables_of(run, 0, rows)
+    record |= {
+        **provenance,
+        "sweep": sweep,
+        "started_at": started_at,
+        "wall_seconds": seconds,
+        "tokens_per_second": record["tokens"] / seconds,
+        "device": device_name(device),
+        "devices": size,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "n_params": count_parameters(run),
+    }
+    write_run(folder, record, steps, coords)
