@@ -10,7 +10,9 @@ from mupcheck.cli.answer import code_of, print_answer
 from mupcheck.cli.exits import STORAGE
 from mupcheck.cli.options import All, Json, Ladder, Progress, Strict, list_of, one_of, option
 from mupcheck.cli.own import print_trials, unless_interrupted
+from mupcheck.cli.stores import kept_in
 from mupcheck.cli.typed import called
+from mupcheck.results.stores.address import is_address, mirror_of, place_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.progress import follow_as
 
@@ -31,7 +33,7 @@ def audit(
     fresh: Annotated[bool, option("--fresh/--resume", "Train finished runs again. (default: resume)")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Time a step of each width, print runs and time; write nothing. (default: no)", show_default=False)] = False,
     name: Annotated[str | None, option("--name", "Folder under --out. (default: the file's name)", metavar="NAME")] = None,
-    out: Annotated[Path, option("--out", "Results folder. (default: results)", metavar="FOLDER")] = Path("results"),
+    out: Annotated[Path, option("--out", "Results folder, or its address in a store, such as s3://bucket/results. (default: results)", metavar="FOLDER", parser=place_of)] = Path("results"),
     expect: Annotated[str, option("--expect", "Verdict that exits with 0: pass or fail. (default: pass)", metavar="VERDICT")] = "pass",
     progress: Progress = "auto", json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
@@ -54,25 +56,28 @@ def audit(
     from mupcheck.audit.tabled import audited, with_optimizer
     from mupcheck.results.files import check_writable
 
-    check_writable(out)
+    check_writable(mirror_of(out) if is_address(out) else out)
     seeded(0, 0)  # as in every process that reads it
     model = model_named(file, ladder)
     sizes = list(sizes or model.user.offers or WIDTHS)
     user = with_optimizer(model.user, optimizer, table, min(sizes))
-    plan = plan_audit(
-        user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=out, device=device,
-        name=model.name_with(table, optimizer) if name is None else name, jobs=jobs, fresh=fresh,
-        source=partial(audited, file, ladder, optimizer, table, min(sizes)),
-    )  # fmt: skip
-    if dry_run:
-        print_trials(plan, run_one, check_growth(user, plan.widths), as_json=json)
-        if plan.top_up:
-            say(f"the top-up adds seeds and widths in {budget:g} minutes, which are not counted here")
-        return
-    with unless_interrupted(plan.folder):
-        errors = train(plan, follow=follow)
+    name = model.name_with(table, optimizer) if name is None else name
+    with kept_in(out, name, sends=not dry_run) as kept:
+        plan = plan_audit(
+            user, widths=sizes, seeds=seeds, record=steps, lr=lr, top_up=top_up, budget=budget, out=kept.out,
+            device=device, name=name, jobs=jobs, fresh=fresh,
+            source=partial(audited, file, ladder, optimizer, table, min(sizes)),
+        )  # fmt: skip
+        if dry_run:
+            print_trials(plan, run_one, check_growth(user, plan.widths), as_json=json)
+            if plan.top_up:
+                say(f"the top-up adds seeds and widths in {budget:g} minutes, which are not counted here")
+            return
+        with unless_interrupted(plan.folder):
+            errors = train(plan, follow=follow)
     if errors:
         raise typer.Exit(STORAGE)
     verdicts = print_answer(plan.folder, "coord", as_json=json, every=every)
     (verdict,) = verdicts.values()
-    raise typer.Exit(code_of({plan.name: verdict}, {plan.name: expect}, costs=None, strict=strict))
+    code = code_of({plan.name: verdict}, {plan.name: expect}, costs=None, strict=strict)
+    raise typer.Exit(STORAGE if kept.trouble else code)

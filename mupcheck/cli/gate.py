@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
-from mupcheck.cli.options import All, Expect, Json, Strict, option
+from mupcheck.cli.options import All, Expect, Json, Stored, Strict, option
+from mupcheck.cli.stores import read_from
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    path: Annotated[Path, Stored] = Path("results"),
     baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)", metavar="FILE")] = None,
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.", show_default=False)] = False,
     junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)", metavar="FILE")] = None,
@@ -32,6 +33,7 @@ def check(
 
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
+    path = read_from(path)
     for line in say_first(path):
         say(line)
     try:

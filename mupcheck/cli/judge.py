@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
+from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK, STORAGE
 from mupcheck.cli.options import All, Json, Strict, one_of, option
+from mupcheck.cli.stores import kept_in
 from mupcheck.cli.typed import called
+from mupcheck.results.stores.address import below, is_address, place_of
 from mupcheck.terminal.console import say
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def judge(
     cost: Annotated[float | None, option("--cost", "Percent of the loss that the best lr of the smallest width may cost the largest; given, a costly one exits with 1. (default: 1, and any cost exits with 0)", metavar="PERCENT")] = None,
     target: Annotated[int | None, option("--target", "Width for which the best lr is predicted. (default: no prediction)", metavar="WIDTH")] = None,
     expect: Annotated[str | None, option("--expect", "Verdict that exits with 0: transfers or drifts of losses, pass or fail of sizes. (default: pass, or either of losses)", metavar="VERDICT")] = None,
-    out: Annotated[Path | None, option("--out", "Results folder to keep what was read in, for plot and check. (default: nothing is kept)", metavar="FOLDER")] = None,
+    out: Annotated[Path | None, option("--out", "Results folder to keep what was read in, or its address in a store, for plot and check. (default: nothing is kept)", metavar="FOLDER", parser=place_of)] = None,
     name: Annotated[str | None, option("--name", "What it is called, and the folder under --out. (default: the first file's name)", metavar="NAME")] = None,
     json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
@@ -51,16 +53,19 @@ def judge(
     _check_options(imported.kind, {"cost": cost, "target": target}, require, expect)
     for line in imported.said:
         say(line)
-    results = imported.results
+    results, kept = imported.results, None
     if out is not None:
         from mupcheck.imported.store import store
         from mupcheck.results.reading import load_results
 
-        store(imported, out / label)
-        say(f"kept in {out / label}: mupcheck plot {out / label}")
-        results = load_results(out / label)
+        with kept_in(out, label, sends=True) as kept:
+            store(imported, kept.out / label)
+        where_kept = below(out, label) if is_address(out) else out / label
+        say(f"kept in {where_kept}: mupcheck plot {where_kept}")
+        results = load_results(kept.out / label)
     verdicts, costs = _print(results, imported.kind, cost=cost, target=target, as_json=json, every=every)
-    raise typer.Exit(_code(verdicts, costs if cost is not None else [], imported.kind, expect, strict=strict))
+    code = _code(verdicts, costs if cost is not None else [], imported.kind, expect, strict=strict)
+    raise typer.Exit(STORAGE if kept is not None and kept.trouble else code)
 
 
 def _print(

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from mupcheck.cli.typed import called, variables
+from mupcheck.results.stores.address import place_of
 from mupcheck.spec.defaults import sweep_defaults
 
 MODEL, DATA, OPTIMIZER, RUN, RAY, SLURM, OUTPUT = PANELS = (
@@ -130,7 +131,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
     OUTPUT: (
         Row("name", "--name", str, "Folder under --out.", "the file's name, or coord", of=COORD, metavar="NAME"),
         Row("name", "--name", str, "Folder under --out.", "the file's name, or lr", of=LR, metavar="NAME"),
-        Row("out", "--out", Path, "Results folder.", "results", of=ALL, value=Path("results"), metavar="FOLDER"),
+        Row("out", "--out", Path, "Results folder, or its address in a store, such as s3://bucket/results.", "results", of=ALL, value=Path("results"), metavar="FOLDER", more=(("parser", place_of),)),
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail.", "the file's, or pass", of=COORD, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: transfers or drifts.", "the file's, or either", of=LR, metavar="VERDICT"),
         Row("expect", "--expect", str, "Verdict that exits with 0: pass or fail of a coordinate check, transfers or drifts of an lr sweep.", "the file's, or pass, or either of an lr sweep", of=("run",), metavar="VERDICT"),
@@ -152,6 +153,7 @@ Expect = Annotated[str | None, option("--expect", "Verdict that exits with 0: pa
 Progress = Annotated[str, option("--progress", "How progress is shown on stderr: auto, rich (a bar), plain (lines), json (an event a line) or none. (default: auto: a bar on a terminal, lines in a pipe)", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON document on stdout.", show_default=False)]
 Ladder = Annotated[str | None, option("--ladder", "How a family grows: heads, head-dim, value-heads (key heads stay), or FILE.json with a list of configs. (default: the family's own)", metavar="NAME")]
+Stored = typer.Argument(help="Results folder, or one sweep's folder in it; either may be an address, such as s3://bucket/results.", parser=place_of)
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.", show_default=False)]
 # fmt: on

@@ -11,7 +11,9 @@ import typer
 from mupcheck.cli.answer import code_of, print_answer
 from mupcheck.cli.exits import INTERRUPTED, OK, STORAGE
 from mupcheck.cli.options import list_of, one_of
+from mupcheck.cli.stores import kept_in
 from mupcheck.cli.typed import command_line
+from mupcheck.results.stores.address import is_address, mirror_of
 from mupcheck.terminal.console import console, duration_text, print_json, say, table_of
 from mupcheck.terminal.progress import follow_as
 
@@ -60,20 +62,22 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
     from mupcheck.audit.user_file import read_model_file
     from mupcheck.results.files import check_writable
 
-    check_writable(options["out"])
+    out = options["out"]
+    check_writable(mirror_of(out) if is_address(out) else out)
     seeded(0, 0)  # as in every process that reads it
     user = read_model_file(path)
     device = None if options["device"] == "auto" else options["device"]
-    where = {"device": device, **{key: options[key] for key in ("jobs", "fresh", "out")}}
+    where = {"device": device, **{key: options[key] for key in ("jobs", "fresh")}}
     name = f"{path.stem}_lr" if options["name"] is None else options["name"]
-    plan = plan_lr_sweep(user, name=name, source=partial(read_model_file, path), **where, **given)
-    if options["dry_run"]:
-        on = check_growth(user, plan.widths)
-        check_reach(plan)
-        print_trials(plan, train_one, on, as_json=options["json"])
-        return OK
-    with unless_interrupted(plan.folder):
-        errors = lr_sweep(plan, follow=follow_as(options["progress"], names["progress"]))
+    with kept_in(out, name, sends=not options["dry_run"]) as kept:
+        plan = plan_lr_sweep(user, name=name, out=kept.out, source=partial(read_model_file, path), **where, **given)
+        if options["dry_run"]:
+            on = check_growth(user, plan.widths)
+            check_reach(plan)
+            print_trials(plan, train_one, on, as_json=options["json"])
+            return OK
+        with unless_interrupted(plan.folder):
+            errors = lr_sweep(plan, follow=follow_as(options["progress"], names["progress"]))
     if errors:
         return STORAGE
     costs: dict[str, str] = {}
@@ -82,7 +86,8 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
     if cost is not None:
         (found,) = costs.values()
         decided = {plan.name: found}
-    return code_of({plan.name: verdict}, {plan.name: expect}, costs=decided, strict=options["strict"])
+    code = code_of({plan.name: verdict}, {plan.name: expect}, costs=decided, strict=options["strict"])
+    return STORAGE if kept.trouble else code
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL
-from mupcheck.cli.options import Json, one_of, option, tables_of
+from mupcheck.cli.options import Json, Stored, one_of, option, tables_of
+from mupcheck.cli.stores import read_from
 from mupcheck.cli.typed import called
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")],
+    path: Annotated[Path, Stored],
     width: Annotated[int, typer.Option("--width", help="Width to be trained.", show_default=False)],
     tables: Annotated[str | None, option("--parametrization --parametrizations -p", "Tables of the sweep, by name. (default: all of it)", metavar="LIST")] = None,
     form: Annotated[str, option("--format", "table, json or python: torch's parameter groups, to paste. (default: table)", metavar="NAME")] = "table",
@@ -34,7 +35,7 @@ def recommend(
     from mupcheck.terminal.recommend_page import FORMATS, print_recommendations
 
     form = "json" if json else one_of(called("--format"), form, FORMATS)
-    results = load_results(path, tables=("runs",))
+    results = load_results(read_from(path), tables=("runs",))
     answers = _chosen(transfer(results), tables_of(tables) if tables is not None else [])
     if form == "python" and len(answers) > 1:
         names = ", ".join(f"{answer.parametrization} of {answer.sweep}" for answer in answers)

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
-from mupcheck.cli.options import Json, Strict, option
+from mupcheck.cli.options import Json, Stored, Strict, option
+from mupcheck.cli.stores import read_from, send_pictures
+from mupcheck.results.stores.address import check_no_address
 from mupcheck.terminal.console import print_json, say
 
 
 def plot(
-    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    path: Annotated[Path, Stored] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures. (default: figures/ in each sweep's folder)", show_default=False)] = None,
     only: Annotated[str | None, option("--only", "Figures by name or pattern, such as loss_vs_lr,coords_*. (default: the few that answer)")] = None,
     every: Annotated[bool, typer.Option("--all", help="Draw every figure there is, not only the few that answer.")] = False,
@@ -26,9 +28,14 @@ def plot(
     from mupcheck.plots import plot_results
     from mupcheck.results.status import say_first
 
-    for line in say_first(path):
+    if out is not None:
+        check_no_address(out, "--out")
+    read = read_from(path)
+    for line in say_first(read):
         say(line)
-    written = plot_results(path, out, only=only, every=every, tell=say)
+    written = plot_results(read, out, only=only, every=every, tell=say)
+    if out is None:
+        send_pictures(path)
     if json:
         print_json([str(file) for file in written])
     else:
@@ -37,7 +44,7 @@ def plot(
 
 
 def gates(
-    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    path: Annotated[Path, Stored] = Path("results"),
     json: Json = False, strict: Strict = False,
 ) -> None:  # fmt: skip
     """Say how the gates' gradients grow with width, and which rule for their learning rate that speaks for.
@@ -49,6 +56,7 @@ def gates(
     from mupcheck.results.status import say_first
     from mupcheck.terminal.gates_page import print_gates
 
+    path = read_from(path)
     for line in say_first(path):
         say(line)
     results = load_results(path, tables=("runs", "coords"))

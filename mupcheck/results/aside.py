@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mupcheck.results.files import StoreError
-from mupcheck.results.reading import EARLIER, finished_runs
+from mupcheck.results.files import EARLIER, StoreError
+from mupcheck.results.reading import finished_runs
 
 TABLES = ("steps", "coords", "runs")  # the last one vouches for the others
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A temporary name starts with a dot and ends like this; what a killed writer left is removed after an hour.
 TMP_SUFFIX = ".mupcheck-tmp"
 STALE_SECONDS = 3600.0
+EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
 
 
 class StoreError(OSError):

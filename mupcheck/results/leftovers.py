@@ -7,8 +7,9 @@ from typing import Any
 from mupcheck.results.aside import kept_runs
 from mupcheck.results.cache import joined, read_held
 from mupcheck.results.comparable import lr_text
+from mupcheck.results.files import EARLIER
 from mupcheck.results.gathering import gather_runs
-from mupcheck.results.reading import EARLIER, finished_runs, read_sweep
+from mupcheck.results.reading import finished_runs, read_sweep
 
 # What a person tells two specs apart by, and how it is said
 SHOWN = {

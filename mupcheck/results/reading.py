@@ -21,17 +21,17 @@ import pyarrow as pa
 from mupcheck.results.cache import joined, read_held
 from mupcheck.results.checked import MAX_ROWS as MAX_ROWS
 from mupcheck.results.checked import MOVE, PARTS, Damaged, Piece
-from mupcheck.results.files import one_line
+from mupcheck.results.files import EARLIER, one_line
 from mupcheck.results.gathering import gather_parts, gather_runs, run_files
 from mupcheck.results.overview import overview_rows, overview_text
 from mupcheck.results.printing import counted, lines_of, said
+from mupcheck.results.stores.address import is_address
 from mupcheck.results.tables import SCHEMA_VERSION, SCHEMAS
 from mupcheck.results.writing import sweep_sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
 ANEW = "run the sweep again, which writes it anew, or delete it"
 SAME_COMMAND = "run the same command again"
 TO_COMPLETE = "; to complete it: "  # between what is missing and what to do
@@ -191,16 +191,23 @@ def load_results(
     an earlier spec of the same name left in its folder stay there, and are used again when they are asked for again.
 
     Args:
-        path: `results/`, or one sweep's folder in it.
+        path: `results/`, or one sweep's folder in it, or the address of either in a store, such as s3://bucket/results.
         tables: what to return of runs, steps and coords; runs are read in any case, the others only if asked for.
         run_ids: of the runs to read (default: those that `sweep.json` lists).
 
     Raises:
         ValueError: if there are no runs under path, a file is damaged, missing, foreign or from a newer mupcheck, or
             a run is there twice; the message names the file.
+        StoreError: if path is an address and does not answer.
     """
     if not isinstance(path, str | Path):
         raise ValueError(f"load_results() takes the path of a folder, such as 'results/lr', not {said(path)}")
+    if is_address(path):
+        from mupcheck.results.stores.pull import pull_results
+
+        path, lines = pull_results(path)
+        for line in lines:
+            warnings.warn(line, stacklevel=2)
     tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.results.claims import held
-from mupcheck.results.files import StoreError
+from mupcheck.results.files import EARLIER, StoreError
 from mupcheck.results.owners import BEAT, Owner, living
 from mupcheck.results.reading import (
-    EARLIER,
     SAME_COMMAND,
     TO_COMPLETE,
     finished_runs,

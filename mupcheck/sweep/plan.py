@@ -1,6 +1,5 @@
 """What a sweep would train, before anything is trained: data, device, runs in groups, and what they cost."""
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +10,15 @@ import numpy as np
 from mupcheck.results.aside import kept_runs
 from mupcheck.results.claims import Claims
 from mupcheck.results.files import check_writable
+from mupcheck.results.stores.address import below, check_address, is_address, mirror_of
 from mupcheck.spec.model import MAX_INT
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
+from mupcheck.sweep.backend import backend_of
 from mupcheck.sweep.checkpoints import kept_groups
 from mupcheck.sweep.cost import count_parameters, group_bytes, group_memory
 from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.groups import Group, group_runs
-from mupcheck.sweep.kernels import faults_of
 from mupcheck.sweep.limits import NO_LIMITS, Limits
 from mupcheck.sweep.machine import CUDA_CONTEXT_BYTES, TORCH_BYTES, available_memory, size_text
 from mupcheck.sweep.teams import at_a_time
@@ -27,10 +27,6 @@ from mupcheck.training.data.sources import open_corpus
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # Linux, WSL2, ROCm
 LARGEST_TOTAL = 2**63 - 1  # what results count over a run is an int64
-# Of one (K, V): until its kernels are compiled and tested. Three in float32 made 77 s of a sweep of 5 s (H100).
-COMPILE_SECONDS = 20.0
-# What the chunk form takes on a GPU for a token of a head with K + V = 1: 4.5 to 28 ms for 196,608 of them (H100).
-CHUNK_SECONDS = 2.5e-10
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,8 @@ class Plan:
         fresh: whether runs that are there are trained again.
         claims: of this process on the folder's runs, where it has any.
         left_out: how many runs are not there and are not trained, of these or beyond a limit.
+        address: of the store that the folder mirrors, "" where it is the sweep's own.
+        said: what of that store is not believed.
     """
 
     sweep: SweepSpec
@@ -69,6 +67,8 @@ class Plan:
     fresh: bool = False
     claims: Claims | None = None
     left_out: int = 0
+    address: str = ""
+    said: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> tuple[str, ...]:
@@ -184,6 +184,8 @@ def plan_sweep(
 ) -> Plan:
     """Open the data, list the runs and group those that are missing under `out`/`sweep.name`; write nothing.
 
+    Where `out` is an address, such as s3://bucket/results, the folder is its mirror, and is brought up to date.
+
     Args:
         device: "cpu", a GPU or several, as `find_devices` returns them.
         fresh: count finished runs as missing, so that they are trained again.
@@ -197,6 +199,7 @@ def plan_sweep(
     Raises:
         ValueError: if a size is beyond what results hold, the data or backend cannot be used, or the folder cannot be
             written.
+        StoreError: if `out` is an address and does not answer.
     """
     devices = (device,) if isinstance(device, str) else tuple(device)
     first = devices[0]
@@ -205,8 +208,15 @@ def plan_sweep(
     backend = backend_of(sweep, devices) if here else AUTO_BACKEND
     corpus = open_corpus(sweep.data, vocab_size=sweep.vocab_size)
     check_corpus(corpus, sweep.batch_size, sweep.seq_len)
-    folder = Path(out) / sweep.name
+    address, said = (below(out, sweep.name), list[str]()) if is_address(out) else ("", [])
+    folder = mirror_of(address) if address else Path(out) / sweep.name
+    if is_address(out):
+        check_address(out)
     check_writable(folder)
+    if address:
+        from mupcheck.results.stores.pull import pull_sweep
+
+        said = pull_sweep(address)[1]
     runs = sweep.runs(vocab_size=corpus.vocab_size, data_hash=corpus.hash, backend=backend)
     jobs = min(jobs or most, most if gpus_per_run > 1 and first != "cpu" else jobs or most)
     devices = devices[: jobs * gpus_per_run]
@@ -227,50 +237,10 @@ def plan_sweep(
         limits=limits,
         fresh=fresh,
         failed=frozenset() if retry_failed else frozenset(str(each["run_id"]) for each in failed_before(folder)),
+        address=address,
+        said=tuple(said),
     )
     return extend(empty, runs, finished=() if fresh else kept_runs(folder))
-
-
-def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
-    """Return the backend of the delta rule that a sweep's runs name: what is asked for, or what "auto" stands for here.
-
-    "auto" is the chunk form on a CPU, in a coordinate check, and in a sweep that would be over before kernels are
-    compiled; else it is Triton's kernels, if they take every width and pass their test on the device.
-
-    Raises:
-        ValueError: if triton is asked for and is not there, or not for this device, dtype or head size.
-    """
-    if sweep.backend not in ("auto", "triton"):
-        return sweep.backend
-    if sweep.backend == "auto" and (devices[0] == "cpu" or sweep.kind == "coord"):
-        return AUTO_BACKEND
-    from mupcheck.ops.choice import check_triton
-
-    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
-    runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
-    heads = sorted({run.heads for run in runs})
-    copies = len(sweep.lrs) * len(sweep.seeds) * len(sweep.parametrizations)
-    if sweep.backend == "auto" and copies * sum(map(_chunk_seconds, runs)) < COMPILE_SECONDS * len(heads):
-        return AUTO_BACKEND
-    try:
-        check_triton(devices[0], sweep.dtype, [each[1:] for each in heads])
-    except ValueError:
-        if sweep.backend == "triton":
-            raise
-        return AUTO_BACKEND
-    if faults := faults_of(heads, sweep.dtype, devices):
-        if sweep.backend == "triton":
-            raise ValueError(f"{faults[0]}; try backend='{AUTO_BACKEND}'")
-        warnings.warn(f"{faults[0]}; backend 'auto' takes '{AUTO_BACKEND}' instead", stacklevel=2)
-        return AUTO_BACKEND
-    return "triton"
-
-
-def _chunk_seconds(run: RunSpec) -> float:
-    """Return what the chunk form takes of a run on a GPU, forward and backward."""
-    n_heads, key_dim, value_dim = run.heads
-    tokens = run.steps * run.batch_size * run.seq_len
-    return CHUNK_SECONDS * tokens * run.n_layers * n_heads * (key_dim + value_dim)
 
 
 def check_sizes(sweep: SweepSpec) -> None:

@@ -86,6 +86,10 @@ def _rounds(plan: Plan, *, fresh: bool) -> Iterator[Plan]:
             return
     if plan.claims is None or not plan.claims.others():  # who may be in a round that did not begin here
         set_aside(plan.folder, keep=[run.run_id for run in plan.runs])
+    if plan.address:
+        from mupcheck.results.stores.beside import push_now
+
+        push_now(plan.address)
 
 
 def _within(plan: Plan, max_runs: int | None) -> tuple[Plan, int | None]:

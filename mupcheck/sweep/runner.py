@@ -62,7 +62,8 @@ def run_sweep(
 
     Args:
         sweep: what to train, as `make_sweep` or `load_sweep` return it.
-        out: results folder; the sweep goes into `out`/`sweep.name`.
+        out: results folder, or the address of one in a store (s3://bucket/results); the sweep goes into
+            `out`/`sweep.name`.
         device: "auto", "cpu", "cuda" (every GPU) or "cuda:i".
         jobs: processes at a time (default: one per core on a CPU, one per GPU).
         fresh: train finished runs again.
@@ -118,7 +119,8 @@ def run_sweep(
                 if on_progress is not None:
                     on_progress(progress)
             if errors:
-                failed = len(plan.runs) - finished
+                if not (failed := len(plan.runs) - finished):
+                    raise StoreError(errors[0])
                 raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
     return load_results(first.folder)
 
@@ -139,6 +141,7 @@ def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None
     Raises:
         ValueError: as of `joined`, where the plan has no claims.
         StoreError: if results cannot be written.
+        ValueError: if the plan has an address that may not be written.
     """
     claims = plan.claims
     if claims is None:
@@ -146,6 +149,26 @@ def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None
             yield from execute(replace(plan, claims=claims), jobs=jobs, engine=engine)
         return
     write_plan(plan)
+    if not plan.address:
+        yield from _execute(plan, jobs, engine)
+        return
+    from mupcheck.results.stores.beside import pushing, say_wait
+
+    progress = Pace(plan, places=1).now()
+    if notes := [*plan.said, *filter(None, [say_wait(plan.address)])]:
+        yield replace(progress, note="; ".join(notes))
+    with pushing(plan.folder, plan.address) as pusher:
+        for progress in _execute(plan, jobs, engine):
+            note = pusher.note()
+            yield replace(progress, note="; ".join(filter(None, (progress.note, note)))) if note else progress
+        if left := pusher.finish():
+            yield replace(progress, note="", error=left, retried=False)
+
+
+def _execute(plan: Plan, jobs: int | None, engine: Engine | None) -> Iterator[Progress]:
+    """Train as `execute` says, in the folder."""
+    claims = plan.claims
+    assert claims is not None
     if engine is not None:
         yield from tell(claims, _follow(plan, jobs or plan.jobs, claims, partial(engine, plan), ahead=False))
         return

@@ -29,13 +29,10 @@ def follow(progress: Iterator["Progress"], plan: "Plan", how: str = "auto") -> l
     errors: list[str] = []
     if not plan.missing:
         there = "all" if plan.n_there == len(plan.runs) else f"{plan.n_there} of"
-        say(f"{plan.folder}: {there} {len(plan.runs)} runs are there already")
-        for _ in progress:
-            pass
-        return errors
+        say(f"{place_of(plan)}: {there} {len(plan.runs)} runs are there already")
     shows = {"plain": _lines, "rich": _bar, "none": _nothing}
     show = shows.get(how) or (_lines if is_plain(sys.stderr) else _bar)
-    for state in show(progress, plan):
+    for state in show(progress, plan) if plan.missing else progress:
         if state.note:
             say(state.note)
         if state.error is not None:
@@ -85,6 +82,11 @@ def _nothing(progress: Iterator["Progress"], _plan: "Plan") -> Iterator["Progres
     yield from progress
 
 
+def place_of(plan: "Plan") -> str:
+    """Return where a sweep is kept, as its user knows it: the address of a store, else its folder."""
+    return getattr(plan, "address", "") or str(plan.folder)
+
+
 def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -103,7 +105,7 @@ def _bar(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
 
 def _lines(progress: Iterator["Progress"], plan: "Plan") -> Iterator["Progress"]:
     start = last = time.monotonic()
-    say(f"{plan.folder.name}: {plan.missing} of {len(plan.runs)} runs to train, into {plan.folder}")
+    say(f"{plan.folder.name}: {plan.missing} of {len(plan.runs)} runs to train, into {place_of(plan)}")
     for state in progress:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and state.seconds_left is not None and state.done < state.total:

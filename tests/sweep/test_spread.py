@@ -13,11 +13,12 @@ from tiny_sweeps import tiny, tiny_coord
 from mupcheck.cli import exits
 from mupcheck.sweep import plan as plan_file
 from mupcheck.sweep import runner
+from mupcheck.sweep.backend import backend_of
 from mupcheck.sweep.cost import cuda_seconds
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.groups import group_runs, makespan, spread
 from mupcheck.sweep.kernels import faults_of
-from mupcheck.sweep.plan import backend_of, find_devices, plan_sweep
+from mupcheck.sweep.plan import find_devices, plan_sweep
 from mupcheck.sweep.warm import shapes_to_come, warm_up
 
 # --- kernels of what comes later --------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ def kernels(monkeypatch):
 
     def take(says):
         monkeypatch.setattr("mupcheck.ops.choice.check_triton", lambda *of: asked.append(of))
-        monkeypatch.setattr(plan_file, "faults_of", lambda *_: says)
+        monkeypatch.setattr("mupcheck.sweep.backend.faults_of", lambda *_: says)
         return asked
 
     return take

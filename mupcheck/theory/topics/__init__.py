@@ -34,6 +34,7 @@ GROUPS = {
             "gpus-per-run",
             "ray",
             "slurm",
+            "stores",
             "bench",
         ),
     ),
