@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install slurm demo test check readme regression bench gpu-check clean
+.PHONY: help install slurm demo test check readme regression faults bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
@@ -15,6 +15,7 @@ help:
 	@echo "make check      lint and type check alone"
 	@echo "make slurm      Slurm from Debian's packages, for the tests that start one (as root)"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
+	@echo "make faults     kills, crashes, full disks, signals, random input: the sweep engine's figures, about an hour; FAULTS=kills for one"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
 	@echo "make gpu-check  tests, demo sweeps and bench on a CUDA device, results in $(RESULTS)/gpu-check"
@@ -70,6 +71,12 @@ regression: install
 		case $$? in 0|1|3) ;; *) exit 1 ;; esac; \
 	done
 	$(BIN)/mupcheck check $(REGRESSION) --baseline sweeps/baseline.txt $(UPDATE)
+
+# What the sweep engine promises, measured. A shortened form of each part is among the tests; speed wants a machine that
+# does nothing else.
+FAULTS ?=
+faults: install
+	$(BIN)/python tests/faults $(FAULTS)
 
 # Peers are measured where they are installed: flash-linear-attention with tilelang, flash-qla, mup.
 BENCH ?= all

@@ -3,6 +3,8 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
+import errno
+import os
 import signal
 import sys
 import warnings
@@ -76,7 +78,13 @@ def _command() -> Any:
 
 
 def _terminate(_signal: int, _frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, _leave)
     raise SystemExit(TERMINATED)
+
+
+def _leave(number: int, _frame: Any) -> NoReturn:
+    """End at once: what a second signal asks for, while threads of the first are waited for."""
+    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
 
 def main() -> NoReturn:
@@ -106,7 +114,10 @@ def _run() -> int:
             say(line)
         code = _fault(error, USAGE)
     except OSError as error:
-        code = _fault(_what_failed(error), STORAGE)
+        if error.errno == errno.ENAMETOOLONG:
+            code = _fault(f"{_what_failed(error)}; give a shorter one", USAGE)
+        else:
+            code = _fault(_what_failed(error), STORAGE)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
@@ -117,6 +128,8 @@ def _run() -> int:
             say("this is a bug in mupcheck; please report it with the lines below")
             sys.excepthook(*sys.exc_info())
             code = BUG
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, _leave)
     if unwritten := last_words():
         code = _fault(_what_failed(unwritten), STORAGE)
     return code or OK

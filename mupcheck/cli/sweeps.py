@@ -190,8 +190,9 @@ def _check_precision(
     from mupcheck.results.reading import load_results
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.precision import counterpart
+    from mupcheck.sweep.rounds import mended
 
-    other = counterpart(plan, fresh=options["fresh"], here=here)
+    other = mended(counterpart(plan, fresh=options["fresh"], here=here), fresh=options["fresh"], tell=say)
     if not options["force"]:
         check_fits(other)
     if follow_as(options["progress"])(execute(other), other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 TMP_SUFFIX = ".mupcheck-tmp"
 STALE_SECONDS = 3600.0
 EARLIER = "earlier"  # of a sweep's folder: runs of an earlier spec that were set aside
+# no fault of who names a folder
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class StoreError(OSError):
@@ -47,6 +50,7 @@ def check_writable(folder: str | Path) -> None:
 
     Raises:
         ValueError: if it or a parent is a file, or no file can be made in the nearest folder that exists.
+        StoreError: if the disk is at fault: full, read-only or broken.
     """
     folder = Path(folder)
     try:
@@ -58,7 +62,8 @@ def check_writable(folder: str | Path) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another folder") from error
+        kind = StoreError if error.errno in OF_DISK else ValueError
+        raise kind(f"cannot write to {folder}: {error.strerror}; give another folder") from error
 
 
 def write_whole(files: Sequence[tuple[Path, bytes]], *, advice: str = "finished runs are kept, rerun to go on") -> None:

@@ -22,9 +22,10 @@ def write_plan(plan: Plan) -> None:
     """
     before = _before(plan)
     run_ids = {run.run_id for run in plan.runs}
-    bring_back(plan.folder, run_ids.difference(run.run_id for group in plan.groups for run in group))
+    # away first, then back: whenever it is cut off, the tables are of one spec
     if before and not _is_same(before, plan):
         set_aside(plan.folder, keep=run_ids)
+    bring_back(plan.folder, run_ids.difference(run.run_id for group in plan.groups for run in group))
     _write(plan, ())
 
 

@@ -38,15 +38,15 @@ def rounds(plan: Plan, *, fresh: bool = False, tell: Callable[[str], object] | N
         ValueError: if the folder holds files that cannot be read, or of a newer mupcheck.
         StoreError: if a damaged file cannot be moved.
     """
-    for each in _rounds(_mended(plan, fresh=fresh, tell=tell), fresh=fresh):
+    for each in _rounds(mended(plan, fresh=fresh, tell=tell), fresh=fresh):
         yield each
         said = compact_many(plan.folder)
         if said and tell is not None:
             tell(said)
 
 
-def _mended(plan: Plan, *, fresh: bool, tell: Callable[[str], object] | None) -> Plan:
-    """Return a plan of which runs that are damaged are missing."""
+def mended(plan: Plan, *, fresh: bool, tell: Callable[[str], object] | None) -> Plan:
+    """Return a plan in which runs that were there and damaged are missing; arguments and errors as of `rounds`."""
     if not fresh:
         compact_many(plan.folder)  # reads as much as is to be checked
     lines = mend(plan.folder, runs=not fresh)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from types import ModuleType
@@ -224,8 +224,8 @@ def _fail(waiting: deque[Group], why: str) -> Iterator[Message]:
 def _start(context: Any, work: Work, device: str, contain: bool = False) -> _Worker:
     here, there = context.Pipe()
     process = context.Process(target=_child, args=(work, device, there, contain), daemon=True)
-    with _script_left_alone(), _uninterrupted():
-        process.start()
+    with _script_left_alone():
+        _start_process(process)
     there.close()
     return _Worker(process, here)
 
@@ -244,6 +244,22 @@ def _script_left_alone() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+def _start_process(process: Any) -> None:
+    """Start a process, and let who interrupts or ends this one meanwhile not wait until the fork server has torch."""
+    if sys.platform != "linux":
+        with _uninterrupted():
+            process.start()
+        return
+    with _uninterrupted():
+        forkserver.ensure_running()
+    try:
+        process.start()  # where it is new, this waits for its imports
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(AttributeError, TypeError, ProcessLookupError):  # it has no public name
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # type: ignore[attr-defined]
+        raise
 
 
 @contextmanager
