@@ -43,6 +43,7 @@ LR_OPTIONS = {name: option for name, option in COORD_OPTIONS.items() if name not
     "--eval-tokens": ("99", "eval_tokens", 99),
     "--refine": (None, "refine", True),
     "--precision": ("0.5", "precision", 0.5),
+    "--halving": (None, "halving", True),
 }
 # what says where and how to run, not what
 APART = {"--model", "--config", "--device", "--jobs", "--engine", "--out", "--fresh", "--force", "--dry-run", "--json"}

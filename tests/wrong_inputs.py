@@ -72,7 +72,7 @@ WRONG = {
 }
 # values that are right for one option of those that want a whole number, a number or a name
 RIGHT = {"--dtype": (), "--data": (), "--warmup": ("0",), "--eval-tokens": ("0",)}
-FLAGS = ("--tied", "--top-up", "--refine")
+FLAGS = ("--tied", "--top-up", "--refine", "--halving")
 
 
 def of_options() -> Iterator[tuple[str, ...]]:

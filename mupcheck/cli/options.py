@@ -99,6 +99,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("budget", "--budget", str, "Time after which no more runs start, such as 30m; the same command goes on.", "no limit", of=("lr", "run"), metavar="TIME"),
         Row("refine", "--refine/--no-refine", bool, "Add learning rates around and beyond each optimum until it is bracketed.", "no-refine", of=LR),
         Row("precision", "--precision", float, "Octaves of lr on either side of a bracketed optimum.", "0.25", of=LR, metavar="OCTAVES"),
+        Row("halving", "--halving/--no-halving", bool, "Give up lrs far above the best one at a quarter and at half of the steps.", "no-halving", of=LR),
         Row("device", "--device", str, "auto, cpu, cuda (every GPU there is) or cuda:i (that one).", "auto", of=ALL, value="auto", metavar="NAME"),
         Row("dtype", "--dtype", str, "float32, bfloat16 or float64.", metavar="NAME"),
         Row("backend", "--backend", str, "Of the delta rule: auto, reference, chunk or triton.", "auto", metavar="NAME"),

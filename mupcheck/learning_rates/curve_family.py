@@ -113,8 +113,8 @@ def _losses(curves: Sequence[Sequence[Point]]) -> tuple[Floats, Floats, NDArray[
         dead = np.zeros(len(x), dtype=int)
         for point in curve:
             column, found = x.index(point.log2_lr), dict(point.seed_losses)
-            dead[column] = bool(point.n_diverged)
-            if not point.n_diverged:
+            dead[column] = bool(point.n_lost)
+            if not point.n_lost:
                 losses[i, :, column] = [np.nan if found.get(seed) is None else found[seed] for seed in seeds]
         whole = np.isfinite(losses[i]).all(axis=0) if seeds else np.zeros(len(x), dtype=bool)
         if whole.any():

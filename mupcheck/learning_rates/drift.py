@@ -315,6 +315,8 @@ def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
     bracketed = [str(optimum.width) for optimum in optima if DIVERGENCE in optimum.flags]
     if bracketed:
         notes.append(f"width {', '.join(bracketed)}: bracketed by a diverged lr, so known to half a grid step only")
+    if n_stopped := int((runs["status"] == "stopped").sum()):
+        notes.append(f"{n_stopped} run(s) far above the best one were stopped, and count as worse than it")
     no_loss = (runs["status"] == "ok") & ~np.isfinite(runs[optima[0].loss_name].astype(float))
     if no_loss.any():
         notes.append(f"{no_loss.sum()} finished run(s) without a finite {optima[0].loss_name} count as diverged")

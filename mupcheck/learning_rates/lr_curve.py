@@ -1,7 +1,8 @@
 """One curve of loss against learning rate: its minimum, the interval of that minimum, and values between its points.
 
 x is log2 lr, so distances are octaves; losses are nats per token. A diverged run is the worst outcome at its lr: one
-is enough to make the mean over seeds +inf there, so that the seeds that survived cannot make that lr look good.
+is enough to make the mean over seeds +inf there, so that the seeds that survived cannot make that lr look good. A
+stopped run (training/halving.py) was far above the best one when it was given up, and counts alike.
 
 How intervals of what has no derivative are made (costs, agreement, thresholds; `joint_fit` has those of optima and of
 their drift). What varies is the seed: seeds are resampled with replacement and the whole estimate is repeated on each
@@ -37,12 +38,18 @@ FIT_BIAS = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """One lr of a curve. In `seed_losses` a diverged run has loss None, and a seed that was not run is absent."""
+    """One lr of a curve. In `seed_losses` a diverged or stopped run has None, and a seed that was not run is absent."""
 
     log2_lr: float
-    loss: float | None  # mean over seeds; None where any diverged or none ran
+    loss: float | None  # mean over seeds; None where any has none or none ran
     n_diverged: int
     seed_losses: tuple[tuple[int, float | None], ...]  # (seed, loss)
+    n_stopped: int = 0
+
+    @property
+    def n_lost(self) -> int:
+        """Number of seeds without a loss."""
+        return self.n_diverged + self.n_stopped
 
 
 class Resampled(NamedTuple):
@@ -142,7 +149,7 @@ def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: floa
     best = dict(curve[lowest].seed_losses)
 
     def is_worse(point: Point) -> bool:
-        if point.n_diverged:
+        if point.n_lost:
             return True
         pairs = [(loss, best.get(seed)) for seed, loss in point.seed_losses]
         rises = np.array([loss - at_best for loss, at_best in pairs if loss is not None and at_best is not None])

@@ -241,7 +241,8 @@ def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
         known = [loss for loss in losses if loss is not None]
         mean = float(np.mean(known)) if known and len(known) == len(losses) else None
         seed_losses = tuple((int(seed), loss) for seed, loss in zip(ran["seed"], losses, strict=True))
-        points.append(Point(float(log2_lr), mean, len(losses) - len(known), seed_losses))
+        n_stopped = int((ran["status"] == "stopped").sum())
+        points.append(Point(float(log2_lr), mean, len(losses) - len(known) - n_stopped, seed_losses, n_stopped))
     return tuple(points)
 
 

@@ -86,8 +86,11 @@ def fit_divergence(optima: Sequence[Optimum], *, confidence: float) -> Divergenc
     ends = list(zip(optima, brackets, strict=True))
     beyond = [o for o, (_, high) in ends if high is None]
     below = [str(o.width) for o, (low, high) in ends if low is None and high is not None]
+    stopped = [str(o.width) for o in optima if any(point.n_stopped for point in o.curve)]
     reason = ""
-    if beyond:
+    if stopped:
+        reason = f"width {', '.join(stopped)} has runs that were stopped, which may have diverged later"
+    elif beyond:
         widths, highest = ", ".join(str(o.width) for o in beyond), min(o.curve[-1].log2_lr for o in beyond)
         reason = f"no divergence on the grid at width {widths}; the threshold lies above 2^{highest:.4g}"
     elif below:

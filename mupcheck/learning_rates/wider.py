@@ -90,7 +90,7 @@ def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     losses: Losses = {}
     for run in runs.itertuples():
         found = by_run.get(run.run_id)
-        if run.status == "failed" or (run.status == "ok" and found is None):
+        if run.status in ("failed", "stopped") or (run.status == "ok" and found is None):
             continue  # not there to be compared
         whole = run.status == "ok" and found is not None and bool(np.isfinite(found).all())
         losses.setdefault((int(run.width), float(run.log2_lr)), {})[int(run.seed)] = found if whole else None

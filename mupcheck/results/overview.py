@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-STATUSES = ("ok", "diverged", "failed")
+STATUSES = ("ok", "diverged", "stopped", "failed")
 NEEDED = {*GROUP, "kind", "width", "log2_lr", "seed", "status"}
 
 

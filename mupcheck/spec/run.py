@@ -46,6 +46,9 @@ class Training(Frozen):
     backend: Literal["auto", "reference", "chunk", "triton"] = Field(
         default="auto", description="of the gated delta rule"
     )
+    halving: bool = Field(
+        default=False, description="give up lrs far above the best one at a quarter and at half of the steps"
+    )
     probes: Literal["full", "activations", "none"] = Field(default="none", description="what recorded steps measure")
 
     @model_validator(mode="after")
@@ -78,7 +81,9 @@ class RunSpec(ModelSpec, Training):
     @cached_property
     def run_id(self) -> str:
         """Return 16 hex digits: a hash of every field, of the rules and of NUMERICS."""
-        fields = self.model_dump(exclude={"table"}) | {"rules_hash": self.rules_hash, "numerics": NUMERICS}
+        # a later field that is off leaves the ids of runs as they were
+        without = {"table"} if self.halving else {"table", "halving"}
+        fields = self.model_dump(exclude=without) | {"rules_hash": self.rules_hash, "numerics": NUMERICS}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property

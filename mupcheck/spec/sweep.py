@@ -101,6 +101,8 @@ class SweepSpec(Shape, Training):
             raise ValueError("refine belongs to a sweep of lrs (kind = 'lr'); a coordinate check has one lr")
         if self.kind == "lr" and self.top_up:
             raise ValueError("top_up belongs to a coordinate check (kind = 'coord'); a sweep of lrs has refine")
+        if self.kind == "coord" and self.halving:
+            raise ValueError("halving belongs to a sweep of lrs (kind = 'lr'); a coordinate check has one lr")
         if self.kind == "coord" and len(self.lrs) > 1:
             raise ValueError(f"lrs = {_shown(self.lrs)}: a coordinate check takes one lr, not {len(self.lrs)}")
         if self.kind == "coord" and max(self.record) > self.steps:

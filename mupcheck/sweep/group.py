@@ -3,21 +3,25 @@
 import math
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mupcheck.results.writing import write_run
 from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.checkpoint_file import Header, Kept
 from mupcheck.sweep.checkpoints import Keeper, left_by_signal
 from mupcheck.sweep.cost import count_parameters
 from mupcheck.sweep.machine import device_name, memory_kept
 from mupcheck.sweep.plan import Group
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.data.sources import open_corpus
+from mupcheck.training.halving import give_up, is_stopped, rungs
+
+if TYPE_CHECKING:
+    from mupcheck.training.state import State
 
 WRITERS = 8
 
@@ -35,28 +39,66 @@ def run_group(
     """
     import torch
 
-    from mupcheck.training.train import one_thread, train
-
     corpus = corpus or open_corpus(group[0].data, vocab_size=group[0].vocab_size)
-    keeper = Keeper(folder, group, device, provenance)
-    kept = keeper.take_up()
     if device != "cpu":
         torch.cuda.init()  # the counters exist only once CUDA does
         torch.cuda.set_device(device)  # where kernels of our own start
         torch.cuda.reset_peak_memory_stats(device)
-    rows = []
-    if kept:
-        rows = kept.rows
+    left, begun = group, None
+    while left:
+        left, begun = yield from _train_on(
+            left, begun, folder=folder, sweep=sweep, corpus=corpus, device=device, provenance=provenance
+        )
+
+
+def _train_on(
+    group: Group,
+    begun: Kept | None,
+    *,
+    folder: Path,
+    sweep: str,
+    corpus: Corpus,
+    device: str,
+    provenance: Mapping[str, Any],
+) -> Generator[int, None, tuple[Group, Kept | None]]:
+    """Train a group until runs are given up, or to the end, and write the runs that are done; return what is left.
+
+    Args:
+        begun: where the group stands already, None at the start; a checkpoint is looked for then.
+        folder, sweep, corpus, device, provenance: as of `run_group`.
+    """
+    from mupcheck.training.state import pack_rows, pick, unpack_rows
+    from mupcheck.training.train import one_thread, train
+
+    keeper = Keeper(folder, group, device, provenance)
+    kept = begun or keeper.take_up()
+    if begun:
+        keeper.before, keeper.started_at = begun.header.seconds, begun.header.started_at
+    rows = kept.rows if kept else []
+    if kept and not begun:
         yield len(rows)
+    at = rungs(group[0])
+    rung: _Rung | None = None
+
+    def between(take: "Callable[[], State]") -> None:
+        keeper.offer(rows, take)
+        if (margin := at.get(len(rows))) is not None:
+            found = give_up(group, [row.loss for row in rows], rows[-1].diverged, margin)
+            if any(map(is_stopped, found)):
+                raise _Rung(found, take())
+
     with ExitStack() as stack:
         stack.enter_context(left_by_signal())
         if device == "cpu":
             stack.enter_context(one_thread())
             stack.enter_context(memory_kept())
         start = kept.state if kept else None
-        for row in train(group, corpus, device=device, start=start, between=partial(keeper.offer, rows)):
-            rows.append(row)
-            yield 1
+        try:
+            for row in train(group, corpus, device=device, start=start, between=between):
+                rows.append(row)
+                yield 1
+        except _Rung as reached:
+            rung = reached.with_traceback(None)  # which would hold the model
     seconds = keeper.seconds
     common = {
         **provenance,
@@ -70,22 +112,43 @@ def run_group(
     n_params = count_parameters(group[0])
 
     def write(replica: int) -> None:
-        record, steps, coords = tables_of(group[replica], replica, rows)
+        record, steps, coords = tables_of(group[replica], replica, rows, reason=rung.reasons[replica] if rung else None)
         record |= common | {"n_params": n_params, "tokens_per_second": record["tokens"] / seconds}
         write_run(folder, record, steps, coords)
 
+    living = [replica for replica, reason in enumerate(rung.reasons) if reason is None] if rung else []
     # a run's files wait for the disk several times, some milliseconds each, which many runs may do at once
     with ThreadPoolExecutor(WRITERS) as pool:
-        for _ in pool.map(write, range(len(group))):
+        for _ in pool.map(write, (replica for replica in range(len(group)) if replica not in living)):
             pass
     keeper.remove()
+    if rung is None:
+        return (), None
+    left = tuple(group[replica] for replica in living)
+    header = Header(tuple(run.run_id for run in left), keeper.where, len(rows), keeper.seconds, keeper.started_at)
+    return left, Kept(header, unpack_rows(pick(pack_rows(rows), living)), pick(rung.state, living))
+
+
+class _Rung(Exception):
+    """Runs are given up at a step: why those do not train any more that do not, and where training stands."""
+
+    def __init__(self, reasons: list[str | None], state: "State") -> None:
+        super().__init__()
+        self.reasons, self.state = reasons, state
 
 
 def tables_of(
-    run: RunSpec, replica: int, rows: Sequence[Any]
+    run: RunSpec, replica: int, rows: Sequence[Any], *, reason: str | None = None
 ) -> tuple[dict[str, Any], dict[str, list], dict[str, list] | None]:
-    """Return the run's row and the columns of its steps and coords; a diverged run ends with the step where it did."""
-    reason = rows[-1].diverged[replica]
+    """Return the run's row and the columns of its steps and coords; a diverged run ends with the step where it did.
+
+    Args:
+        run: the run.
+        replica: its place among the replicas of the rows.
+        rows: of every step.
+        reason: why it was stopped; else the rows say whether it diverged.
+    """
+    reason = reason or rows[-1].diverged[replica]
     kept = [
         row
         for row in rows
@@ -126,7 +189,7 @@ def tables_of(
         "n_heads": heads,
         "head_k_dim": k_dim,
         "head_v_dim": v_dim,
-        "status": "ok" if reason is None else "diverged",
+        "status": "ok" if reason is None else "stopped" if is_stopped(reason) else "diverged",
         "diverged_step": None if reason is None else kept[-1].step,
         "reason": reason,
         "train_loss": final_loss(steps["loss"]) if reason is None else steps["loss"][-1],

@@ -13,6 +13,7 @@ from mupcheck.spec.run import RunSpec
 from mupcheck.training.capture import WARM_UP, on_side_stream
 from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.divergence import ALIVE, ceiling_of, reason_of
+from mupcheck.training.halving import rungs
 from mupcheck.training.replicas import RING, Replicas
 from mupcheck.training.rows import StepRow, evaluates
 from mupcheck.training.state import Between, State
@@ -126,7 +127,8 @@ def _state(
 
 
 def _end_of_block(spec: RunSpec, first: int, n_steps: int, *, work: float, begin: int = 0) -> int:
-    """Return before which step the host reads what there is: where the ring or the updates end, or after an evaluation.
+    """Return before which step the host reads what there is: where the ring or the updates end, or runs are
+    evaluated or compared.
 
     Args:
         work: floating-point operations of a step.
@@ -134,8 +136,9 @@ def _end_of_block(spec: RunSpec, first: int, n_steps: int, *, work: float, begin
     """
     length = WARM_UP if first == begin else max(int(FLOPS_A_READ / work), 1)
     stop = min(first + length, (first // RING + 1) * RING, spec.steps if first < spec.steps else n_steps)
-    evaluated = (step + 1 for step in range(first, stop) if evaluates(spec, step))
-    return next(evaluated, stop)
+    compared = rungs(spec)
+    ends = (step + 1 for step in range(first, stop) if evaluates(spec, step) or step + 1 in compared)
+    return next(ends, stop)
 
 
 def _flops(group: Replicas) -> float:

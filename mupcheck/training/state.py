@@ -83,17 +83,26 @@ def _held(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def pick(state: State, replicas: Sequence[int]) -> State:
-    """Return the state, or the packed rows, of some replicas alone, in their order."""
-    index = torch.tensor(replicas)
-    tensors = {
-        # rows are [n, R], or none
-        name: x.index_select(axis, index) if x.dim() > (axis := int(name.startswith("rows/"))) else x
-        for name, x in state.tensors.items()
-    }
-    by_replica = {
+    """Return the state, or the packed rows, of some replicas alone, in their order.
+
+    Args:
+        state: of a loop, or what `pack_rows` returned.
+        replicas: that it has; of a device's loop those that are computed.
+    """
+    # a device's loop holds what it computes, and of all replicas what the host knows
+    living = state.facts.get("living")
+    computed = replicas if living is None else [living.index(replica) for replica in replicas]
+
+    def of(name: str, x: Tensor) -> Tensor:
+        axis = int(name.startswith("rows/"))  # rows are [n, R], or none
+        index = torch.tensor(replicas if name == "ceiling" else computed)
+        return x.index_select(axis, index) if x.dim() > axis else x
+
+    facts: dict[str, Any] = {
         name: [state.facts[name][i] for i in replicas] for name in ("reasons", "diverged") if name in state.facts
     }
-    return State(state.step, tensors, state.facts | by_replica)
+    facts |= {} if living is None else {"living": list(range(len(replicas)))}
+    return State(state.step, {name: of(name, x) for name, x in state.tensors.items()}, state.facts | facts)
 
 
 def pack_rows(rows: Sequence[StepRow]) -> State:
@@ -107,7 +116,7 @@ def pack_rows(rows: Sequence[StepRow]) -> State:
     }
     tensors["rows/clipped"] = torch.tensor([row.clipped for row in rows], dtype=torch.bool)
     tensors["rows/coords"] = torch.tensor([coord.values for coord in coords], dtype=torch.float64)
-    facts = {
+    facts: dict[str, Any] = {
         "val_steps": [row.step for row in measured],
         # a replica that diverged stays so, for one reason
         "diverged": [_first_reason(rows, replica) for replica in range(len(rows[0].loss))],

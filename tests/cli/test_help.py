@@ -136,7 +136,7 @@ def test_the_defaults_in_the_help_are_the_defaults(command, options, optimizer, 
             assert parse_lrs(said) == value
         elif name == "--opt":
             assert said == "adamw"
-        elif name in ("--tied", "--refine", "--top-up"):
+        elif name in ("--tied", "--refine", "--top-up", "--halving"):
             assert (said == name[2:]) == value
         elif name == "--seeds":
             assert int(said) == len(value)

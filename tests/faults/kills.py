@@ -116,10 +116,10 @@ def _one_sweep(
 ) -> list[str]:
     """Kill and go on until a sweep is complete; return what is wrong with it."""
     shutil.rmtree(place / "out", ignore_errors=True)
-    for name in ("log", "err"):
-        (place / name).unlink(missing_ok=True)
+    (place / "log").unlink(missing_ok=True)
     faults = []
     while True:
+        (place / "err").unlink(missing_ok=True)
         command = _started(file, place)
         killed = False
         while not killed and tally.kills < kills and how.comes(command, place / "log", draw):
@@ -132,14 +132,16 @@ def _one_sweep(
             faults.append(f"left behind: {left}")
             command.kill(*left)
         code = command.popen.returncode
+        said = (place / "err").read_text()
+        # a process that is just starting cannot but say so where its parent is killed
+        if not killed and "Traceback" in said:
+            faults.append(f"a traceback: {said[-1500:]}")
         if not killed and code in DONE:
             break
         if not killed and code != CUT:
-            faults.append(f"exit {code}: {command.err.read_text()[-300:]}")
+            faults.append(f"exit {code}: {said[-300:]}")
             break
     faults += differences(place / "out" / "s", whole, complete=True)
-    if "Traceback" in (place / "err").read_text():
-        faults.append(f"a traceback: {(place / 'err').read_text()[-1500:]}")
     begun, steps = counts(place / "log")
     tally.begun, tally.steps, tally.sweeps = tally.begun + begun, tally.steps + steps, tally.sweeps + 1
     return faults

@@ -69,6 +69,7 @@ def test_the_base_width_is_the_smallest_unless_given():
 
 
 OTHER_VALUES = {
+    "halving": True,
     "mode": "heads",
     "n_layers": 2,
     "n_heads": 1,

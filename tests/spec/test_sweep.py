@@ -133,6 +133,7 @@ def test_values_that_cannot_work_are_refused_in_one_line(given, said):
         ({"record": 3}, "record = 3"),
         ({"lrs": [0.1, 0.2]}, "a coordinate check takes one lr, not 2"),
         ({"refine": True}, "refine belongs to a sweep of lrs"),
+        ({"halving": True}, "halving belongs to a sweep of lrs"),
         ({"expect": {"gdn-mup": "drifts"}}, "try pass or fail"),
         ({"probes": "none"}, "probes = 'none' measures nothing"),
         ({"record": [0, 4], "steps": 3}, "record names step 4, beyond steps=3"),
