@@ -1,6 +1,7 @@
 """Tiny models and data, one thread, the gpu mark, and triton's interpreter where there is no GPU."""
 
 import os
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,10 @@ import torch
 from mupcheck.spec.run import RunSpec
 from mupcheck.theory.rules_file import find_table
 from mupcheck.training.data.corpus import Corpus
+
+# Behind a shell's & it is ignored, by the commands that tests start and interrupt as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when triton is imported, which parts of torch do as well: so before any test is. It computes on a CPU then.
 if not torch.cuda.is_available():

@@ -96,7 +96,7 @@ def stop(driver, how=signal.SIGKILL):
 
 
 def check_drivers(n, out, alone):
-    """Let n drivers train one sweep, check that each run was trained once and is what it is, and print the figure.
+    """Let n drivers train one sweep, check that each run was trained once and is what it is, and return the figure.
 
     Args:
         n: processes.
@@ -106,10 +106,8 @@ def check_drivers(n, out, alone):
     begun = time.monotonic()
     assert ended(*start(n, out, pause=0.01)) == [N] * n
     runs, by = starts(out)
-    print(
-        f"{n} drivers of one folder: {sum(runs.values())} starts of {N} runs, {sorted(by.values())} by each, "
-        f"{time.monotonic() - begun:.1f} s"
-    )
+    took = time.monotonic() - begun
     assert len(runs) == N and set(runs.values()) == {1}
     assert_same(numbers(load_results(out / "shared")), alone)
     assert not (out / "shared" / "claims").exists()
+    return f"{sum(runs.values())} starts of {N} runs, {sorted(by.values())} by each, {took:.1f} s"

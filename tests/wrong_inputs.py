@@ -66,7 +66,7 @@ WRONG = {
     "--config": ("missing.toml", "folder", "binary.toml", "large.toml", "empty.toml", "", "\x00", "x" * 5000),
     "--jobs": ("0", "-1", "x", "1.5", ""),
     "--device": ("abacus", "cuda:x", "cuda:", "gpu", "CPU", "cuda:99", "cuda:-1"),
-    "--engine": ("Ray", "slurm", "LOCAL", "x"),
+    "--engine": ("Ray", "Slurm", "LOCAL", "x"),
     "--expect": ("maybe", "PASS", "0"),
     "--out": ("file", "file/deeper", "binary.toml"),
 }

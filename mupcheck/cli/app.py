@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -82,14 +83,24 @@ def _terminate(_signal: int, _frame: Any) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
+def _interrupt(_signal: int, _frame: Any) -> NoReturn:
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
+
+
 def _leave(number: int, _frame: Any) -> NoReturn:
-    """End at once: what a second signal asks for, while threads of the first are waited for."""
+    """End at once: what a second signal asks for, whatever is tidied up for the first. Workers end without a parent."""
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\n")  # a bar hides the cursor
     os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
 
 def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is behind a shell's &
+        signal.signal(signal.SIGINT, _interrupt)
     steady_streams()
     events(False)
     with warnings.catch_warnings():
@@ -128,8 +139,6 @@ def _run() -> int:
             say("this is a bug in mupcheck; please report it with the lines below")
             sys.excepthook(*sys.exc_info())
             code = BUG
-    if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, _leave)
     if unwritten := last_words():
         code = _fault(_what_failed(unwritten), STORAGE)
     return code or OK

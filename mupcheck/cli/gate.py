@@ -34,12 +34,12 @@ def check(
     if update_baseline and baseline is None:
         raise ValueError("--update-baseline needs to know which file; add --baseline FILE")
     path = read_from(path)
-    for line in say_first(path):
-        say(line)
     try:
         report = check_folder(path, baseline=None if update_baseline else baseline, expect=expect)
     except ValueError as error:
         raise ValueError(call(str(error), {"expect": called("--expect")})) from None
+    for line in say_first(path):
+        say(line)
     for folder in sorted({path if is_one_sweep(path) else path / checked.sweep for checked in report.groups}):
         if leftovers := say_leftovers(folder):
             say(leftovers)

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from mupcheck.cli.options import Json
+from mupcheck.cli.options import Json, Stored
+from mupcheck.cli.stores import read_from
 
 
 def status(
-    path: Annotated[Path, typer.Argument(help="A sweep's folder, or a results folder.")] = Path("results"),
+    path: Annotated[Path, Stored] = Path("results"),
     json: Json = False,
 ) -> None:
     """Say where sweeps stand: runs done, running, waiting, diverged and failed at each width, the time left, and what goes on.
@@ -21,11 +20,11 @@ def status(
     from mupcheck.results.status import status_of, sweeps_in
     from mupcheck.terminal.status_page import print_status
 
-    print_status([status_of(folder) for folder in sweeps_in(path)], as_json=json)
+    print_status([status_of(folder) for folder in sweeps_in(read_from(path))], as_json=json)
 
 
 def ls(
-    path: Annotated[Path, typer.Argument(help="Results folder, or one sweep's folder in it.")] = Path("results"),
+    path: Annotated[Path, Stored] = Path("results"),
     json: Json = False,
 ) -> None:
     """List the sweeps in a folder, a line each: runs that are there of those planned, state, age.
@@ -35,4 +34,4 @@ def ls(
     from mupcheck.results.status import status_of, sweeps_in
     from mupcheck.terminal.status_page import print_sweeps
 
-    print_sweeps([status_of(folder, read=False) for folder in sweeps_in(path)], as_json=json)
+    print_sweeps([status_of(folder, read=False) for folder in sweeps_in(read_from(path))], as_json=json)

@@ -7,6 +7,7 @@ import typer
 
 from mupcheck.cli.exits import STORAGE
 from mupcheck.cli.options import Json
+from mupcheck.results.stores.address import check_no_address
 from mupcheck.terminal.console import print_json, say
 
 
@@ -26,6 +27,7 @@ def compact(
     from mupcheck.results.compact import compact as compacted
     from mupcheck.results.reading import sweep_folders
 
+    check_no_address(path, "PATH")
     done = {folder: compacted(folder) for folder in sweep_folders(path)}
     for folder, each in done.items():
         for line in each.damaged:

@@ -31,9 +31,9 @@ def plot(
     if out is not None:
         check_no_address(out, "--out")
     read = read_from(path)
+    written = plot_results(read, out, only=only, every=every, tell=say)
     for line in say_first(read):
         say(line)
-    written = plot_results(read, out, only=only, every=every, tell=say)
     if out is None:
         send_pictures(path)
     if json:
@@ -57,10 +57,10 @@ def gates(
     from mupcheck.terminal.gates_page import print_gates
 
     path = read_from(path)
-    for line in say_first(path):
-        say(line)
     results = load_results(path, tables=("runs", "coords"))
     each, pooled = fit_gates(results.runs, results.coords), fit_gates(results.runs, results.coords, pooled=True)
+    for line in say_first(path):
+        say(line)
     print_gates(each, pooled, as_json=json)
     if not any(gate.near for gate in (*each, *pooled)):
         raise typer.Exit(FAILED if strict else CANNOT_TELL)

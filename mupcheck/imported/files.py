@@ -134,7 +134,12 @@ def _csv(data: bytes, label: str, stem: str) -> Source:
     if delimiter == "":  # columns parted by blanks
         head, body = (re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+\r?$", b"", part)) for part in (head, body))
         delimiter = "\t"
-    names = [name.strip() for name in next(csv.reader([head.decode()], delimiter=delimiter))]
+    try:
+        names = [name.strip() for name in next(csv.reader([head.decode()], delimiter=delimiter))]
+    except csv.Error as error:  # such as a name of more than csv.field_size_limit() characters
+        raise ValueError(
+            f"{label} row 1 holds no column names: {error}; write names there, parted by commas"
+        ) from error
     if names and names[-1] == "" and names.count("") == 1 and len(names) > 1:
         names[-1] = "(no name)"
     if not body.strip():

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from mupcheck.results.stores.address import check_no_address
+
 if TYPE_CHECKING:
     pass
 
@@ -53,6 +55,7 @@ def check_writable(folder: str | Path) -> None:
         StoreError: if the disk is at fault: full, read-only or broken.
     """
     folder = Path(folder)
+    check_no_address(folder, "the folder")
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             folder.lstat()  # a name that no folder can have fails here

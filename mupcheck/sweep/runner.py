@@ -112,7 +112,7 @@ def run_sweep(
     with joined(first) as claims, opening as through:
         for plan in rounds(replace(first, claims=claims), fresh=fresh):
             errors, finished = [], plan.n_there
-            for progress in execute(plan, jobs=jobs, engine=through):
+            for progress in execute(plan, jobs=jobs, **({} if through is None else {"engine": through})):
                 finished = progress.runs_finished
                 if progress.error and not progress.retried:
                     errors.append(progress.error)
@@ -139,25 +139,28 @@ def execute(plan: Plan, *, jobs: int | None = None, engine: Engine | None = None
         jobs: as in `run_sweep`.
         engine: where groups execute (default: on this machine).
     Raises:
-        ValueError: as of `joined`, where the plan has no claims.
+        ValueError: as of `joined`, where the plan has no claims, or if it has an address that may not be written.
         StoreError: if results cannot be written.
-        ValueError: if the plan has an address that may not be written.
     """
     claims = plan.claims
     if claims is None:
         with joined(plan) as claims:
             yield from execute(replace(plan, claims=claims), jobs=jobs, engine=engine)
         return
-    write_plan(plan)
     if not plan.address:
+        write_plan(plan)
         yield from _execute(plan, jobs, engine)
         return
     from mupcheck.results.stores.beside import pushing, say_wait
+    from mupcheck.results.stores.push import send_sweep
 
     progress = Pace(plan, places=1).now()
-    if notes := [*plan.said, *filter(None, [say_wait(plan.address)])]:
+    waits = say_wait(plan.address) if plan.missing else ""
+    if notes := [*plan.said, *filter(None, [waits])]:
         yield replace(progress, note="; ".join(notes))
-    with pushing(plan.folder, plan.address) as pusher:
+    with pushing(plan.folder, plan.address, alone=plan.missing > 0) as pusher:
+        write_plan(plan)
+        send_sweep(pusher.mirror)
         for progress in _execute(plan, jobs, engine):
             note = pusher.note()
             yield replace(progress, note="; ".join(filter(None, (progress.note, note)))) if note else progress

@@ -18,8 +18,8 @@ def at_a_time(sweep: SweepSpec, devices: Sequence[str], gpus_per_run: int) -> in
     """
     on_cpu = devices[0] == "cpu"
     there = cores() if on_cpu else len(devices)
-    if gpus_per_run < 1:
-        raise ValueError(f"gpus_per_run={gpus_per_run} is no number of devices; give 1 or more")
+    if not isinstance(gpus_per_run, int) or gpus_per_run < 1:
+        raise ValueError(f"gpus_per_run={gpus_per_run!r} is no number of devices; give 1 or more")
     if gpus_per_run > there and not on_cpu:
         names = ", ".join(devices)
         raise ValueError(f"gpus_per_run={gpus_per_run} is more than there are ({names}); give {there} or fewer")

@@ -1,5 +1,6 @@
 """The figures of the sweep engine, measured: `make faults`, or those named: `python tests/faults kills fuzz`."""
 
+import signal
 import sys
 import tempfile
 import time
@@ -10,11 +11,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lines import Line, as_table
 
-SCRIPTS = ("kills", "crash_points", "io_errors", "interrupts", "fuzz", "vanishing", "speed")
+SCRIPTS = (
+    *("kills", "crash_points", "io_errors", "interrupts", "fuzz", "vanishing"),
+    *("several", "damaged_bytes", "ten_thousand", "speed"),
+)
 
 
 def main(names: list[str]) -> int:
     """Measure what is named, or all; return 1 where something falls short."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what it starts has no other, behind a shell's & either
     unknown = [name for name in names if name not in SCRIPTS]
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; known: {', '.join(SCRIPTS)}")

@@ -22,6 +22,7 @@ def with_row(row, place=3):
 REFUSED = {
     "empty": (b"", "table is empty"),
     "blank": (b"\n \n", "is empty"),
+    "an endless name": (b"#" + b"x" * 200_000 + b"\n1\n", "row 1 holds no column names: field larger than"),
     "no rows": (b"width,lr,loss\n", "has column names and no rows"),
     "no names": ("\n".join(ROWS), "has no line of column names: its first is '64,0.0001,3.5,0'"),
     "text": (with_row("64,0.0001,oops,1"), "row 3, column 'loss': 'oops' is not a number"),

@@ -2,15 +2,19 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 
+import typer
 from quoted import ROOT, blocks
 
+from mupcheck.cli.app import app
 from mupcheck.theory.rules_file import parse_table
 
 pytest_plugins = ["pytester"]
+COMMANDS = typer.main.get_command(app).commands
 TESTS, PYTHON = sorted(blocks("python"), key=lambda block: "import mupcheck" in block)
 
 
@@ -35,6 +39,16 @@ def test_the_python_runs_twice_in_one_process(workplace):
 def test_the_custom_table_is_one():
     (block,) = blocks("toml")
     assert parse_table(tomllib.loads(block), "README").name == "gates-as-hidden"
+
+
+def test_the_commands_for_other_machines_parse():
+    (block,) = blocks("sh")
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) > 5
+    for name, verb, *words in commands:
+        assert name == "mupcheck"
+        with COMMANDS[verb].make_context(verb, words):
+            pass
 
 
 def test_the_test_file_passes_with_the_table_that_it_names(workplace, pytester, monkeypatch):

@@ -30,7 +30,7 @@ def cut(file):
 
 def flip(file):
     data = bytearray(file.read_bytes())
-    data[len(data) // 3] ^= 8
+    data[max(data.find(file.stem.encode()), 0)] ^= 8  # of a value: of a description it would do no harm
     file.write_bytes(data)
 
 

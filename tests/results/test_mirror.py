@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from small_results import example_coords, example_run, example_steps
 
 from mupcheck.results.aside import bring_back, set_aside
-from mupcheck.results.files import StoreError
+from mupcheck.results.files import StoreError, check_writable
 from mupcheck.results.reading import finished_runs, load_results
 from mupcheck.results.stores import beside
 from mupcheck.results.stores.address import check_address, mirror_of, place_of
@@ -148,7 +149,7 @@ def changed(step):
 @pytest.mark.parametrize("torn", [False, True])
 def test_wherever_it_is_cut_what_is_read_is_whole_and_goes_on(store, monkeypatch, tmp_path, torn):
     monkeypatch.setattr("mupcheck.results.stores.at_once.THREADS", 1)
-    for n in range(0, 60, 3 if torn else 1):
+    for n in range(0, 60, 5 if torn else 1):
         store.start()
         machine(monkeypatch, tmp_path, f"{torn} {n}")
         store.torn = torn
@@ -304,3 +305,10 @@ def test_at_once_keeps_order_and_raises_the_first():
     assert at_once(str, []) == []
     with pytest.raises(ZeroDivisionError):
         at_once(lambda x: 1 // (x - 7), range(50))
+
+
+def test_a_folder_that_was_an_address_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"the folder 's3:/bucket/x' is an address, and this takes a path"):
+        check_writable(Path("s3://bucket/x"))
+    check_writable("c:/x")  # one letter is a drive

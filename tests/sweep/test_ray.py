@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from commands import mupcheck
@@ -149,10 +150,17 @@ def test_a_cluster_that_is_lost_fails_what_was_left(cluster, tmp_path):
     assert "Ray at local is lost: the GCS went away" in answer.err
 
 
+def test_a_group_that_takes_too_long_is_ended(cluster, tmp_path):
+    plan = planned(tmp_path, tiny(parametrizations=("gdn-mup",), steps=100_000), limits=Limits(group_seconds=1))
+    plan = replace(plan, groups=plan.groups[:1])
+    assert through(plan) == ["2 runs of width 32: it took longer than 1 s and was ended"]
+
+
 def test_a_budget_ends_what_is_handed_out(cluster, tmp_path):
     plan = planned(tmp_path, tiny(parametrizations=("gdn-mup",), seeds=3), exact=True, limits=Limits(seconds=1e-3))
     assert through(plan, jobs=1) == []
-    assert len(finished_runs(plan.folder)) == 1
+    # the first, and one that may begin before the first is seen to have ended
+    assert 1 <= len(finished_runs(plan.folder)) <= 2 < len(plan.runs)
 
 
 def test_what_lies_in_work_is_removed_once_its_runs_are_there(cluster, tmp_path):

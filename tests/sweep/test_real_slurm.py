@@ -87,6 +87,14 @@ class RealSlurm:
         self.controller = self.start("slurmctld")
         wait_for(lambda: self.call("squeue", "-h"))
 
+    def kill(self, task):
+        # a signal to a task that is only being started is lost
+        def gone():
+            self.call("scancel", "--signal=KILL", "--batch", task)
+            return task not in self.running()
+
+        wait_for(gone)
+
     def running(self) -> list[str]:
         return self.call("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%F_%K").split()
 
@@ -150,8 +158,8 @@ def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_
     slurm.submit(plan, plan.groups, Slurm(), say=lambda _: None)
     first, *_ = wait_for(cluster.running)
     job = first.partition("_")[0]
-    cluster.call("scancel", "--signal=KILL", "--batch", first)
     cluster.call("scancel", f"{job}_11")
+    cluster.kill(first)
     killed = int(first.partition("_")[2])
     assert wait_for(lambda: ended(job, killed) == "FAILED") if accounting else ended(job, killed) == ""
     again = wait_for(lambda: [task for task in cluster.running() if task != first])[0]

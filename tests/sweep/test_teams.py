@@ -68,6 +68,7 @@ def test_a_shared_check_has_the_sizes(tmp_path):
     ("changes", "devices", "n", "said"),
     [
         ({}, "cpu", 0, "gpus_per_run=0 is no number of devices; give 1 or more"),
+        ({}, "cpu", "2", "gpus_per_run='2' is no number of devices; give 1 or more"),
         ({"batch_size": 3}, "cpu", 2, "batch_size=3 does not divide over gpus_per_run=2, each .*; try batch_size=4"),
         ({}, ("cuda:0", "cuda:1"), 3, r"gpus_per_run=3 is more than there are \(cuda:0, cuda:1\); give 2 or fewer"),
     ],

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(autouse=True)
 def _often_left(monkeypatch):
     """Let the host read after some steps, so that there is a place to leave; a capture that fails is an error."""
-    monkeypatch.setattr(device_loop, "FLOPS_A_READ", 1e10)
+    monkeypatch.setattr(device_loop, "FLOPS_A_READ", 5e8)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="steps are not captured")
         yield

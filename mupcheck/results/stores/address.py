@@ -52,7 +52,9 @@ def check_no_address(path: str | Path, what: str) -> None:
         ValueError: if it is one, or was one before pathlib had it.
     """
     if SWALLOWED.match(str(path)):
-        raise ValueError(f"{what} {str(path)!r} is an address, and this takes a path on this machine (explain stores)")
+        raise ValueError(
+            f"{what} {str(path)!r} is an address, and this takes a path on this machine (mupcheck explain stores)"
+        )
 
 
 def below(address: str, name: str) -> str:

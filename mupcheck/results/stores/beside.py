@@ -72,27 +72,31 @@ class Pusher:
         # a try that hangs on a dead connection is left to itself
         ended = self.ended.wait(patience + min(patience, HASTE))
         self.lease.release(answers=ended and self.trouble is None)
-        return say_left(self.mirror, self.trouble)
+        why = "it is not as it was written here" if ended else "there was no answer in time"
+        return say_left(self.mirror, why if self.trouble is None else one_line(self.trouble))
 
 
-def say_left(mirror: Mirror, trouble: Exception | None) -> str:
+def say_left(mirror: Mirror, why: str) -> str:
     """Say what of a sweep is not in its store, and why; "" where all is."""
     left = to_send(mirror)
     if not left:
         return ""
     runs = sum("runs/" in name for name in left)
     what = f"{runs} run{'s' * (runs != 1)}" if runs else f"{len(left)} file{'s' * (len(left) != 1)}"
-    why = one_line(trouble) if trouble is not None else "there was no time"
     where = f"not in {mirror.store.address} yet and kept in {mirror.folder}"
     return f"{what} {'is' if what.startswith('1 ') else 'are'} {where}, the same command again sends them: {why}"
 
 
 @contextmanager
-def pushing(folder: Path, address: str) -> Iterator[Pusher]:
+def pushing(folder: Path, address: str, *, alone: bool = True) -> Iterator[Pusher]:
     """Send what is new in a sweep's folder, the mirror of an address, while a block trains, which no other call may.
 
     The block calls `finish` where it ended well; where it did not, what is finished is sent in haste.
 
+    Args:
+        folder: the sweep's here.
+        address: the sweep's in the store.
+        alone: whether no other call may do so meanwhile.
     Raises:
         ValueError: if the store may not be written, or another call trains the sweep.
         StoreError: if it does not answer.
@@ -100,8 +104,10 @@ def pushing(folder: Path, address: str) -> Iterator[Pusher]:
     mirror = open_mirror(address)
     if mirror.folder != folder:
         raise ValueError(f"{folder} is not the mirror of {address}")
-    send_sweep(mirror)  # tells whether it may be written, before anything is trained
-    pusher = Pusher(mirror, take(mirror.store))
+    lease = take(mirror.store) if alone else Lease(mirror.store, "")
+    if not lease.key:
+        send_sweep(mirror)  # tells whether it may be written, before anything is trained
+    pusher = Pusher(mirror, lease)
     try:
         yield pusher
     finally:
@@ -133,5 +139,5 @@ def push_now(address: str, *, tries: int = 3) -> None:
             if isinstance(error, ValueError):
                 break
             time.sleep(EVERY * 2**attempt)
-    if left := say_left(mirror, trouble):
+    if left := say_left(mirror, one_line(trouble) if trouble is not None else ""):
         raise StoreError(left)

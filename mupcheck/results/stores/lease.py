@@ -67,8 +67,8 @@ def take(store: Store) -> Lease:
     """Take the lease of a sweep; one whose holder shows no sign of life is taken over, after a while.
 
     Raises:
-        ValueError: if another call lives.
-        StoreError: if the store does not answer.
+        ValueError: if another call lives, or the store may not be written.
+        StoreError: if the store does not answer any more.
     """
     key, since, seen = secrets.token_hex(8), time.monotonic(), b""
     while True:
@@ -76,7 +76,7 @@ def take(store: Store) -> Lease:
             put_object(store, LEASE, _written(key, 0), new=True)
         except FileExistsError:
             pass
-        except (StoreError, ValueError, TypeError):
+        except StoreError:
             return Lease(store, "")  # no conditional put here; whether it may be written, the next put tells
         else:
             _held.add(key)

@@ -26,15 +26,16 @@ from typing import IO, Any
 
 from mupcheck.results.reading import finished_runs
 from mupcheck.sweep.engines.local import Message
-from mupcheck.sweep.engines.ray_driver import LOCAL
 from mupcheck.sweep.machine import cores
 from mupcheck.sweep.path import PathTask
 from mupcheck.sweep.plan import Plan
 from mupcheck.sweep.portion import Part, Portion, forget_done, write_portion
 
+LOCAL = "local"  # the address of a cluster of this machine's cores, which ends with who asked
 DRIVER = "mupcheck.sweep.engines.ray_driver"
 START_SECONDS = 90.0  # for Python to start and import Ray, and for a cluster of this machine to start
 ANSWER_SECONDS = 15.0  # for the cluster at an address to answer
+CLIENT_SECONDS = 60.0  # at ray://, where it first starts a process for who asks
 END_SECONDS = 5.0  # for the driver to end by itself
 LATE_SECONDS = 10.0  # that a file of another machine may come later than the word of it
 BETWEEN_LOOKS = 0.5
@@ -127,7 +128,8 @@ def connected(ray: Ray) -> Iterator[Cluster]:
     """
     check_ray(ray)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        command = [sys.executable, "-m", DRIVER, ray.where, str(ray.cpus), str(ray.gpus), str(cores())]
+        command = [sys.executable, "-m", DRIVER, ray.where, str(ray.cpus), str(ray.gpus)]
+        command.append(str(cores() if ray.where == LOCAL else 0))
         # a session of its own: Ctrl-C is for who asked, and ends this by closing its stdin
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
@@ -171,11 +173,15 @@ def _wait_for_answer(cluster: Cluster) -> None:
                 "reached from here? RAY_ADDRESS or --ray-address gives another"
             )
         if "fault" in heard:
-            raise ValueError(heard["fault"])
+            # a client is told no more than that
+            hint = f"; if it asks for a token, {TOKEN}" if "connection timeout" in heard["fault"] else ""
+            raise ValueError(heard["fault"] + hint)
         if "slots" in heard:
             cluster.slots = heard["slots"]
             return
-        seconds = START_SECONDS if where == LOCAL else ANSWER_SECONDS  # it has imported Ray, and calls now
+        # it has imported Ray, and calls now
+        remote = CLIENT_SECONDS if where.startswith("ray://") else ANSWER_SECONDS
+        seconds = START_SECONDS if where == LOCAL else remote
 
 
 def execute(
@@ -231,8 +237,10 @@ def execute(
         looked_at = time.monotonic()
         there = finished_runs(plan.folder)
         for each, (part, how, since) in list(ended.items()):
-            error = how.get("error", "")
             compares = isinstance(part[0], PathTask)
+            error = how.get("error", "")
+            if not compares:  # who is told says that too
+                error = error.removeprefix(f"{len(part)} runs of width {part[0].width}: ")
             if (compares and not error) or (not compares and _is_there(part, there)):
                 message = Message(part)
             elif error:

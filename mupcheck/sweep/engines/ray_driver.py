@@ -1,9 +1,10 @@
 """The process that speaks to Ray for engines/ray.py: `python -m ... ADDRESS CPUS GPUS CORES`.
 
-It takes lines of JSON, one a group: `number`, `folder`, `key`, `task`, `device`, `seconds`. It answers with lines of
-JSON: `imported` once Ray is, `slots` (groups that there is room for) when that changes, `number` with what became of
-that group (`node`, or `error` with `killed` or `traceback`), `note`, and `fault`, after which it ends. It ends when its
-stdin does, with its tasks, and with a cluster that it started.
+CORES are those of a cluster that it starts, 0 where there is one at the address. It takes lines of JSON, one a group:
+`number`, `folder`, `key`, `task`, `device`, `seconds`. It answers with lines of JSON: `imported` once Ray is, `slots`
+(groups that there is room for) when that changes, `number` with what became of that group (`node`, or `error` with
+`killed` or `traceback`), `note`, and `fault`, after which it ends. It ends when its stdin does, with its tasks, and
+with a cluster that it started.
 """
 
 import json
@@ -17,7 +18,6 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-LOCAL = "local"  # the address of a cluster of this machine's cores, which ends with this process
 TRIES = 5  # of a group whose node dies
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 15.0  # for all nodes to say whether they see the folder
@@ -70,8 +70,8 @@ class Fault(Exception):
 class Driver:
     """The groups that were handed in, by the object that Ray gave for each."""
 
-    def __init__(self, ray: Any, address: str, cpus: float, gpus: float, out: Any) -> None:
-        self.ray, self.address, self.out = ray, address, out
+    def __init__(self, ray: Any, address: str, cpus: float, gpus: float, out: Any, *, grows: bool) -> None:
+        self.ray, self.address, self.out, self.grows = ray, address, out, grows
         self.needed = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
         how = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         # Ray ends a process after each task with a GPU, which gives all of it back
@@ -98,7 +98,7 @@ class Driver:
             needs = " and ".join(f"{amount:g} {kind}" for kind, amount in self.needed.items())
             has = "; ".join(", ".join(f"{node.get(kind, 0):g} {kind}" for kind in self.needed) for node in nodes)
             said = f"no node of the Ray cluster at {self.address} has the {needs} that a group needs ({has or 'none'})"
-            if self.address == LOCAL:
+            if not self.grows:
                 raise Fault(f"{said}; ask for less with --ray-cpus or --ray-gpus")
             self.say(note=f"{said}; waiting for one")
         self.slots = slots
@@ -184,14 +184,14 @@ def connect(address: str, cores: int) -> Any:
     import ray
 
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address not in (LOCAL, "auto"):
+    if not cores and address != "auto":
         try:  # at once what Ray takes minutes for
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise Fault(f"no Ray answers at {address}: {why}; RAY_ADDRESS or --ray-address gives another") from None
     how: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    if address == LOCAL:
+    if cores:
         how |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
         ray.init(**how)
@@ -218,7 +218,7 @@ def main() -> None:
         except Exception as error:
             raise Fault(f"Ray cannot be imported: {line_of(error)}; try pip install 'mupcheck[ray]'") from error
         print('{"imported": true}', file=out, flush=True)
-        driver = Driver(connect(address, cores), address, cpus, gpus, out)
+        driver = Driver(connect(address, cores), address, cpus, gpus, out, grows=not cores)
         while True:
             driver.count()
             # handed in at once, followed a moment at a time
