@@ -39,9 +39,19 @@ def variables(*names: str) -> list[str]:
 
 
 def command_line(*without: str) -> str:
-    """Return the command as it was typed, without --fresh and these flags: what goes on from what is there."""
-    left_out = {"--fresh", "--keep-failed", *without}
-    return shlex.join(["mupcheck", *(part for part in sys.argv[1:] if part not in left_out)])
+    """Return the command as it was typed, what goes on from what is there to the end: without --fresh and --max-runs.
+
+    Args:
+        without: more flags to leave out.
+    """
+    left_out = {"--fresh", "--keep-failed", "--max-runs", *without}
+    words = sys.argv[1:]
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before != "--max-runs" and word not in left_out and not word.startswith("--max-runs=")
+    ]
+    return shlex.join(["mupcheck", *kept])
 
 
 def _is_typed(name: str, word: str) -> bool:
