@@ -98,9 +98,11 @@ def work(
     from mupcheck.sweep.checkpoints import Left, leave, steps_kept
     from mupcheck.sweep.engines.sbatch import requeue
     from mupcheck.sweep.portion import read_portion
+    from mupcheck.sweep.work import check_task
     from mupcheck.sweep.work import work as work_through
 
     portion = read_portion(folder, plan)
+    check_task(portion, task)
     mine = {run.run_id for index in portion.tasks[task] for run in portion.groups[index] if hasattr(run, "run_id")}
     before, steps_before = finished_runs(folder), steps_kept(folder, mine)
 

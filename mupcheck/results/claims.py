@@ -38,6 +38,7 @@ from mupcheck.results.owners import (
 from mupcheck.results.version import version
 
 ROOM = 2048  # bytes of an owner's file, so that it can be written in place
+TRIES = 20  # to write into a folder that others may remove when they end
 TOKEN = re.compile("[0-9a-f]{16}")
 CLAIM = re.compile(r"(?P<run_id>[^.].*)\.(?P<generation>[0-9]+)")
 
@@ -163,13 +164,14 @@ class Claims:
     def _create(self, run_id: str, generation: int) -> bool:
         """Make a claim's file; return False where it is there."""
         path = self.folder / FOLDER / f"{run_id}.{generation}"
-        for _ in range(2):
+        for _ in range(TRIES):
             try:
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
                 return False
             except FileNotFoundError:  # who ended last removed the folder
-                path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError, FileExistsError):
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 continue
             except OSError as error:
                 raise self._cannot(path, error) from error
@@ -234,9 +236,15 @@ class Claims:
             finally:
                 os.close(handle)
         tmp = place / f".{self.token}.tmp"
-        place.mkdir(parents=True, exist_ok=True)  # who ended last may have removed it
-        tmp.write_bytes(data)
-        tmp.replace(place / f"{self.token}.owner")
+        for left in reversed(range(TRIES)):
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                tmp.write_bytes(data)
+                tmp.replace(place / f"{self.token}.owner")
+                return
+            except (FileNotFoundError, FileExistsError):  # who ended last removed the folder, before mkdir looked again
+                if not left:
+                    raise
 
     def _tidy(self) -> None:
         """Remove what the dead left and this process's own file, and the folder where nobody else is in it."""

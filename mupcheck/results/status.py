@@ -20,7 +20,7 @@ from mupcheck.results.reading import (
     say_missing,
 )
 
-RUNNING, COMPLETE, FAILED, INTERRUPTED = STATES = ("running", "complete", "failed", "interrupted")
+RUNNING, COMPLETE, FAILED, INTERRUPTED, DAMAGED = STATES = ("running", "complete", "failed", "interrupted", "damaged")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def status_of(folder: str | Path, *, patience: float = 2 * BEAT, read: bool = Tr
         folder,
         str((spec or {}).get("name") or folder.name),
         str((spec or {}).get("kind") or ""),
-        RUNNING if alive else COMPLETE if not n_missing else FAILED if failures else INTERRUPTED,
+        _state(alive, unknown=bool(damaged) and not resolved, missing=n_missing, failed=len(failures)),
         tuple(counts),
         tuple(failures),
         tuple(alive),
@@ -192,6 +192,15 @@ def say_first(path: str | Path) -> list[str]:
             with suppress(ValueError):
                 said.append(status_of(folder, patience=0.0, read=False).incomplete)
     return list(filter(None, said))
+
+
+def _state(alive: list[Owner], *, unknown: bool, missing: int, failed: int) -> str:
+    """Return one of STATES; of a sweep of which nobody can read what it is, that it is damaged."""
+    if alive:
+        return RUNNING
+    if unknown:
+        return DAMAGED
+    return COMPLETE if not missing else FAILED if failed else INTERRUPTED
 
 
 def _living(folder: Path, patience: float) -> list[Owner]:

@@ -81,11 +81,11 @@ def _train_on(
     rung: _Rung | None = None
 
     def between(take: "Callable[[], State]") -> None:
-        keeper.offer(rows, take)
         if (margin := at.get(len(rows))) is not None:
             found = give_up(group, [row.loss for row in rows], rows[-1].diverged, margin)
             if any(map(is_stopped, found)):
                 raise _Rung(found, take())
+        keeper.offer(rows, take)
 
     with ExitStack() as stack:
         stack.enter_context(left_by_signal())

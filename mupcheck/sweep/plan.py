@@ -201,6 +201,9 @@ def plan_sweep(
             written.
         StoreError: if `out` is an address and does not answer.
     """
+    if sweep.halving and (exact or gpus_per_run > 1):
+        alone = "exact" if exact else f"gpus_per_run={gpus_per_run}"
+        raise ValueError(f"halving compares runs that train together, and {alone} trains each by itself; leave one out")
     devices = (device,) if isinstance(device, str) else tuple(device)
     first = devices[0]
     check_sizes(sweep)

@@ -40,8 +40,7 @@ def work(
         StoreError: if results cannot be written.
         Left: where `checkpoints.leave` was called meanwhile.
     """
-    if not 0 <= task < len(portion.tasks):
-        raise ValueError(f"there is no task {task} in {portion.place}; it has 0 to {len(portion.tasks) - 1}")
+    check_task(portion, task)
     devices = find_devices(device)
     gpus = () if devices == ("cpu",) else devices
     there = finished_runs(portion.folder)
@@ -66,7 +65,7 @@ def work(
     doing = work_of(portion.folder, portion.sweep, corpus, **where)
     at_a_time = max(min(jobs or (len(gpus) or cores()), len(waiting)), 1)
     with nullcontext() if gpus else memory_kept(), Claims(portion.folder, asks=portion.asks) as claims:
-        shared = Shared(claims)
+        shared = Shared(claims, ends=leaving.is_set)
         how: dict[str, Any] = {"jobs": at_a_time, "devices": gpus[:at_a_time], "take": shared.take}
         how["seconds"] = seconds
         start = partial(local.execute, work=doing, preload=PRELOAD, contain=True, **how)
@@ -94,6 +93,16 @@ def work(
     if leaving.is_set():
         raise Left
     return [error for said in errors.values() for error in said]
+
+
+def check_task(portion: Portion, task: int) -> None:
+    """Refuse a task that a portion does not have.
+
+    Raises:
+        ValueError: if it has none of this number.
+    """
+    if not 0 <= task < len(portion.tasks):
+        raise ValueError(f"there is no task {task} in {portion.place}; it has 0 to {len(portion.tasks) - 1}")
 
 
 def _members(part: Part) -> set[str]:

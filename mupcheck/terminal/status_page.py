@@ -7,10 +7,10 @@ from typing import Any
 from rich.text import Text
 
 from mupcheck.results.printing import counted
-from mupcheck.results.status import COMPLETE, FAILED, INTERRUPTED, RUNNING, Failure, Status
+from mupcheck.results.status import COMPLETE, DAMAGED, FAILED, INTERRUPTED, RUNNING, Failure, Status
 from mupcheck.terminal.console import console, duration_text, print_json, table_of
 
-STYLES = {RUNNING: "cyan", COMPLETE: "green", FAILED: "red", INTERRUPTED: "yellow"}
+STYLES = {RUNNING: "cyan", COMPLETE: "green", FAILED: "red", DAMAGED: "red", INTERRUPTED: "yellow"}
 KINDS = {"coord": "coordinate check", "lr": "learning-rate sweep"}
 COLUMNS = ("planned", "done", "diverged", "running", "waiting", "failed")
 MOST_REASONS = 5

@@ -215,3 +215,26 @@ def test_a_copy_of_a_process_gives_nothing_back(tmp_path):
         os.waitpid(child, 0)
         assert held(tmp_path) == {RUNS[0]: (1, mine.token)}
         assert Path(tmp_path / "claims" / f"{mine.token}.owner").exists()
+
+
+def _comes_and_goes(folder, seconds, failures):
+    end, failed = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        try:
+            with Claims(folder):
+                pass
+        except StoreError:
+            failed += 1
+    failures.put(failed)
+
+
+def test_one_may_come_while_the_last_one_goes(tmp_path):
+    """Who ends last removes the folder, which the next one is just writing into."""
+    context = get_context("fork")
+    failures = context.Queue()
+    processes = [context.Process(target=_comes_and_goes, args=(tmp_path, 2.0, failures)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [failures.get(timeout=30) for _ in processes] == [0, 0, 0]
+    for process in processes:
+        process.join()

@@ -128,6 +128,7 @@ def test_a_broken_folder_is_read_as_far_as_it_goes(cut):
     (cut.folder / "sweep.json").write_text("{")
     found = status_of(cut.folder)
     assert found.total.planned == found.total.done == 5 and "sweep.json is damaged" in found.damaged
+    assert found.state == "damaged"  # nobody knows what is missing
 
 
 @pytest.mark.parametrize("change", [{"widths": None}, {"widths": [1]}, {"widths": "x"}, {"failed": 3}, {"spec": 7}])

@@ -62,3 +62,9 @@ def test_nothing_is_stopped_where_nothing_is_far_above(of, monkeypatch):
     monkeypatch.setattr(halving, "MARGINS", {0.25: 9.0, 0.5: 9.0})
     _, halved = of(halving=True)
     assert set(halved.runs["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("alone", [{"exact": True}, {"gpus_per_run": 2}])
+def test_where_each_trains_by_itself_nothing_can_be_compared(tmp_path, alone):
+    with pytest.raises(ValueError, match=r"halving compares runs that train together, and .* trains each by itself"):
+        plan_sweep(tiny(halving=True), out=tmp_path, **alone)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from commands import mupcheck
 from tiny_sweeps import assert_same, numbers, tiny, tiny_coord, trained
 
 from mupcheck.results.reading import finished_runs, load_results
@@ -112,3 +113,11 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
         work(read_portion(portion.folder, KEY), 0)
     with pytest.raises(ValueError, match="there is no task 7"):
         work(portion, 7)
+
+
+def test_a_task_that_is_not_there_is_one_line(tmp_path):
+    plan = plan_sweep(tiny(), out=tmp_path)
+    write_portion(Portion(plan.folder, KEY, "tiny", plan.groups, ((0,),)))
+    for task in (1, -1):
+        answer = mupcheck("work", plan.folder, "--plan", KEY, "--task", task)
+        assert answer.code == 2 and f"there is no task {task}" in answer.err

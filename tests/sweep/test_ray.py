@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,8 @@ from mupcheck.sweep.engines import ray
 from mupcheck.sweep.engines.ray import Ray, connected
 from mupcheck.sweep.limits import Limits
 from mupcheck.sweep.plan import plan_sweep
+from mupcheck.sweep.portion import read_portion
+from mupcheck.sweep.sharing import asks_of
 
 SMALL = "--data synthetic --widths 16,32 --layers 1 --heads 2 --seeds 1 --lrs 2^-8,2^-6 -p gdn-mup --steps 3 --warmup 0"
 LR = ["lr-sweep", *SMALL.split(), "--batch-size", "2", "--seq-len", "8", "--eval-tokens", "16"]
@@ -243,3 +246,11 @@ def test_gpus_are_asked_for_and_nothing_is_known_of_them_here(cluster, tmp_path)
     errors = through(plan, gpus=0.5)  # which this machine does not have
     assert {task["num_gpus"] for task in cluster.said("tasks")} == {0.5}
     assert all("device 'cuda' is not there" in error or "torch" in error for error in errors)
+
+
+def test_nodes_know_what_the_sweep_asks_for(cluster, tmp_path):
+    """By which another driver of the same sweep knows that they train it, and is not refused."""
+    plan = planned(tmp_path)
+    handed = ray._HandedOut(plan)
+    key, _ = handed.place_of(plan.groups[0], deque())
+    assert read_portion(plan.folder, key).asks == asks_of(plan)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -121,11 +122,13 @@ def wait_for(true, seconds=30.0):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "cluster" / "slurm.conf"))
-    monkeypatch.chdir(tmp_path)
-    real = RealSlurm(tmp_path / "cluster")
-    yield real
-    real.end()
+    # a task's socket lies in it, whose path has 107 characters at most, or nothing reaches the task
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
+        monkeypatch.chdir(tmp_path)
+        real = RealSlurm(Path(folder))
+        yield real
+        real.end()
 
 
 def through(plan):

@@ -30,6 +30,7 @@ from mupcheck.sweep.machine import cores
 from mupcheck.sweep.path import PathTask
 from mupcheck.sweep.plan import Plan
 from mupcheck.sweep.portion import Part, Portion, forget_done, write_portion
+from mupcheck.sweep.sharing import asks_of
 
 LOCAL = "local"  # the address of a cluster of this machine's cores, which ends with who asked
 DRIVER = "mupcheck.sweep.engines.ray_driver"
@@ -275,7 +276,8 @@ class _HandedOut:
         if id(part) not in self.places:
             parts = [part, *(each for each in others if id(each) not in self.places)]
             tasks = tuple((i,) for i in range(len(parts)))
-            portion = Portion(self.plan.folder, secrets.token_hex(6), self.plan.sweep.name, tuple(parts), tasks)
+            key, asks = secrets.token_hex(6), asks_of(self.plan)
+            portion = Portion(self.plan.folder, key, self.plan.sweep.name, tuple(parts), tasks, asks)
             write_portion(portion)
             self.folders.append(portion.place)
             self.places |= {id(each): (each, portion.key, i) for i, each in enumerate(parts)}
