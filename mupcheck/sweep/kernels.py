@@ -12,8 +12,9 @@ from typing import Any
 from mupcheck.sweep.engines import local
 
 AT_A_TIME, UNTESTED = 4, "Triton's kernels cannot be tested"
-# what a worker imports; the first that starts a process decides for all
-PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner")
+# What a worker imports; the first that starts a process decides for all. pyarrow imports pandas when it first makes a
+# table, a quarter of a second at the end of every group otherwise.
+PRELOAD = ("mupcheck.training.train", "mupcheck.measuring.path", "mupcheck.sweep.runner", "pandas")
 Heads = tuple[int, int, int]  # H, K, V
 
 
