@@ -5,7 +5,8 @@ import resource
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mupcheck.training.state import State
 
 WRITERS = 8
+Tables = tuple[dict[str, Any], dict[str, list], dict[str, list] | None]  # of a run: its row, steps and coords
 
 
 def run_group(
@@ -37,18 +39,13 @@ def run_group(
         StoreError: if results cannot be written.
         Left: once its checkpoint is written, where `checkpoints.leaving` is set.
     """
-    import torch
-
     corpus = corpus or open_corpus(group[0].data, vocab_size=group[0].vocab_size)
-    if device != "cpu":
-        torch.cuda.init()  # the counters exist only once CUDA does
-        torch.cuda.set_device(device)  # where kernels of our own start
-        torch.cuda.reset_peak_memory_stats(device)
     left, begun = group, None
-    while left:
-        left, begun = yield from _train_on(
-            left, begun, folder=folder, sweep=sweep, corpus=corpus, device=device, provenance=provenance
-        )
+    with on_device(device):
+        while left:
+            left, begun = yield from _train_on(
+                left, begun, folder=folder, sweep=sweep, corpus=corpus, device=device, provenance=provenance
+            )
 
 
 def _train_on(
@@ -68,7 +65,7 @@ def _train_on(
         folder, sweep, corpus, device, provenance: as of `run_group`.
     """
     from mupcheck.training.state import pack_rows, pick, unpack_rows
-    from mupcheck.training.train import one_thread, train
+    from mupcheck.training.train import train
 
     keeper = Keeper(folder, group, device, provenance)
     kept = begun or keeper.take_up()
@@ -87,11 +84,7 @@ def _train_on(
                 raise _Rung(found, take())
         keeper.offer(rows, take)
 
-    with ExitStack() as stack:
-        stack.enter_context(left_by_signal())
-        if device == "cpu":
-            stack.enter_context(one_thread())
-            stack.enter_context(memory_kept())
+    with left_by_signal():
         start = kept.state if kept else None
         try:
             for row in train(group, corpus, device=device, start=start, between=between):
@@ -100,21 +93,11 @@ def _train_on(
         except _Rung as reached:
             rung = reached.with_traceback(None)  # which would hold the model
     seconds = keeper.seconds
-    common = {
-        **provenance,
-        "sweep": sweep,
-        "started_at": keeper.started_at,
-        "wall_seconds": seconds,
-        "device": device_name(device),
-        "devices": 1,
-        "peak_memory_bytes": peak_memory_bytes(device),
-    }
-    n_params = count_parameters(group[0])
+    how = how_trained(group[0], device, seconds=seconds, started_at=keeper.started_at) | {**provenance, "sweep": sweep}
 
     def write(replica: int) -> None:
-        record, steps, coords = tables_of(group[replica], replica, rows, reason=rung.reasons[replica] if rung else None)
-        record |= common | {"n_params": n_params, "tokens_per_second": record["tokens"] / seconds}
-        write_run(folder, record, steps, coords)
+        tables = tables_of(group[replica], replica, rows, reason=rung.reasons[replica] if rung else None)
+        write_trained(folder, tables, how)
 
     living = [replica for replica, reason in enumerate(rung.reasons) if reason is None] if rung else []
     # a run's files wait for the disk several times, some milliseconds each, which many runs may do at once
@@ -129,6 +112,54 @@ def _train_on(
     return left, Kept(header, unpack_rows(pick(pack_rows(rows), living)), pick(rung.state, living))
 
 
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Let a process train on a device: a GPU counts its memory anew, a CPU works on one thread and keeps its memory."""
+    import torch
+
+    from mupcheck.training.train import one_thread
+
+    if device != "cpu":
+        torch.cuda.init()  # the counters exist only once CUDA does
+        torch.cuda.set_device(device)  # where kernels of our own start
+        torch.cuda.reset_peak_memory_stats(device)
+        yield
+        return
+    with one_thread(), memory_kept():
+        yield
+
+
+def how_trained(run: RunSpec, device: str, *, seconds: float, started_at: datetime, devices: int = 1) -> dict[str, Any]:
+    """Return what the rows of runs of one shape say of how they trained; called when they have.
+
+    Args:
+        run: one of them.
+        device: that trained them.
+        seconds: that they took.
+        started_at: when they began.
+        devices: how many trained each.
+    """
+    return {
+        "started_at": started_at,
+        "wall_seconds": seconds,
+        "device": device_name(device),
+        "devices": devices,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "n_params": count_parameters(run),
+    }
+
+
+def write_trained(folder: Path, tables: Tables, how: Mapping[str, Any]) -> None:
+    """Write the tables of a run, its row with what `how_trained` and provenance say.
+
+    Raises:
+        StoreError: if they cannot be written.
+    """
+    record, steps, coords = tables
+    speed = record["tokens"] / how["wall_seconds"]
+    write_run(folder, {**record, **how, "tokens_per_second": speed}, steps, coords)
+
+
 class _Rung(Exception):
     """Runs are given up at a step: why those do not train any more that do not, and where training stands."""
 
@@ -137,9 +168,7 @@ class _Rung(Exception):
         self.reasons, self.state = reasons, state
 
 
-def tables_of(
-    run: RunSpec, replica: int, rows: Sequence[Any], *, reason: str | None = None
-) -> tuple[dict[str, Any], dict[str, list], dict[str, list] | None]:
+def tables_of(run: RunSpec, replica: int, rows: Sequence[Any], *, reason: str | None = None) -> Tables:
     """Return the run's row and the columns of its steps and coords; a diverged run ends with the step where it did.
 
     Args:

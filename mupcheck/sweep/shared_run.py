@@ -2,19 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mupcheck.results.writing import write_run
-from mupcheck.sweep.cost import count_parameters
 from mupcheck.sweep.engines import team
 from mupcheck.sweep.engines.local import Message
-from mupcheck.sweep.group import device_name, peak_memory_bytes, tables_of
+from mupcheck.sweep.group import how_trained, on_device, tables_of, write_trained
 from mupcheck.sweep.kernels import PRELOAD
-from mupcheck.sweep.machine import memory_kept
 from mupcheck.sweep.path import PathTask, compare_path
 from mupcheck.sweep.plan import Group, Plan
 from mupcheck.sweep.provenance import provenance
@@ -84,41 +80,19 @@ def train_rank(
         device: of this process.
         provenance: what each row says of where it comes from.
     """
-    import torch
-
     from mupcheck.model.ranks import Ranks, joined
     from mupcheck.training.sharded import train_sharded
-    from mupcheck.training.train import one_thread
 
     (run,) = group
     corpus = corpus or open_corpus(run.data, vocab_size=run.vocab_size)
     started_at, start = datetime.now(UTC), time.perf_counter()
-    if device != "cpu":
-        torch.cuda.init()
-        torch.cuda.set_device(device)
-        torch.cuda.reset_peak_memory_stats(device)
     rows = []
-    with ExitStack() as stack:
-        if device == "cpu":
-            stack.enter_context(one_thread())
-            stack.enter_context(memory_kept())
-        ranks = stack.enter_context(joined(Ranks(rank, size), device, meeting))
+    with on_device(device), joined(Ranks(rank, size), device, meeting) as ranks:
         for row in train_sharded(run, corpus, ranks=ranks, device=device):
             rows.append(row)
             yield 1
     if rank:
         return
     seconds = time.perf_counter() - start
-    record, steps, coords = tables_of(run, 0, rows)
-    record |= {
-        **provenance,
-        "sweep": sweep,
-        "started_at": started_at,
-        "wall_seconds": seconds,
-        "tokens_per_second": record["tokens"] / seconds,
-        "device": device_name(device),
-        "devices": size,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "n_params": count_parameters(run),
-    }
-    write_run(folder, record, steps, coords)
+    how = how_trained(run, device, seconds=seconds, started_at=started_at, devices=size)
+    write_trained(folder, tables_of(run, 0, rows), how | {**provenance, "sweep": sweep})

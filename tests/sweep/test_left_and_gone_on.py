@@ -75,6 +75,7 @@ def test_a_sweep_that_was_killed_goes_on_where_its_groups_were(tmp_path, undistu
 def killed_once(group, *, folder, **options):
     """Work that SIGKILLs its process once it has a checkpoint, but not where it goes on from one."""
     run_ids = {run.run_id for run in group}
+    os.environ[VARIABLE] = MINUTES  # the fork server's is what it was when the first test started it
     for steps in run_group(group, folder=folder, **options):
         time.sleep(0.005)  # so that a checkpoint comes before the end, on any machine
         kept = any(set(header.run_ids) == run_ids for _, header in headers_in(folder))
