@@ -94,6 +94,7 @@ def work(
 
     Example: mupcheck work results/lr --plan 0123456789ab --task 0
     """
+    from mupcheck.results.claims import trained_by_others
     from mupcheck.results.reading import finished_runs
     from mupcheck.sweep.checkpoints import Left, leave, steps_kept
     from mupcheck.sweep.engines.sbatch import requeue
@@ -108,7 +109,8 @@ def work(
 
     def warn(*_: Any) -> None:
         signal.signal(signal.SIGALRM, _end)
-        signal.setitimer(signal.ITIMER_REAL, LEAVING * warning)
+        # again and again: what is raised within a finalizer is lost
+        signal.setitimer(signal.ITIMER_REAL, LEAVING * warning, 1.0)
         leave()
 
     signal.signal(signal.SIGUSR1, warn)
@@ -117,14 +119,16 @@ def work(
     except (Left, _Late):
         signal.setitimer(signal.ITIMER_REAL, 0)
         # what comes no further would do so for ever
-        gained, further = len(mine & finished_runs(folder) - before), steps_kept(folder, mine) > steps_before
-        if (gained or further) and requeue():
-            goes_on = ", which goes on from checkpoints" * further
+        there = finished_runs(folder)
+        gained, further = len(mine & there - before), steps_kept(folder, mine) > steps_before
+        left_to_others = bool(mine - there) and mine - there <= trained_by_others(folder, mine)
+        if (gained or further or left_to_others) and requeue():
+            goes_on = ", which goes on from checkpoints" * further + ", which others train" * left_to_others
             say(f"{gained} runs ended within the limit of time; queued again for the rest{goes_on}")
         else:
             why = (
                 "is over; the same command goes on"
-                if gained or further
+                if gained or further or left_to_others
                 else "is too short for one group; give a longer --slurm-time"
             )
             say(f"error: the limit of time {why}")

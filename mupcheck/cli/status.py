@@ -1,10 +1,13 @@
 """status and ls: where sweeps stand, by their folders alone."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from mupcheck.cli.options import Json, Stored
-from mupcheck.cli.stores import read_from
+from mupcheck.cli.stores import drivers_in_store, read_from
+
+if TYPE_CHECKING:
+    from mupcheck.results.status import Status
 
 
 def status(
@@ -17,10 +20,9 @@ def status(
 
     Example: mupcheck status results/lr
     """
-    from mupcheck.results.status import status_of, sweeps_in
     from mupcheck.terminal.status_page import print_status
 
-    print_status([status_of(folder) for folder in sweeps_in(read_from(path))], as_json=json)
+    print_status(_found(path, read=True), as_json=json)
 
 
 def ls(
@@ -31,7 +33,14 @@ def ls(
 
     Example: mupcheck ls results/
     """
-    from mupcheck.results.status import status_of, sweeps_in
     from mupcheck.terminal.status_page import print_sweeps
 
-    print_sweeps([status_of(folder, read=False) for folder in sweeps_in(read_from(path))], as_json=json)
+    print_sweeps(_found(path, read=False), as_json=json)
+
+
+def _found(path: Path, *, read: bool) -> "list[Status]":
+    """Return where the sweeps at a path or an address stand, and who trains them."""
+    from mupcheck.results.status import status_of, sweeps_in
+
+    folders = sweeps_in(read_from(path))
+    return [status_of(folder, read=read, elsewhere=drivers_in_store(path, folder)) for folder in folders]

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mupcheck.results.stores.address import below, check_address, is_address, mirror_of
 from mupcheck.terminal.console import say
+
+if TYPE_CHECKING:
+    from mupcheck.results.owners import Owner
 
 
 def read_from(path: Path | str) -> Path:
@@ -26,6 +30,24 @@ def read_from(path: Path | str) -> Path:
     for line in lines:
         say(line)
     return folder
+
+
+def drivers_in_store(path: Path | str, folder: Path) -> "list[Owner]":
+    """Return who trains a sweep of an address just now, as its store tells; of a folder none.
+
+    Args:
+        path: that was asked for, an address or a folder.
+        folder: the sweep's mirror here.
+    Raises:
+        ValueError, StoreError: if the store does not answer.
+    """
+    if not is_address(path):
+        return []
+    from mupcheck.results.stores.lease import living_holder
+    from mupcheck.results.stores.objects import open_store
+
+    holder = living_holder(open_store(path if mirror_of(path) == folder else below(path, folder.name)))
+    return [holder] if holder else []
 
 
 def send_pictures(path: Path | str) -> None:

@@ -17,6 +17,7 @@ from mupcheck.cli.engine import elsewhere_of
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, INTERRUPTED, OK, STORAGE
 from mupcheck.cli.limits import limits_of, said_of, seconds_of
 from mupcheck.cli.options import APART, list_of, one_of, takes
+from mupcheck.cli.precision import check_precision
 from mupcheck.cli.typed import command_line, names_of
 from mupcheck.terminal.console import say
 from mupcheck.terminal.plan_page import print_plan, resolution_of
@@ -72,6 +73,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     from mupcheck.results.reading import finished_runs
     from mupcheck.sweep import runner
     from mupcheck.sweep.estimate import estimate
+    from mupcheck.sweep.failures import made_up_for
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.rounds import rounds
     from mupcheck.sweep.sharing import joined
@@ -105,6 +107,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         say(f"{n_before} runs were trained beside others before; --fresh trains them again, alone")
     code = OK
     errors: list[str] = []
+    precision: Sequence[Precision | SlopePrecision] = ()
     try:
         for plan in rounds(grid, fresh=options["fresh"], tell=say):
             if options["no_wait"] and plan.missing:
@@ -112,8 +115,12 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
                 say(f"not waiting for them; this goes on once they are there: {command_line('--no-wait')}")
                 raise typer.Exit(OK)
             errors = follow(execute(plan), plan)
+            if errors and made_up_for(plan):
+                errors = []
             if errors:
                 break
+        if options["check_precision"] and not errors:
+            precision = check_precision(plan, options, execute, n_before=grid.n_there, here=elsewhere is None)
     except KeyboardInterrupt:
         lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
         missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
@@ -136,11 +143,6 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             raise typer.Exit(code)  # nothing to judge
     if leftovers := say_leftovers(plan.folder):
         say(leftovers)
-    precision = (
-        _check_precision(plan, options, execute, here=elsewhere is None)
-        if options["check_precision"] and not errors
-        else ()
-    )
     costs: dict[str, str] = {}
     verdicts = print_answer(
         plan.folder,
@@ -158,6 +160,8 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     decided = costs if options.get("cost") is not None else None
     found = code_of(verdicts, expected, costs=decided, strict=options["strict"])
     code = code or found
+    if options["check_precision"] and not precision:
+        code = code or (FAILED if options["strict"] else CANNOT_TELL)
     for answer in precision:
         if answer.verdict == "moves":
             code = FAILED if code in (OK, CANNOT_TELL) else code
@@ -181,30 +185,6 @@ def _engine(
     from mupcheck.sweep.engines.elsewhere import opened
 
     return partial(runner.execute, engine=ctx.with_resource(opened(elsewhere, say=say, wait=not options["no_wait"])))
-
-
-def _check_precision(
-    plan: "Plan", options: Mapping[str, Any], execute: "Callable[[Plan], Iterator[Progress]]", *, here: bool
-) -> Sequence["Precision | SlopePrecision"]:
-    """Train what the precision check compares with, and return what it says; nothing where that failed."""
-    from mupcheck.results.reading import load_results
-    from mupcheck.sweep.plan import check_fits
-    from mupcheck.sweep.precision import counterpart
-    from mupcheck.sweep.rounds import mended
-
-    other = mended(counterpart(plan, fresh=options["fresh"], here=here), fresh=options["fresh"], tell=say)
-    if not options["force"]:
-        check_fits(other)
-    if follow_as(options["progress"])(execute(other), other):
-        raise typer.Exit(STORAGE)
-    one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
-    if plan.sweep.kind == "coord":
-        from mupcheck.coordinates.precision import compare_checks
-
-        return list(compare_checks(one, another))
-    from mupcheck.learning_rates.precision import compare_precision
-
-    return compare_precision(one, another)
 
 
 def _plan(

@@ -61,6 +61,12 @@ def held(folder: str | Path, among: Collection[str] | None = None) -> dict[str, 
     return tokens
 
 
+def trained_by_others(folder: str | Path, run_ids: Collection[str]) -> set[str]:
+    """Return those of these runs that processes hold which may be alive, this one's own apart."""
+    watch = Watch(Path(folder))
+    return {run_id for run_id, (_, token) in held(folder, run_ids).items() if watch.alive(token)}
+
+
 def _generations(folder: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for entry in entries_of(folder):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,6 +28,30 @@ OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 class StoreError(OSError):
     """A result could not be stored (disk full, unwritable); the message names the file and the reason."""
+
+
+@contextmanager
+def alone(folder: Path, file: str = "") -> Iterator[None]:
+    """Let one process at a time be within; the lock goes with its owner. Where a file system has no locks, none waits.
+
+    Args:
+        folder: what is locked; made where it is missing.
+        file: in it, to be locked instead: NFS locks no folder.
+    Raises:
+        StoreError: if it cannot be made or opened.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT if file else os.O_RDONLY
+        handle = os.open(folder / file, flags, 0o666)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder / file}: {error.strerror}; give another folder") from error
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

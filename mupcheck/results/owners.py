@@ -5,6 +5,7 @@ clock of whoever looks: no two clocks are compared.
 """
 
 import json
+import math
 import os
 import platform
 import socket
@@ -139,6 +140,14 @@ def entries_of(folder: Path) -> list[str]:
         raise StoreError(f"cannot read {folder / FOLDER}: {error.strerror}") from error
 
 
+def written(folder: Path, token: str, *, otherwise: float = math.inf) -> float:
+    """Return when an owner's file was written, by the clock of its disk; `otherwise` where there is none."""
+    try:
+        return (folder / FOLDER / f"{token}.owner").stat().st_mtime
+    except (OSError, ValueError):
+        return otherwise
+
+
 class Watch:
     """Judges which owners are dead, by what it saw of their beats.
 
@@ -162,7 +171,8 @@ class Watch:
             owner = read_owner(self.folder, token)
         except FileNotFoundError:
             owner = Owner(token, beats=-1)
-        if is_gone(owner) or self._written(token) + STALE_SECONDS < self._written(self.beside):
+        beside = written(self.folder, self.beside, otherwise=0.0)
+        if is_gone(owner) or written(self.folder, token) + STALE_SECONDS < beside:
             return False
         now = self.clock()
         beats, since = self.seen.get(token, (None, now))
@@ -170,13 +180,6 @@ class Watch:
             self.seen[token] = (owner.beats, now)
             return True
         return now - since < self.lease
-
-    def _written(self, token: str) -> float:
-        """Return when an owner's file was written, infinity where there is none."""
-        try:
-            return (self.folder / FOLDER / f"{token}.owner").stat().st_mtime
-        except (OSError, ValueError):
-            return float("inf") if token != self.beside else 0.0
 
     def others(self, token: str = "") -> list[Owner]:
         """Return the owners that may be alive, but for one."""

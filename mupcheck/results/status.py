@@ -2,15 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mupcheck.results.claims import held
-from mupcheck.results.files import EARLIER, StoreError
-from mupcheck.results.owners import BEAT, Owner, living
+from mupcheck.results.files import EARLIER, STALE_SECONDS, StoreError
+from mupcheck.results.owners import BEAT, Owner, is_gone, living, owners, written
 from mupcheck.results.reading import (
     SAME_COMMAND,
     TO_COMPLETE,
@@ -65,6 +65,7 @@ class Status:
         widths: counts at each width, the smallest first.
         failures: runs that failed and are not there since.
         owners: living processes that drive it.
+        silent: processes of other machines that may drive it too: they were not watched for a sign of life.
         seconds_left: by their own estimate; None where nothing runs or nothing is known.
         command: that goes on with it, "" where it is not known.
         age_seconds: since the newest run was written, by the clock of who looks; None where there is none.
@@ -78,6 +79,7 @@ class Status:
     widths: tuple[AtWidth, ...]
     failures: tuple[Failure, ...] = ()
     owners: tuple[Owner, ...] = ()
+    silent: tuple[Owner, ...] = ()
     seconds_left: float | None = None
     command: str = ""
     age_seconds: float | None = None
@@ -100,15 +102,23 @@ class Status:
         missing = say_missing(lacking, self.name, planned=self.total.planned)
         if self.owners:
             return f"{missing}; {' and '.join(map(str, self.owners))} train{'s' * (len(self.owners) == 1)} them"
+        if self.silent:
+            missing += (
+                f"; {' and '.join(map(str, self.silent))} may be training them, which mupcheck status tells; if not,"
+            )
+            return f"{missing}{TO_COMPLETE.removeprefix(';')}{self.command or SAME_COMMAND}"
         return missing + TO_COMPLETE + (self.command or SAME_COMMAND)
 
 
-def status_of(folder: str | Path, *, patience: float = 2 * BEAT, read: bool = True) -> Status:
+def status_of(
+    folder: str | Path, *, patience: float = 2 * BEAT, read: bool = True, elsewhere: Sequence[Owner] = ()
+) -> Status:
     """Return where a sweep stands.
 
     Args:
         folder: the sweep's.
-        patience: seconds to wait for a sign of life of processes of other machines.
+        patience: seconds to wait for a sign of life of processes of other machines; with 0 they may live.
+        elsewhere: living processes that drive it and that the folder does not know: those of the store it mirrors.
         read: whether to read the runs, which tells what diverged; without it only the files' names are.
     Raises:
         ValueError: if there is no sweep in the folder.
@@ -121,7 +131,8 @@ def status_of(folder: str | Path, *, patience: float = 2 * BEAT, read: bool = Tr
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else {}
     except ValueError as error:
         damaged = str(error)
-    alive = _living(folder, patience)
+    alive, silent = _living(folder, patience)
+    alive += [owner for owner in elsewhere if owner.pid not in {each.pid for each in alive if each.host == owner.host}]
     claimed = {run_id for run_id, (_, token) in _held(folder).items() if token in {owner.token for owner in alive}}
     there = finished_runs(folder)
     run_ids = [str(each) for each in resolved.get("run_ids", ())] or sorted(there)
@@ -151,6 +162,7 @@ def status_of(folder: str | Path, *, patience: float = 2 * BEAT, read: bool = Tr
         tuple(counts),
         tuple(failures),
         tuple(alive),
+        tuple(silent),
         _together(owner.said.get("seconds_left") for owner in alive) if n_missing else None,
         str(resolved.get("command") or next((owner.command for owner in alive if owner.command), "")),
         _age(folder),
@@ -185,7 +197,10 @@ def is_sweep(folder: Path) -> bool:
 
 
 def say_first(path: str | Path) -> list[str]:
-    """Say of each sweep at a path that is not complete what is missing and what completes it; none where all are."""
+    """Say of each sweep at a path that is not complete what is missing and what completes it; none where all are.
+
+    Nobody is waited for: who may be training it on another machine is named as one who may.
+    """
     said = []
     with suppress(ValueError):
         for folder in sweeps_in(path):
@@ -203,10 +218,16 @@ def _state(alive: list[Owner], *, unknown: bool, missing: int, failed: int) -> s
     return COMPLETE if not missing else FAILED if failed else INTERRUPTED
 
 
-def _living(folder: Path, patience: float) -> list[Owner]:
+def _living(folder: Path, patience: float) -> tuple[list[Owner], list[Owner]]:
+    """Return owners that are alive, and without patience those that may be: they gave a sign not long ago."""
     with suppress(StoreError):
-        return living(folder, patience=patience)
-    return []
+        alive = living(folder, patience=patience)
+        if patience:
+            return alive, []
+        tokens, young = {owner.token for owner in alive}, time.time() - STALE_SECONDS
+        others = [owner for owner in owners(folder) if owner.token not in tokens and not is_gone(owner)]
+        return alive, [owner for owner in others if written(folder, owner.token) > young]
+    return [], []
 
 
 def _held(folder: Path) -> dict[str, tuple[int, str]]:

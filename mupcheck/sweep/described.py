@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from mupcheck.results.aside import bring_back, set_aside
+from mupcheck.results.files import alone
 from mupcheck.results.reading import read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.failures import failed_before
@@ -39,7 +40,12 @@ def write_failed(plan: Plan, failed: Sequence[dict[str, Any]]) -> None:
 
 
 def _write(plan: Plan, failed: Sequence[dict[str, Any]]) -> None:
-    """Write `sweep.json`; what another process of the same sweep wrote there of its rounds stays."""
+    """Write `sweep.json`, one process at a time; what another one of the same sweep wrote there of its rounds stays."""
+    with alone(plan.folder):
+        _write_alone(plan, failed)
+
+
+def _write_alone(plan: Plan, failed: Sequence[dict[str, Any]]) -> None:
     before, document, claims = _before(plan), describe(plan), plan.claims
     same = _is_same(before, plan)
     # the one that trained last: who looks at a finished sweep changes nothing

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mupcheck.spec.sweep import SweepSpec
+from mupcheck.sweep.limits import NO_LIMITS, Limits
 from mupcheck.sweep.plan import Plan, plan_sweep
 
 FOLDER = "precision"  # in the sweep's own, so that it is no sweep beside it
@@ -13,7 +14,7 @@ def other_dtype(dtype: str) -> str:
     return "bfloat16" if dtype == "float32" else "float32"
 
 
-def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True) -> Plan:
+def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True, limits: Limits = NO_LIMITS) -> Plan:
     """Return the plan of the same runs in the other dtype, of the smallest width of a learning-rate sweep.
 
     Its runs go into the folder `precision` in the sweep's own. A coordinate check is compared at all its widths, as one
@@ -21,8 +22,7 @@ def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True) -> Plan:
 
     Args:
         plan: of the sweep.
-        fresh: as in `plan_sweep`.
-        here: as in `plan_sweep`.
+        fresh, here, limits: as in `plan_sweep`.
     Raises:
         ValueError: as `plan_sweep` does.
     """
@@ -39,4 +39,5 @@ def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True) -> Plan:
     fields = {name: getattr(sweep, name) for name in SweepSpec.model_fields} | changes
     devices = plan.gpus or ("cpu",)
     how: dict[str, Any] = {"fresh": fresh, "jobs": plan.jobs, "exact": plan.exact, "gpus_per_run": plan.gpus_per_run}
+    how["limits"] = limits
     return plan_sweep(SweepSpec(**fields), out=plan.address or plan.folder, device=devices, here=here, **how)

@@ -22,7 +22,7 @@ from mupcheck.sweep.described import not_alone as not_alone  # where commands as
 from mupcheck.sweep.described import write_failed, write_plan
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.engines.elsewhere import Elsewhere, Engine, devices_of, engine_of, opened, planned
-from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback
+from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback, made_up_for
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.kernels import PRELOAD
@@ -111,15 +111,15 @@ def run_sweep(
     opening: Any = nullcontext() if elsewhere is None else opened(elsewhere, say=on_note)
     with joined(first) as claims, opening as through:
         for plan in rounds(replace(first, claims=claims), fresh=fresh):
-            errors, finished = [], plan.n_there
+            errors = []
             for progress in execute(plan, jobs=jobs, **({} if through is None else {"engine": through})):
-                finished = progress.runs_finished
                 if progress.error and not progress.retried:
                     errors.append(progress.error)
                 if on_progress is not None:
                     on_progress(progress)
-            if errors:
-                if not (failed := len(plan.runs) - finished):
+            if errors and not made_up_for(plan):
+                failed = len({run.run_id for run in plan.runs} - finished_runs(plan.folder))
+                if not failed:
                     raise StoreError(errors[0])
                 raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
     return load_results(first.folder)

@@ -54,7 +54,8 @@ def _lines(status: Status) -> list[str]:
     if len(by_reason) > MOST_REASONS:
         lines.append(f"... and {len(by_reason) - MOST_REASONS} other reasons, see --json")
     for owner in status.owners:
-        lines.append(f"{owner} drives it, mupcheck {owner.mupcheck}, since {owner.since.replace('+00:00', ' UTC')}")
+        by = f", mupcheck {owner.mupcheck}, since {owner.since.replace('+00:00', ' UTC')}" if owner.since else ""
+        lines.append(f"{owner} drives it{by}")
     if status.damaged:
         lines.append(f"damaged: {status.damaged}")
     if status.incomplete and not status.owners:

@@ -1,16 +1,17 @@
 """The lease of a sweep in a store: one call has it, a dead one's is taken over, clocks play no part."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 from faulty_store import register
 
 from mupcheck.results.stores import lease
-from mupcheck.results.stores.lease import LEASE, say_holder, take
+from mupcheck.results.stores.lease import LEASE, living_holder, say_holder, take
 from mupcheck.results.stores.objects import get_object, open_store, put_object
 
 
@@ -68,6 +69,21 @@ def test_a_call_without_a_sign_is_taken_over_and_does_not_take_it_back(store, mo
     assert mine.key == ""
     mine.release()
     assert other.key.encode() in get_object(store, LEASE)
+
+
+def test_who_trains_is_told_by_a_sign_of_life(store, monkeypatch):
+    assert living_holder(store) is None
+    mine = take(store)
+    assert living_holder(store).pid == os.getpid(), "of this machine, at once"
+    elsewhere(monkeypatch)
+    assert living_holder(store, patience=0.2) is None, "it is silent"
+    renewing = Timer(0.1, lambda: [time.sleep(0.03), mine.renew()])
+    renewing.start()
+    assert living_holder(store, patience=10).token == mine.key
+    renewing.join()
+    monkeypatch.setattr("socket.gethostname", lambda: "third")  # the sign was given in the other's name
+    Timer(0.1, mine.release).start()
+    assert living_holder(store, patience=10) is None, "it ended"
 
 
 def test_a_process_of_this_machine_that_is_gone_holds_nothing(store):

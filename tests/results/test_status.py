@@ -15,8 +15,10 @@ from tiny_sweeps import tiny, trained
 
 from mupcheck.results import status
 from mupcheck.results.claims import Claims
-from mupcheck.results.owners import machine, process_start
+from mupcheck.results.files import STALE_SECONDS
+from mupcheck.results.owners import Owner, machine, process_start
 from mupcheck.results.status import say_first, status_of, sweeps_in
+from mupcheck.sweep import described
 from mupcheck.sweep.described import write_failed
 from mupcheck.sweep.failures import failure_of, keep_traceback
 from mupcheck.sweep.plan import plan_sweep
@@ -95,6 +97,47 @@ def test_who_trains_elsewhere_is_seen_by_a_sign_of_life(cut):
     found = status_of(cut.folder, patience=30)
     assert (found.state, found.total.running) == ("running", 1)
     assert str(found.owners[0]) == f"node7:{os.getpid()}"
+
+
+def test_who_may_train_elsewhere_is_named_without_waiting_for_a_sign(cut):
+    foreign(cut.folder, runs=[cut.groups[0][0].run_id])
+    start = time.monotonic()
+    (line,) = say_first(cut.folder.parent)
+    assert time.monotonic() - start < 5
+    assert line.startswith(f"3 of 8 runs of tiny are missing; node7:{os.getpid()} may be training them")
+    assert line.endswith("if not, to complete it: run the same command again")
+    (owner,) = (cut.folder / "claims").glob("*.owner")
+    long_ago = time.time() - 2 * STALE_SECONDS
+    os.utime(owner, (long_ago, long_ago))
+    assert "may be" not in say_first(cut.folder.parent)[0], "a sign of long ago is none"
+
+
+def test_who_trains_in_the_store_is_told_by_it(cut):
+    found = status_of(cut.folder, elsewhere=[Owner("key", host="node7", pid=3)])
+    assert (found.state, [str(owner) for owner in found.owners]) == ("running", ["node7:3"])
+    assert found.incomplete.endswith("; node7:3 trains them")
+
+
+def test_what_two_processes_say_of_failures_at_once_is_kept(cut, monkeypatch):
+    """Each reads sweep.json, adds what failed to it, and writes it: never both at once."""
+    write = described.write_sweep
+
+    def slowly(*arguments):
+        time.sleep(0.2)
+        write(*arguments)
+
+    monkeypatch.setattr(described, "write_sweep", slowly)
+    missing = [run for group in cut.groups for run in group]
+    with Claims(cut.folder) as one, Claims(cut.folder) as other:
+        threads = [
+            threading.Thread(target=write_failed, args=(replace(cut, claims=claims), [failure_of(run, "why")]))
+            for claims, run in zip((one, other), missing, strict=False)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {each.run_id for each in status_of(cut.folder).failures} == {run.run_id for run in missing[:2]}
 
 
 def test_a_dead_process_trains_nothing(cut):

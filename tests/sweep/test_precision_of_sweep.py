@@ -5,7 +5,7 @@ from commands import mupcheck
 from tiny_sweeps import tiny, tiny_coord
 
 from mupcheck.cli import exits
-from mupcheck.results.reading import load_results
+from mupcheck.results.reading import finished_runs, load_results
 from mupcheck.sweep.plan import plan_sweep
 from mupcheck.sweep.precision import counterpart, other_dtype
 
@@ -23,6 +23,25 @@ def test_the_counterpart_is_the_smallest_width_in_the_other_dtype(tmp_path):
     check = counterpart(plan_sweep(tiny_coord(), out=tmp_path))
     assert {run.width for run in check.runs} == {16, 32}
     assert [other_dtype(dtype) for dtype in ("bfloat16", "float64", "float32")] == ["float32", "float32", "bfloat16"]
+
+
+def test_limits_hold_for_what_it_compares_with_too(tmp_path):
+    options = "--data synthetic --vocab-size 32 --device cpu --widths 16,32 --seeds 1 --layers 1 --jobs 1"
+    options += " --batch-size 2 --seq-len 16 --lrs 2^-9:2^-7:4 --steps 4 --eval-tokens 64 -p gdn-mup"
+    asked = ["lr-sweep", *options.split(), "--out", str(tmp_path), "--check-precision"]
+    n_runs = [len(finished_runs(each)) for each in (tmp_path / "lr", tmp_path / "lr" / "precision")]
+    says = []
+    for _ in range(3):
+        answer = mupcheck(*asked, "--max-runs", "2")
+        assert answer.code == exits.CANNOT_TELL
+        now = [len(finished_runs(each)) for each in (tmp_path / "lr", tmp_path / "lr" / "precision")]
+        assert sum(now) - sum(n_runs) == 2, answer.err
+        n_runs = now
+        says.append(answer.err)
+    assert n_runs == [4, 2]
+    assert "waits for the 2 runs that are missing" in says[0]
+    assert "waits for the next call: --max-runs is used up" in says[1]
+    assert "float32" in answer.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["lr-sweep", "coord"])

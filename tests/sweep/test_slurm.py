@@ -14,12 +14,14 @@ from fake_slurm import FakeSlurm
 from tiny_sweeps import assert_same, numbers, tiny, trained
 
 from mupcheck.cli import exits
+from mupcheck.results.claims import Claims
 from mupcheck.results.reading import finished_runs, load_results
 from mupcheck.sweep import runner
 from mupcheck.sweep.engines import slurm
 from mupcheck.sweep.engines.sbatch import Slurm, script_of, seconds_of
 from mupcheck.sweep.plan import plan_sweep
 from mupcheck.sweep.portion import Portion, write_portion
+from mupcheck.sweep.sharing import asks_of
 
 SMALL = "--data synthetic --widths 16,32 --layers 1 --heads 2 --seeds 1 --lrs 2^-8,2^-6 -p gdn-mup --steps 3 --warmup 0"
 LR = ["lr-sweep", *SMALL.split(), "--batch-size", "2", "--seq-len", "8", "--eval-tokens", "16", "--device", "cpu"]
@@ -221,6 +223,26 @@ def test_a_task_that_ended_nothing_before_its_warning_is_not_queued_again(cluste
     # who follows it is told so
     (why,) = [slurm._why([portion], [plan.runs[0].run_id])]
     assert "task 1_0 ended as FAILED" in why and "too short" in why
+
+
+def test_a_task_that_only_waits_for_others_at_its_warning_is_queued_again(cluster, tmp_path):
+    plan = planned(tmp_path)
+    cluster.hold()
+    with Claims(plan.folder, asks=asks_of(plan)) as other:
+        run_ids = [run.run_id for run in plan.runs]
+        assert other.take(run_ids) == run_ids
+        _, (portion,) = slurm.submit(plan, plan.groups, Slurm(groups=2), say=lambda _: None)
+        cluster.hold(False)
+        log = portion.place / "task-0.log"
+        while not (queue := cluster.queue()) or not queue[0]["pid"] or not in_training(queue[0]["pid"]):
+            time.sleep(0.05)
+        os.kill(queue[0]["pid"], signal.SIGUSR1)
+        while "queued again" not in log.read_text():
+            time.sleep(0.05)
+    assert "queued again for the rest, which others train" in log.read_text()
+    while cluster.queue():
+        time.sleep(0.05)
+    assert finished_runs(plan.folder) == set(run_ids), "its second start finds that nobody holds them any more"
 
 
 def in_training(pid):

@@ -274,6 +274,19 @@ def test_a_second_call_is_refused_and_trains_nothing(bucket, monkeypatch, tmp_pa
     assert not bucket.system.exists("bucket/results/tiny/sweep.json"), "the first call's is not replaced"
 
 
+def test_another_machine_sees_that_a_sweep_is_being_trained(bucket, monkeypatch, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert cli("run", tmp_path / "tiny.toml", "--out", OUT, *HERE, "--max-runs", "2").code == 3
+    held = lease.take(open_store(f"{OUT}/tiny"))
+    bucket.machine("other")
+    (of_all,), (of_one,) = (cli("status", path, "--json").json for path in (OUT, f"{OUT}/tiny"))
+    assert of_all["state"] == of_one["state"] == "running"
+    assert [owner["pid"] for owner in of_one["owners"]] == [os.getpid()]
+    assert f":{os.getpid()} drives it\n" in cli("status", OUT).out
+    held.release()
+    assert cli("ls", OUT, "--json").json[0]["state"] == "interrupted"
+
+
 # --- what a user can get wrong ----------------------------------------------------------------------------------------
 
 

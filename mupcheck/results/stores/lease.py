@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mupcheck.results.files import StoreError
+from mupcheck.results.owners import Owner
 from mupcheck.results.stores.objects import Store, get_object, put_object, remove_object
 
 LEASE = "driver.json"  # in the sweep's folder of the store
@@ -61,6 +62,31 @@ def say_holder(store: Store) -> str:
     """Say who seems to train a sweep in a store just now, "" where that is nobody; raises as `get_object` does."""
     held = _read(store)
     return "" if not held or _is_dead(held) else f"host {held.get('host')}, process {held.get('pid')}"
+
+
+def living_holder(store: Store, *, patience: float = RENEWED + 5) -> Owner | None:
+    """Return who trains a sweep in a store just now, None where nobody shows a sign of life; reads only.
+
+    Args:
+        store: the sweep's.
+        patience: seconds to wait for a sign of a process of another machine.
+    Raises:
+        ValueError, StoreError: as of `get_object`.
+    """
+    seen, end = _read(store), time.monotonic() + patience
+    if not seen or _is_dead(seen):
+        return None
+    lives = seen.get("host") == socket.gethostname()
+    while not lives:
+        if time.monotonic() >= end:
+            return None
+        time.sleep(min(LOOK, patience / 10))
+        before, seen = seen, _read(store)
+        if not seen:
+            return None
+        lives = seen != before
+    pid = seen.get("pid")
+    return Owner(str(seen.get("key", "")), host=str(seen.get("host", "?")), pid=pid if isinstance(pid, int) else 0)
 
 
 def take(store: Store) -> Lease:

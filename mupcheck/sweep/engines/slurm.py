@@ -6,17 +6,15 @@ controller that is killed forgets a job and gives its number to the next one (ec
 elsewhere, finds what is queued or running by name, submits the rest, and follows both.
 """
 
-import fcntl
-import os
 import secrets
 import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from mupcheck.results.files import StoreError, write_text
+from mupcheck.results.files import alone, write_text
 from mupcheck.results.reading import finished_runs
 from mupcheck.sweep.engines.local import Message
 from mupcheck.sweep.engines.sbatch import Slurm, State, array_size, ask, ended, hand_in, name_of, script_of
@@ -43,7 +41,7 @@ def submit(
         StoreError: if what to do cannot be written.
     """
     wanted = {run.run_id for group in groups for run in group if not isinstance(group[0], PathTask)}
-    with _alone(plan.folder):
+    with alone(plan.folder / FOLDER, "lock"):
         earlier = _portions(plan.folder)
         alive = ask([portion.key for portion in earlier])
         if isinstance(alive, str):
@@ -110,23 +108,6 @@ def _submit(portion: Portion, slurm: Slurm, *, cuda: bool) -> str:
         raise
     write_text(portion.place / JOB, job + "\n")
     return job
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time look at the queue and submit; the lock goes with its owner."""
-    file = folder / FOLDER / "lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror}; give another folder") from error
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 # --- following --------------------------------------------------------------------------------------------------------
