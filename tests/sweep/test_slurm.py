@@ -165,6 +165,17 @@ def test_a_controller_that_is_away_is_waited_for_and_nothing_is_submitted_meanwh
     assert errors == [None, None]
 
 
+def test_who_follows_is_told_what_frees_a_task_that_is_held():
+    lines = []
+    slurm._Notes("tiny", lines.append).tell({("key", 3): ("PENDING", "launch failed requeued held")})
+    slurm._Notes("tiny", lines.append).tell({("key", 3): ("PENDING", "Resources")})
+    assert lines == [
+        "tiny: tasks: 1 pending (launch failed requeued held); what is held waits for scontrol release, or scancel and "
+        "this command again",
+        "tiny: tasks: 1 pending (Resources)",
+    ]
+
+
 def test_what_was_handed_out_is_removed_once_its_job_is_gone_and_its_runs_are_there(cluster, tmp_path):
     plan = planned(tmp_path)
     cluster.hold()

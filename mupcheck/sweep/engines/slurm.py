@@ -186,6 +186,8 @@ class _Notes:
             ]
             counted = ", ".join(f"{n} {state}" for state, n in sorted(Counter(states).items()))
             text = f"tasks: {counted or 'none in the queue'}"
+            if any("held" in reason.lower() for _, reason in alive.values()):
+                text += "; what is held waits for scontrol release, or scancel and this command again"
         if text != self.said and time.monotonic() - self.at >= SECONDS_BETWEEN_NOTES:
             self.say(f"{self.sweep}: {text}")
             self.said, self.at = text, time.monotonic()
