@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mupcheck.model.ranks import Ranks, joined
-from mupcheck.sweep.engines import local
+from mupcheck.sweep.engines.forking import context_of
 from mupcheck.sweep.kernels import PRELOAD
 from mupcheck.sweep.shared_run import SHARED
 from mupcheck.training.rows import StepRow
@@ -26,7 +26,7 @@ def server_of_ranks(device="cpu"):
     server = forkserver._forkserver
     if device == "cpu" and "torch._dynamo" not in server._preload_modules:
         server._stop()
-    return local._context((*PRELOAD, *SHARED[: 2 if device == "cpu" else 1]))
+    return context_of((*PRELOAD, *SHARED[: 2 if device == "cpu" else 1]))
 
 
 def over_ranks(function: Callable[..., Any], size: int, *args: Any, device: str = "cpu") -> list[Any]:

@@ -69,11 +69,12 @@ def run(ctx: typer.Context, file: Path, **options: Any) -> None:
 
 def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> None:
     """Run one sweep from options to answer, and exit with its code."""
+    _start_ahead(options)
     from mupcheck.results.leftovers import say_leftovers
     from mupcheck.results.reading import finished_runs
     from mupcheck.sweep import runner
+    from mupcheck.sweep.described import made_up_for
     from mupcheck.sweep.estimate import estimate
-    from mupcheck.sweep.failures import made_up_for
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.rounds import rounds
     from mupcheck.sweep.sharing import joined
@@ -168,6 +169,15 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         elif answer.verdict == "cannot tell":
             code = code or (FAILED if options["strict"] else CANNOT_TELL)
     raise typer.Exit(code)
+
+
+def _start_ahead(options: Mapping[str, Any]) -> None:
+    """Let workers' modules be imported, a second and a half, while this process imports its own and plans."""
+    if not options["dry_run"] and options["engine"] == "local" and options["jobs"] != 1 and not options["gpus_per_run"]:
+        from mupcheck.sweep.engines.forking import start_ahead
+        from mupcheck.sweep.kernels import PRELOAD
+
+        start_ahead(PRELOAD)
 
 
 def _engine(

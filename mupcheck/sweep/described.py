@@ -6,7 +6,7 @@ from typing import Any
 
 from mupcheck.results.aside import bring_back, set_aside
 from mupcheck.results.files import alone
-from mupcheck.results.reading import read_sweep
+from mupcheck.results.reading import finished_runs, read_sweep
 from mupcheck.results.writing import write_sweep
 from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.path import kept_paths
@@ -84,6 +84,15 @@ def not_tried(plan: Plan) -> list[dict[str, Any]]:
     """Return what `sweep.json` says of runs of a plan that failed before and are not trained again."""
     run_ids = plan.failed.intersection(run.run_id for run in plan.runs)
     return [each for each in failed_before(plan.folder) if each["run_id"] in run_ids]
+
+
+def made_up_for(plan: Plan) -> bool:
+    """Say whether what failed here is there all the same, as another process trained it since.
+
+    Not where runs are trained anew, and not of a store, where what failed may be the sending.
+    """
+    run_ids = {run.run_id for run in plan.runs}
+    return not plan.fresh and not plan.address and run_ids <= finished_runs(plan.folder)
 
 
 def _trained_alone(plan: Plan) -> set[str]:

@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mupcheck.results.files import StoreError, write_text
 from mupcheck.results.reading import finished_runs, read_sweep
 from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.cost import group_bytes
 from mupcheck.sweep.provenance import provenance
-
-if TYPE_CHECKING:
-    from mupcheck.sweep.plan import Plan
 
 FOLDER = "failed"  # of a sweep's folder: a file for each group, called as its first run
 
@@ -24,15 +21,6 @@ def failed_before(folder: Path) -> list[dict[str, Any]]:
         entries = read_sweep(folder).get("failed", ())
     there = finished_runs(folder)
     return [each for each in entries if isinstance(each, dict) and each.get("run_id") not in {None, *there}]
-
-
-def made_up_for(plan: "Plan") -> bool:
-    """Say whether what failed here is there all the same, as another process trained it since.
-
-    Not where runs are trained anew, and not of a store, where what failed may be the sending.
-    """
-    run_ids = {run.run_id for run in plan.runs}
-    return not plan.fresh and not plan.address and run_ids <= finished_runs(plan.folder)
 
 
 def failure_of(run: RunSpec, error: str) -> dict[str, Any]:

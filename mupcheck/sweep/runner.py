@@ -18,11 +18,11 @@ from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.checkpoints import forget_checkpoints
 from mupcheck.sweep.cost import group_bytes
+from mupcheck.sweep.described import made_up_for, write_failed, write_plan
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
-from mupcheck.sweep.described import write_failed, write_plan
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.engines.elsewhere import Elsewhere, Engine, devices_of, engine_of, opened, planned
-from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback, made_up_for
+from mupcheck.sweep.failures import failure_of, forget_tracebacks, keep_traceback
 from mupcheck.sweep.group import run_group
 from mupcheck.sweep.groups import Group, group_cost
 from mupcheck.sweep.kernels import PRELOAD

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -70,6 +71,27 @@ def executed(monkeypatch, work, out, jobs):
     """Execute the tiny sweep with `work` in place of the real one; return all Progress."""
     monkeypatch.setattr(runner, "run_group", work)
     return list(execute(plan_sweep(tiny(), out=out), jobs=jobs))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_failed_here_and_another_process_trained_since_is_no_error(done, tmp_path, monkeypatch, fresh):
+    where, whole, _ = done
+
+    def late(group, **options):
+        if is_marked(group):
+            for run in group:
+                for table in ("steps", "runs"):
+                    shutil.copy(where / "tiny" / table / f"{run.run_id}.parquet", tmp_path / "tiny" / table)
+            raise MemoryError("it is out of memory")
+        yield from run_group(group, **options)
+
+    trained(tiny(widths=(16,)), tmp_path, jobs=1)  # its folders
+    monkeypatch.setattr(runner, "run_group", late)
+    if fresh:  # what is there is not what was asked for
+        with pytest.raises(StoreError, match="out of memory"):
+            run_sweep(tiny(), out=tmp_path, jobs=1, fresh=True, device="cpu")
+    else:
+        assert_same(numbers(run_sweep(tiny(), out=tmp_path, jobs=1, device="cpu")), numbers(whole))
 
 
 def test_a_killed_worker_costs_its_run_alone(done, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mupcheck.results.owners import process_start
 from mupcheck.results.reading import load_results
 from mupcheck.sweep import runner
 from mupcheck.sweep.engines import local
@@ -42,14 +43,26 @@ def test_the_engine_reports_steps_and_ends(jobs):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads signal masks in /proc")
 def test_an_early_interrupt_does_not_reach_the_process_that_starts_the_others():
     # a process of its own, whose fork server is as new as that of a command
-    code = "import signal; from multiprocessing import forkserver; from mupcheck.sweep.engines import local\n"
-    code += "with local._script_left_alone(), local._uninterrupted():\n    forkserver.ensure_running()\n"
+    code = "import signal; from multiprocessing import forkserver; from mupcheck.sweep.engines import forking\n"
+    code += "forking.start_ahead(())\n"
     code += "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())\n"
     code += "print('free', signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (blocked,) = [int(line.split()[1], 16) for line in done.stdout.splitlines() if line.startswith("SigBlk")]
     assert blocked >> (signal.SIGINT - 1) & 1
     assert "free True" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_what_was_started_ahead_is_gone_where_nothing_was_to_be_done():
+    code = "from multiprocessing import forkserver; from mupcheck.sweep.engines.forking import start_ahead\n"
+    code += "start_ahead(('torch',))\nprint(forkserver._forkserver._forkserver_pid)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for _ in range(20):  # it would import for a second and more
+        if process_start(int(done.stdout)) is None:
+            return
+        time.sleep(0.02)
+    pytest.fail("it is still importing")
 
 
 def wait_for_children(marks):

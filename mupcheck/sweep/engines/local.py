@@ -6,11 +6,9 @@ seconds (context, kernels), so there it works through group after group. The for
 forks: it is a process of its own, which imports the preloaded modules and does nothing else.
 """
 
-import multiprocessing
 import os
 import re
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -18,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
-from types import ModuleType
 from typing import Any
+
+from mupcheck.sweep.engines.forking import context_of, start_process
 
 SECONDS_BETWEEN_MESSAGES = 0.1
 NO_START = "a worker ended while it started"
@@ -33,7 +31,6 @@ LOST = re.compile(
     re.IGNORECASE,
 )
 IN_CAPTURE = re.compile("captur", re.IGNORECASE)
-_MAIN = threading.Lock()  # held while sys.modules["__main__"] is not the script
 Group = tuple[Any, ...]
 Work = Callable[..., Iterator[int]]
 # of a Message: steps, error, retry, whether the device is lost, and the traceback
@@ -100,7 +97,7 @@ def execute(
     if jobs == 1 and seconds is None:
         yield from _execute_here(waiting, work, devices[0] if devices else "", contain, take)
         return
-    context = _context(preload)
+    context = context_of(preload)
     free: deque[tuple[str, _Worker | None]] = deque(
         (devices[i % len(devices)] if devices else "", None) for i in range(jobs)
     )
@@ -176,7 +173,7 @@ def beside(groups: Sequence[Group], work: Work, *, device: str, preload: Sequenc
     if not groups:
         yield
         return
-    worker = _start(_context(preload), work, device)
+    worker = _start(context_of(preload), work, device)
     try:
         for group in (*groups, None):  # None ends it, and gives back what it has of the device
             worker.pipe.send(group)
@@ -184,14 +181,6 @@ def beside(groups: Sequence[Group], work: Work, *, device: str, preload: Sequenc
     finally:
         worker.process.terminate()
         worker.process.join()
-
-
-def _context(preload: Sequence[str]) -> Any:
-    """Return where processes come from: a fork server that has imported what they need, where there is one."""
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(list(preload))
-    return context
 
 
 def _too_late(worker: _Worker, seconds: float | None) -> Event:
@@ -224,56 +213,9 @@ def _fail(waiting: deque[Group], why: str) -> Iterator[Message]:
 def _start(context: Any, work: Work, device: str, contain: bool = False) -> _Worker:
     here, there = context.Pipe()
     process = context.Process(target=_child, args=(work, device, there, contain), daemon=True)
-    with _script_left_alone():
-        _start_process(process)
+    start_process(process)
     there.close()
     return _Worker(process, here)
-
-
-@contextmanager
-def _script_left_alone() -> Iterator[None]:
-    """Start processes that do not run the script again that asked for them, guarded by `if __name__` or not.
-
-    A child imports what sys.modules calls __main__, if that came from a file. Ours need nothing of it, as all that they
-    do is in mupcheck's own modules: so for that moment it is a module without a file, as it is in a notebook.
-    """
-    with _MAIN:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-def _start_process(process: Any) -> None:
-    """Start a process, and let who interrupts or ends this one meanwhile not wait until the fork server has torch."""
-    if sys.platform != "linux":
-        with _uninterrupted():
-            process.start()
-        return
-    with _uninterrupted():
-        forkserver.ensure_running()
-    try:
-        process.start()  # where it is new, this waits for its imports
-    except (KeyboardInterrupt, SystemExit):
-        with suppress(AttributeError, TypeError, ProcessLookupError):  # it has no public name
-            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # type: ignore[attr-defined]
-        raise
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Start processes that a Ctrl-C of the terminal does not reach before they can say so, nor ends with a traceback.
-
-    The fork server imports torch for a second before it looks after signals, and has the mask that it was started with.
-    """
-    resource_tracker.ensure_running()  # which lets the signal through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _child(work: Work, device: str, pipe: Connection, contain: bool) -> None:

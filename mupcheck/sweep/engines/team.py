@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mupcheck.sweep.engines import local
+from mupcheck.sweep.engines.forking import context_of
 from mupcheck.sweep.engines.local import Event, Group, Message, Work
 
 # After the first rank failed the others have so long to say why, as theirs may be the cause; then they are ended.
@@ -93,7 +94,7 @@ def execute(
     waiting = groups if isinstance(groups, deque) else deque(groups)
     free = deque(tuple(devices) for devices in teams)
     running: list[_Team] = []
-    context, why = local._context(preload), ""
+    context, why = context_of(preload), ""
     meetings = Path(tempfile.mkdtemp(prefix="mupcheck-"))
     try:
         while waiting or running:
