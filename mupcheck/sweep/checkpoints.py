@@ -119,16 +119,20 @@ class Keeper:
         """
         remove_temporaries(self.file)
         for file, header in self._candidates():
-            try:
-                kept = read_checkpoint(file, self.run_ids, self.where)
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as error:
-                set_aside(file, error, len(header.run_ids) if header else len(self.run_ids))
-                continue
-            self.before, self.started_at = kept.header.seconds, kept.header.started_at
-            return kept
+            if kept := self._read(file, self.where, header):
+                self.before, self.started_at = kept.header.seconds, kept.header.started_at
+                return kept
         return None
+
+    def _read(self, file: Path, where: Mapping[str, str], header: "Header | None" = None) -> "Kept | None":
+        """Return what a file holds of these runs, None where it is not there or not believed."""
+        try:
+            return read_checkpoint(file, self.run_ids, where)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            set_aside(file, error, len(header.run_ids) if header else len(self.run_ids))
+            return None
 
     def offer(self, rows: "Sequence[StepRow]", state: "Callable[[], State]") -> None:
         """Write a checkpoint where one is due; what cannot be written is said, and training goes on.
@@ -145,12 +149,16 @@ class Keeper:
                 write_checkpoint(self.file, header, rows, state())
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", stacklevel=2)
-        self.since = time.monotonic()
-        self.due = self.since + max(self.often, (self.since - start) / self.share)
+        self._wait(start)
         if leave:
             if multiprocessing.parent_process() is not None:
                 signal.raise_signal(signal.SIGTERM)  # as an end that who waits for this process knows
             raise Left
+
+    def _wait(self, start: float) -> None:
+        """Let the next be due later, the longer the longer this one took, which began at `start`."""
+        self.since = time.monotonic()
+        self.due = self.since + max(self.often, (self.since - start) / self.share)
 
     def remove(self) -> None:
         """Remove what was kept: the runs are there."""

@@ -1,8 +1,6 @@
 """One run of a sweep over several devices: what each rank of a team does, and what works through the groups so."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,18 +79,23 @@ def train_rank(
         provenance: what each row says of where it comes from.
     """
     from mupcheck.model.ranks import Ranks, joined
+    from mupcheck.sweep.shared_checkpoints import SharedKeeper
     from mupcheck.training.sharded import train_sharded
 
     (run,) = group
     corpus = corpus or open_corpus(run.data, vocab_size=run.vocab_size)
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    rows = []
     with on_device(device), joined(Ranks(rank, size), device, meeting) as ranks:
-        for row in train_sharded(run, corpus, ranks=ranks, device=device):
+        keeper = SharedKeeper(folder, group, device, provenance, ranks=ranks)
+        kept = keeper.take_up()
+        rows = kept.rows if kept else []
+        if kept:
+            yield len(rows)
+        how: Any = {"start": kept.state if kept else None, "between": partial(keeper.offer, rows)}
+        for row in train_sharded(run, corpus, ranks=ranks, device=device, **how):
             rows.append(row)
             yield 1
     if rank:
         return
-    seconds = time.perf_counter() - start
-    how = how_trained(run, device, seconds=seconds, started_at=started_at, devices=size)
-    write_trained(folder, tables_of(run, 0, rows), how | {**provenance, "sweep": sweep})
+    trained = how_trained(run, device, seconds=keeper.seconds, started_at=keeper.started_at, devices=size)
+    write_trained(folder, tables_of(run, 0, rows), trained | {**provenance, "sweep": sweep})
+    keeper.remove()

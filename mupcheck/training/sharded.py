@@ -6,6 +6,7 @@ weights are of their parts. They are those of one device up to the order of sums
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -26,9 +27,18 @@ from mupcheck.training.dtype import autocast
 from mupcheck.training.optim import lr_scale, make_optimizer
 from mupcheck.training.parts import check_parts
 from mupcheck.training.rows import StepRow, evaluates
+from mupcheck.training.state import Between, State, put_back, state_of
 
 
-def train_sharded(run: RunSpec, corpus: Corpus, *, ranks: Ranks, device: str) -> Iterator[StepRow]:
+def train_sharded(
+    run: RunSpec,
+    corpus: Corpus,
+    *,
+    ranks: Ranks,
+    device: str,
+    start: State | None = None,
+    between: Between | None = None,
+) -> Iterator[StepRow]:
     """Train one run over all ranks and yield the rows of `train`, the same on each rank.
 
     Args:
@@ -36,6 +46,8 @@ def train_sharded(run: RunSpec, corpus: Corpus, *, ranks: Ranks, device: str) ->
         corpus: the opened data of the run.
         ranks: who this process is, joined to the others.
         device: of this rank.
+        start: where this rank stood in an earlier training of the same run over as many, as `train` has it.
+        between: as of `train`; called on each rank.
     Raises:
         ValueError: if the batch does not divide.
     """
@@ -56,8 +68,11 @@ def train_sharded(run: RunSpec, corpus: Corpus, *, ranks: Ranks, device: str) ->
         scales = scales.to(device)
         alive = torch.ones(1, dtype=torch.bool, device=device)
         watch = DivergenceWatch(1, run.vocab_size)
+        if start is not None:
+            put_back(start, model, optimizer, probe)
+            watch.hold(start.tensors, start.facts)
 
-        for step in range(n_steps):
+        for step in range(start.step if start else 0, n_steps):
             watched = probe is not None and (step in run.record or step == 0)
             if probe is not None and watched:
                 probe.start()
@@ -85,6 +100,8 @@ def train_sharded(run: RunSpec, corpus: Corpus, *, ranks: Ranks, device: str) ->
             yield StepRow(step, mean_loss, norm, scales[step].tolist(), clipped.tolist(), reason, val_loss, coords)
             if reason != [None]:
                 return
+            if between is not None and step + 1 < n_steps:
+                between(partial(state_of, step + 1, model, optimizer, probe, watch))
 
 
 def _backward(model: LanguageModel, run: RunSpec, corpus: Corpus, step: int, ranks: Ranks, device: str) -> Tensor:

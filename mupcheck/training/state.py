@@ -14,6 +14,7 @@ from torch import Tensor
 from mupcheck.measuring.probes import CoordRow, Probe
 from mupcheck.model.build import named_weights
 from mupcheck.model.lm import LanguageModel
+from mupcheck.training.divergence import DivergenceWatch
 from mupcheck.training.optim import AdamW, Optimizer
 from mupcheck.training.rows import StepRow
 
@@ -80,6 +81,14 @@ def _held(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
     kinds = {"weight": [group.weight for group in optimizer.groups]}
     kinds |= {kind: getattr(optimizer, kind) for kind in MOMENTS[isinstance(optimizer, AdamW)]}
     return {f"{kind}/{name}": t for kind, tensors in kinds.items() for name, t in zip(names, tensors, strict=True)}
+
+
+def state_of(
+    step: int, model: LanguageModel, optimizer: Optimizer, probe: Probe | None, watch: DivergenceWatch
+) -> State:
+    """Return where a loop stands before `step` that judges on the host what diverged."""
+    tensors, facts = watch.held()
+    return State(step, take(model, optimizer, probe) | tensors, facts)
 
 
 def pick(state: State, replicas: Sequence[int]) -> State:

@@ -17,9 +17,9 @@ from mupcheck.training.data.corpus import Corpus
 from mupcheck.training.device_loop import train_on_device
 from mupcheck.training.divergence import DivergenceWatch
 from mupcheck.training.dtype import autocast
-from mupcheck.training.optim import Optimizer, lr_scale, make_optimizer
+from mupcheck.training.optim import lr_scale, make_optimizer
 from mupcheck.training.rows import StepRow, evaluates
-from mupcheck.training.state import Between, State, put_back, take
+from mupcheck.training.state import Between, State, put_back, state_of
 
 
 @contextmanager
@@ -115,16 +115,11 @@ def train(
         if not alive.any():
             return
         if between is not None and step + 1 < n_steps:
-            between(partial(_state, step + 1, model, optimizer, probe, watch))
+            between(partial(state_of, step + 1, model, optimizer, probe, watch))
 
 
 def _alive(watch: DivergenceWatch) -> Tensor:
     return torch.tensor([reason is None for reason in watch.reason])
-
-
-def _state(step: int, model: LanguageModel, optimizer: Optimizer, probe: Probe | None, watch: DivergenceWatch) -> State:
-    tensors, facts = watch.held()
-    return State(step, take(model, optimizer, probe) | tensors, facts)
 
 
 def evaluate(model: LanguageModel, runs: Sequence[RunSpec], corpus: Corpus, device: str) -> list[float]:
