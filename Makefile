@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install slurm demo test check readme regression faults bench gpu-check clean
+.PHONY: help install slurm text demo test check readme regression faults bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
@@ -16,6 +16,7 @@ help:
 	@echo "make slurm      Slurm from Debian's packages, for the tests that start one (as root)"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make faults     kills, crashes, full disks, signals, random input: the sweep engine's figures, about an hour; FAULTS=kills for one"
+	@echo "make text       161 MB of Python sources into data/text, by their hashes, for sweeps at real widths"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
 	@echo "make gpu-check  tests, demo sweeps and bench on a CUDA device, results in $(RESULTS)/gpu-check"
@@ -43,6 +44,15 @@ slurm:
 		DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -qq --no-install-recommends $(SLURM) > /dev/null 2>&1 \
 			|| echo "no Slurm could be installed; its tests are skipped"; \
 	else echo "no Slurm here; its tests are skipped"; fi
+
+# What sweeps at real widths train on; unpacked beside, then moved, so that it is there as a whole or not at all.
+TEXT := data/text
+text: $(TEXT)
+$(TEXT): sweeps/text.txt | install
+	rm -rf $(TEXT) $(TEXT).new
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+		--only-binary :all: --target $(TEXT).new --requirement sweeps/text.txt
+	touch $(TEXT).new && mv $(TEXT).new $(TEXT)
 
 # exit code 3 is "cannot tell", which is an answer
 demo: install
