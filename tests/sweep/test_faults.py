@@ -79,9 +79,9 @@ def test_what_failed_here_and_another_process_trained_since_is_no_error(done, tm
 
     def late(group, **options):
         if is_marked(group):
-            for run in group:
+            if len(group) == 1:  # and no part of it is left to try
                 for table in ("steps", "runs"):
-                    shutil.copy(where / "tiny" / table / f"{run.run_id}.parquet", tmp_path / "tiny" / table)
+                    shutil.copy(where / "tiny" / table / f"{group[0].run_id}.parquet", tmp_path / "tiny" / table)
             raise MemoryError("it is out of memory")
         yield from run_group(group, **options)
 
@@ -91,7 +91,8 @@ def test_what_failed_here_and_another_process_trained_since_is_no_error(done, tm
         with pytest.raises(StoreError, match="out of memory"):
             run_sweep(tiny(), out=tmp_path, jobs=1, fresh=True, device="cpu")
     else:
-        assert_same(numbers(run_sweep(tiny(), out=tmp_path, jobs=1, device="cpu")), numbers(whole))
+        # in other groups the norm of gradients may round otherwise
+        assert_same(numbers(run_sweep(tiny(), out=tmp_path, jobs=1, device="cpu")), numbers(whole), rtol=1e-6)
 
 
 def test_a_killed_worker_costs_its_run_alone(done, tmp_path, monkeypatch):

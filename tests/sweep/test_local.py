@@ -56,13 +56,13 @@ def test_an_early_interrupt_does_not_reach_the_process_that_starts_the_others():
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_what_was_started_ahead_is_gone_where_nothing_was_to_be_done():
     code = "from multiprocessing import forkserver; from mupcheck.sweep.engines.forking import start_ahead\n"
-    code += "start_ahead(('torch',))\nprint(forkserver._forkserver._forkserver_pid)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for _ in range(20):  # it would import for a second and more
-        if process_start(int(done.stdout)) is None:
-            return
-        time.sleep(0.02)
-    pytest.fail("it is still importing")
+    code += "start_ahead(('torch',))\nprint(forkserver._forkserver._forkserver_pid, flush=True)"
+    # it has this end of the pipe too: what reads to the end would wait for it
+    with subprocess.Popen([sys.executable, "-c", code + "\n"], stdout=subprocess.PIPE, text=True) as done:
+        server = int(done.stdout.readline())
+        done.wait()
+        time.sleep(0.1)  # it would import for a second and more
+        assert process_start(server) is None
 
 
 def wait_for_children(marks):

@@ -27,20 +27,17 @@ def test_the_counterpart_is_the_smallest_width_in_the_other_dtype(tmp_path):
 
 def test_limits_hold_for_what_it_compares_with_too(tmp_path):
     options = "--data synthetic --vocab-size 32 --device cpu --widths 16,32 --seeds 1 --layers 1 --jobs 1"
-    options += " --batch-size 2 --seq-len 16 --lrs 2^-9:2^-7:4 --steps 4 --eval-tokens 64 -p gdn-mup"
+    options += " --batch-size 2 --seq-len 16 --lrs 2^-9:2^-7:2 --steps 4 --eval-tokens 64 -p gdn-mup"
     asked = ["lr-sweep", *options.split(), "--out", str(tmp_path), "--check-precision"]
-    n_runs = [len(finished_runs(each)) for each in (tmp_path / "lr", tmp_path / "lr" / "precision")]
     says = []
-    for _ in range(3):
-        answer = mupcheck(*asked, "--max-runs", "2")
+    for at_most, wanted in ((4, [4, 0]), (2, [6, 0]), (2, [6, 2]), (2, [6, 3])):
+        answer = mupcheck(*asked, "--max-runs", str(at_most))
         assert answer.code == exits.CANNOT_TELL
-        now = [len(finished_runs(each)) for each in (tmp_path / "lr", tmp_path / "lr" / "precision")]
-        assert sum(now) - sum(n_runs) == 2, answer.err
-        n_runs = now
+        assert [len(finished_runs(each)) for each in (tmp_path / "lr", tmp_path / "lr" / "precision")] == wanted
         says.append(answer.err)
-    assert n_runs == [4, 2]
     assert "waits for the 2 runs that are missing" in says[0]
     assert "waits for the next call: --max-runs is used up" in says[1]
+    assert "the precision check lacks 1 of 3 runs" in says[2]
     assert "float32" in answer.out.splitlines()[-1]
 
 

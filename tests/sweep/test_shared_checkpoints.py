@@ -65,7 +65,9 @@ def test_from_a_state_the_same_bits_follow(corpus, make_run):
     how = {"width": 16, "batch_size": 4, "steps": 8, "clip": 1.0, "weight_decay": 0.1}
     check = {"kind": "coord", "probes": "full", "record": (0, 1, 5)}
     runs = [make_run(**how), make_run("sp", optimizer="sgd", momentum=0.9, **how), make_run(**how | check)]
+    runs += [make_run(**how | {"lr": 1.0, "clip": 0.0})]  # whose loss is too high from step 1 on, as is seen at step 5
     ((found,), _) = over_ranks(gone_on, 2, runs, corpus, 3)
+    assert found[-1][0][-1].diverged == ["loss above 5.06 for 5 steps"]
     for whole, rest in found:
         assert len(rest) > 2 and repr(rest) == repr(whole[3:])
     for run, forgets in ((runs[0], "mean_square/"), (runs[1], "velocity/"), (runs[2], "first/"), (runs[2], "shadow/")):
