@@ -22,9 +22,11 @@ from mupcheck.training.data.sources import open_corpus
 from mupcheck.training.halving import give_up, is_stopped, rungs
 
 if TYPE_CHECKING:
+    from mupcheck.training.rows import StepRow
     from mupcheck.training.state import State
 
 WRITERS = 8
+LEAST_LEFT = 8  # steps that are worth a model built anew
 Tables = tuple[dict[str, Any], dict[str, list], dict[str, list] | None]  # of a run: its row, steps and coords
 
 
@@ -82,6 +84,8 @@ def _train_on(
             found = give_up(group, [row.loss for row in rows], rows[-1].diverged, margin)
             if any(map(is_stopped, found)):
                 raise _Rung(found, take())
+        if device == "cpu" and _sheds(group[0], rows):
+            raise _Rung(rows[-1].diverged, take())
         keeper.offer(rows, take)
 
     with left_by_signal():
@@ -160,8 +164,17 @@ def write_trained(folder: Path, tables: Tables, how: Mapping[str, Any]) -> None:
     write_run(folder, {**record, **how, "tokens_per_second": speed}, steps, coords)
 
 
+def _sheds(run: RunSpec, rows: "Sequence[StepRow]") -> bool:
+    """Say whether a group goes on without those that diverged; a GPU's loop does so by itself.
+
+    Half of it is worth a model built anew; a probe's record is of all that it was made for.
+    """
+    dead = sum(reason is not None for reason in rows[-1].diverged)
+    return run.probes != "full" and 2 * dead >= len(rows[-1].diverged) and run.steps - len(rows) >= LEAST_LEFT
+
+
 class _Rung(Exception):
-    """Runs are given up at a step: why those do not train any more that do not, and where training stands."""
+    """Runs do not train any more from a step on: why those that do not, and where training stands."""
 
     def __init__(self, reasons: list[str | None], state: "State") -> None:
         super().__init__()

@@ -8,6 +8,8 @@ from mupcheck.learning_rates.optimum import find_optima
 from mupcheck.sweep.plan import extend, plan_sweep
 from mupcheck.sweep.runner import run_sweep
 from mupcheck.training import halving
+from mupcheck.training import train as training
+from mupcheck.training.train import train
 
 LRS = tuple(2.0**power for power in (-14, -12, -8, -7))
 SAME_NUMBERS = 1e-12  # sums over replicas, such as a gradient's norm, round by how many there are
@@ -68,3 +70,32 @@ def test_nothing_is_stopped_where_nothing_is_far_above(of, monkeypatch):
 def test_where_each_trains_by_itself_nothing_can_be_compared(tmp_path, alone):
     with pytest.raises(ValueError, match=r"halving compares runs that train together, and .* trains each by itself"):
         plan_sweep(tiny(halving=True), out=tmp_path, **alone)
+
+
+@pytest.mark.parametrize("steps", [24, 10])
+def test_a_group_goes_on_without_half_of_it_that_diverged(tmp_path, monkeypatch, steps):
+    shape = {"widths": (16,), "parametrizations": ("sp",), "steps": steps, "warmup_steps": 0, "eval_tokens": 64}
+    high, low = (2.0**1, 2.0**2), (2.0**-8, 2.0**-7)
+    alone = run_sweep(tiny(lrs=low, **shape), out=tmp_path / "alone", device="cpu", jobs=1)
+    sizes = []
+
+    def counted(runs, *arguments, **how):
+        for row in train(runs, *arguments, **how):
+            sizes.append(len(runs))
+            yield row
+
+    monkeypatch.setattr(training, "train", counted)
+    both = run_sweep(tiny(lrs=low + high, **shape), out=tmp_path / "both", device="cpu", jobs=1)
+    of_high = both.runs[both.runs["lr"] >= 1]
+    assert set(of_high["status"]) == {"diverged"} and set(both.runs.loc[both.runs["lr"] < 1, "status"]) == {"ok"}
+    # each half of a group that diverged, where steps are left that are worth it
+    last = int(of_high["diverged_step"].max())
+    assert last < 8
+    n, n_low = len(both.runs), len(both.runs) // 2
+    at = last + 1 if steps - last - 1 >= 8 else steps
+    assert sizes == [n] * at + [n_low] * (steps - at)
+    mine = both.steps[both.steps["run_id"].isin(alone.runs["run_id"])]
+    for run_id, before in alone.steps.groupby("run_id"):
+        numbers = ["loss", "val_loss", "grad_norm", "lr_scale"]
+        after = mine[mine["run_id"] == run_id][numbers].to_numpy(dtype=float)
+        np.testing.assert_allclose(after, before[numbers].to_numpy(dtype=float), rtol=SAME_NUMBERS)
