@@ -41,7 +41,7 @@ def test_what_was_kept_is_judged_as_it_was(results, tmp_path):
     answers = [mupcheck("check", where, "--json").json for where in (results, tmp_path / "out")]
     # whether wider is better is told from the steps that are left
     whole, small = (without("wider_is_better", answer) for answer in answers)
-    assert whole == small and len(whole["groups"]) == 3
+    assert whole == small and len(whole["groups"]) == 4
     whole, small = load_results(results), load_results(tmp_path / "out")
     for one, other in zip(numbers(whole), numbers(small), strict=True):
         # runs and sizes are whole; of steps there are some
