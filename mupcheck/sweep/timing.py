@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from mupcheck.spec.run import RunSpec
+from mupcheck.sweep.cost import step_flops
 from mupcheck.sweep.groups import Group
 from mupcheck.sweep.plan import Plan
 
@@ -17,6 +18,7 @@ CPU_SECONDS, CUDA_SECONDS, SHARE, LEAST_SECONDS = 6.0, 12.0, 0.3, 1.0
 ENOUGH_STEPS, ENOUGH_SECONDS = 3, 0.4
 # On a GPU rows come many at a time; those of the first two times hold compilation, warm-up and capture.
 CUDA_STEPS, SAME_MOMENT = 160, 2e-3
+READS = 3  # of which the first holds the capture
 
 # A coordinate check is short enough to be done whole, by one replica and by a few: the rest follows along a line.
 FEW_REPLICAS = 4
@@ -81,7 +83,8 @@ def _time_check(group: Group, plan: Plan, work: Work, speed: float, seconds: flo
 
 def _time_steps(group: Group, plan: Plan, work: Work, speed: float, seconds: float) -> float | None:
     """Return the seconds that a unit of work takes in steps of a sweep of lrs, None where there is no time for them."""
-    replicas, steps = len(group), CUDA_STEPS if plan.gpus else ENOUGH_STEPS
+    replicas = len(group)
+    steps = _steps_to_see(group[0], replicas) if plan.gpus else ENOUGH_STEPS
     short = {"eval_tokens": 0, "steps": min(group[0].steps, CUDA_STEPS)}
     sample = tuple(run.model_copy(update=short) for run in group)
     run = sample[0]
@@ -89,6 +92,7 @@ def _time_steps(group: Group, plan: Plan, work: Work, speed: float, seconds: flo
         replicas //= 2
         if replicas == 0:
             return None
+        steps = _steps_to_see(group[0], replicas) if plan.gpus else steps
     ends: list[Row] = []  # of rows that come at a time
     for row in _rows(sample[:replicas], plan):
         if ends and row.seconds - ends[-1].seconds < (SAME_MOMENT if plan.gpus else 0.0):
@@ -104,6 +108,15 @@ def _time_steps(group: Group, plan: Plan, work: Work, speed: float, seconds: flo
     step = median((b.seconds - a.seconds) / (b.steps - a.steps) for a, b in pairwise(counted))
     one, two = (work(run.model_copy(update={"steps": steps, "warmup_steps": 0}), replicas) for steps in (1, 2))
     return step / (two - one)
+
+
+def _steps_to_see(run: RunSpec, replicas: int) -> int:
+    """Return after how many steps a GPU handed rows over often enough; of a costly model there are few at a time."""
+    from mupcheck.training.capture import WARM_UP
+    from mupcheck.training.device_loop import FLOPS_A_READ
+
+    a_read = max(int(FLOPS_A_READ / (replicas * step_flops(run))), 1)
+    return min(WARM_UP + READS * a_read, CUDA_STEPS)
 
 
 def _warm(ends: list[Row], plan: Plan) -> int:

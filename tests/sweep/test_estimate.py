@@ -156,6 +156,19 @@ def test_on_a_gpu_compilation_and_capture_are_left_out(tmp_path, monkeypatch):
     assert known == {16: pytest.approx(0.01)}
 
 
+def test_of_a_costly_model_a_gpu_s_few_steps_are_enough(tmp_path, monkeypatch):
+    """160 of its steps would take longer than there is, and those between three reads do not."""
+    large = {"widths": (2048,), "n_layers": 4, "batch_size": 64, "seq_len": 512}
+    sweep = tiny(steps=500, lrs=(2.0**-8,), parametrizations=("sp",), **large)
+    plan = replace(plan_sweep(sweep, out=tmp_path, jobs=1), device="cuda:0")
+    Bursts(monkeypatch)
+    n_steps = timing._steps_to_see(plan.runs[0], len(plan.runs))
+    assert 2 < n_steps < 160 == timing._steps_to_see(tiny().runs(**plan.source)[0], 1)
+    known = time_widths(plan, lambda run, replicas: replicas * run.steps, speed=n_steps / 12)
+    assert known == {2048: pytest.approx(0.01)}
+    assert time_widths(plan, lambda run, replicas: replicas * run.steps, speed=(n_steps - 1) / 12) == {}
+
+
 # --- as it goes -------------------------------------------------------------------------------------------------------
 
 
