@@ -90,6 +90,8 @@ def _interrupt(_signal: int, _frame: Any) -> NoReturn:
 
 def _leave(number: int, _frame: Any) -> NoReturn:
     """End at once: what a second signal asks for, whatever is tidied up for the first. Workers end without a parent."""
+    if forking := sys.modules.get("mupcheck.sweep.engines.forking"):
+        forking.end_server()
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, b"\x1b[?25h\n")  # a bar hides the cursor
@@ -105,7 +107,10 @@ def main() -> NoReturn:
     events(False)
     with warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
-        sys.exit(_run())
+        code = _run()
+    # all is said, and Python gives up its handlers before the process is gone: the second Ctrl-C would end it otherwise
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _show_warning(otherwise: Callable[..., Any], message: Any, category: type, *where: Any, **more: Any) -> None:

@@ -12,6 +12,7 @@ from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
+_ready: set[int | None] = set()  # fork servers that have imported what they should
 _MAIN = threading.Lock()  # held while sys.modules["__main__"] is not the script
 
 
@@ -38,8 +39,8 @@ def start_ahead(preload: Sequence[str]) -> None:
     context_of(preload)
     with _script_left_alone(), _uninterrupted():
         forkserver.ensure_running()
-    atexit.unregister(_end_server)
-    atexit.register(_end_server)  # where nothing is to be done after all, it is still importing
+    atexit.unregister(end_server)
+    atexit.register(end_server)  # where nothing is to be done after all, it is still importing
 
 
 @contextmanager
@@ -61,7 +62,8 @@ def _script_left_alone() -> Iterator[None]:
 def start_process(process: Any) -> None:
     """Start a process of `context_of`, which does not run the script that asked for it.
 
-    Who interrupts or ends this one meanwhile does not wait until the fork server has torch.
+    Who interrupts or ends this one meanwhile does not wait until the fork server has torch; from then on a process gets
+    all that it is given before a signal counts, or it would end with a traceback for want of the rest.
     """
     with _script_left_alone():
         _start(process)
@@ -74,17 +76,52 @@ def _start(process: Any) -> None:
         return
     with _uninterrupted():
         forkserver.ensure_running()
+    server = _server()
+    if server in _ready:
+        with _signals_later():
+            process.start()
+        return
     try:
-        process.start()  # where it is new, this waits for its imports
+        process.start()  # which waits for its imports
     except (KeyboardInterrupt, SystemExit):
-        _end_server()
+        end_server()
         raise
+    _ready.add(server)
 
 
-def _end_server() -> None:
+def _server() -> int | None:
+    """Return the process of the fork server, which has no public name; None where there is none."""
+    return getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+
+
+def end_server() -> None:
     """End the fork server, which else imports on before it looks whether its parent is there."""
-    with suppress(AttributeError, TypeError, ProcessLookupError):  # it has no public name
-        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # type: ignore[attr-defined]
+    if server := _server():
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let signals that end this process count once the block is done.
+
+    A mask of this thread would not do: Python takes note of a signal in any thread, and acts on it in the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        handlers[number](number, None)
 
 
 @contextmanager
