@@ -14,7 +14,7 @@ import pytest
 from mupcheck.results.owners import process_start
 from mupcheck.results.reading import load_results
 from mupcheck.sweep import runner
-from mupcheck.sweep.engines import local
+from mupcheck.sweep.engines import forking, local
 
 # --- the engine -------------------------------------------------------------------------------------------------------
 
@@ -63,6 +63,19 @@ def test_what_was_started_ahead_is_gone_where_nothing_was_to_be_done():
         done.wait()
         time.sleep(0.1)  # it would import for a second and more
         assert process_start(server) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_counts_once_a_process_has_all_that_it_is_given(number):
+    came = []
+    before = signal.signal(number, lambda *_: came.append("now"))
+    try:
+        with forking._signals_later():
+            os.kill(os.getpid(), number)
+            came.append("started")
+    finally:
+        signal.signal(number, before)
+    assert came == ["started", "now"]
 
 
 def wait_for_children(marks):
