@@ -15,7 +15,7 @@ GAIN, OVERHEAD = 1.7, 0.02
 JOBS = 2
 RUN_SECONDS = 10.0
 RUNS = 24
-TRIAL_STEPS = 200
+TRIAL_STEPS = 600
 DONE = (0, 1, 3)
 
 
@@ -42,9 +42,11 @@ def measure(place: Path, *, steps: int | None = None, run_seconds: float = RUN_S
     long = write_sweep_file(place / "long.toml", lrs="[0.01]", seeds=RUNS, steps=round(run_seconds / a_step))
     wall = _seconds(long, place / "long", JOBS)
     trained = _trained(place / "long")
-    share = float(wall / (trained.sum() / JOBS) - 1)
+    all_of_it = float(wall / (trained.sum() / JOBS) - 1)
+    share = all_of_it - _idle(place / "long") / float(trained.sum())
     says = f"engine beside {len(trained)} runs of {trained.mean():.1f} s, {JOBS} jobs"
-    yield Line(says, f"at most {OVERHEAD:.0%}", f"{share:.1%} ({wall:.1f} s)", share <= OVERHEAD)
+    measured = f"{share:.1%} ({wall:.1f} s), and {all_of_it:.1%} with the core that had no run left at the end"
+    yield Line(says, f"at most {OVERHEAD:.0%}", measured, share <= OVERHEAD)
 
 
 def _seconds(file: Path, out: Path, jobs: int, *, exact: bool = True) -> float:
@@ -69,5 +71,16 @@ def _seconds(file: Path, out: Path, jobs: int, *, exact: bool = True) -> float:
 
 def _trained(out: Path) -> pd.Series:
     """Return the seconds that each run took."""
+    return _runs(out)["wall_seconds"]
+
+
+def _idle(out: Path) -> float:
+    """Return the seconds in which jobs had no run left, from the end of their last one to that of the last of all."""
+    runs = _runs(out)
+    ends = (runs["started_at"] + pd.to_timedelta(runs["wall_seconds"], unit="s")).nlargest(JOBS)
+    return float((ends.max() - ends).dt.total_seconds().sum())
+
+
+def _runs(out: Path) -> pd.DataFrame:
     (folder,) = (each for each in out.iterdir() if each.is_dir())
-    return pd.read_parquet(folder / "runs")["wall_seconds"]
+    return pd.read_parquet(folder / "runs")
