@@ -31,12 +31,13 @@ class Answer:
 def mupcheck(*arguments: object, **environment: str) -> Answer:
     """Run the command line in this process, as its entry point does."""
     out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mupcheck", *map(str, arguments)])
         for name, value in environment.items():
             patch.setenv(name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             app.main()
-    signal.signal(signal.SIGTERM, terminate)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     return Answer(ended.value.code, out.getvalue(), err.getvalue())

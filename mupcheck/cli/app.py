@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a command imports what it runs, so that `--help` answers at once.
 """
 
+import atexit
 import errno
 import os
 import signal
@@ -98,8 +99,15 @@ def _leave(number: int, _frame: Any) -> NoReturn:
     os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
 
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def main() -> NoReturn:
     """Run the command line; every fault a user can cause is one line and an exit code of contract."""
+    # last of all, before Python gives up its handlers: a Ctrl-C then would end it by the signal, with another code
+    atexit.unregister(_ignore_interrupts)
+    atexit.register(_ignore_interrupts)
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is behind a shell's &
         signal.signal(signal.SIGINT, _interrupt)
@@ -108,8 +116,7 @@ def main() -> NoReturn:
     with warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         code = _run()
-    # all is said, and Python gives up its handlers before the process is gone: the second Ctrl-C would end it otherwise
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _leave)  # all is said, and what is waited for is no work
     sys.exit(code)
 
 

@@ -109,8 +109,7 @@ def work(
 
     def warn(*_: Any) -> None:
         signal.signal(signal.SIGALRM, _end)
-        # again and again: what is raised within a finalizer is lost
-        signal.setitimer(signal.ITIMER_REAL, LEAVING * warning, 1.0)
+        signal.setitimer(signal.ITIMER_REAL, LEAVING * warning)
         leave()
 
     signal.signal(signal.SIGUSR1, warn)

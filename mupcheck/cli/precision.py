@@ -1,12 +1,13 @@
 """--check-precision: the runs that a sweep is compared with, trained when the sweep is whole."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mupcheck.cli.exits import STORAGE
+from mupcheck.cli.exits import OK, STORAGE
 from mupcheck.cli.typed import command_line
 from mupcheck.terminal.console import say
 from mupcheck.terminal.progress import follow_as
@@ -23,7 +24,7 @@ def check_precision(
     options: Mapping[str, Any],
     execute: "Callable[[Plan], Iterator[Progress]]",
     *,
-    n_before: int,
+    before: Collection[str],
     here: bool,
 ) -> Sequence["Precision | SlopePrecision"]:
     """Train what the precision check compares with, and return what it says; nothing where it has to wait.
@@ -32,7 +33,7 @@ def check_precision(
         plan: of the sweep, all its rounds included.
         options: of the command.
         execute: trains a plan.
-        n_before: runs that were there when the command began.
+        before: run_ids that were there when the command began.
         here: as in `plan_sweep`.
     """
     from mupcheck.results.reading import finished_runs, load_results
@@ -43,24 +44,31 @@ def check_precision(
     def lacking(each: "Plan") -> int:
         return len({run.run_id for run in each.runs} - finished_runs(each.folder))
 
-    if n_missing := lacking(plan):
+    if n_missing := max(lacking(plan), plan.left_out):
         say(f"{plan.sweep.name}: the precision check waits for the {n_missing} runs that are missing")
         return ()
     limits = plan.limits
     if limits.max_runs is not None:
-        left = limits.max_runs - (len(plan.runs) - lacking(plan) - n_before)
-        limits = replace(limits, max_runs=left or None)
-        if not left:
+        trained = {run.run_id for run in plan.runs} - (set() if options["fresh"] else set(before))
+        left = limits.max_runs - len(trained)
+        if left <= 0:
             say(f"{plan.sweep.name}: the precision check waits for the next call: --max-runs is used up")
             return ()
+        limits = replace(limits, max_runs=left)
     other = counterpart(plan, fresh=options["fresh"], here=here, limits=limits)
     if not options["force"]:
         check_fits(other)
     for each in rounds(other, fresh=options["fresh"], tell=say):
+        if options["no_wait"] and each.missing:
+            deque(execute(each), maxlen=0)
+            say(f"not waiting for the precision check; this goes on once it is there: {command_line('--no-wait')}")
+            raise typer.Exit(OK)
         if follow_as(options["progress"])(execute(each), each):
             raise typer.Exit(STORAGE)
     if n_missing := lacking(other):
-        say(f"{plan.sweep.name}: the precision check lacks {n_missing} of {len(other.runs)} runs; {command_line()}")
+        say(
+            f"{plan.sweep.name}: the precision check lacks {n_missing} of {len(other.runs)} runs; this trains them: {command_line()}"
+        )
         return ()
     one, another = (load_results(each.folder, tables=("runs", "coords")) for each in (plan, other))
     if plan.sweep.kind == "coord":

@@ -1,7 +1,9 @@
 """coord, lr-sweep and run: train what is missing of a sweep and print its answer."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
@@ -109,6 +111,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     code = OK
     errors: list[str] = []
     precision: Sequence[Precision | SlopePrecision] = ()
+    before = finished_runs(plan.folder)
     try:
         for plan in rounds(grid, fresh=options["fresh"], tell=say):
             if options["no_wait"] and plan.missing:
@@ -121,10 +124,10 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
             if errors:
                 break
         if options["check_precision"] and not errors:
-            precision = check_precision(plan, options, execute, n_before=grid.n_there, here=elsewhere is None)
+            precision = check_precision(plan, options, execute, before=before, here=elsewhere is None)
     except KeyboardInterrupt:
         lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
-        missing = f"{len(lacking)} of {len(plan.runs)} runs missing"
+        missing = f"{len(lacking)} of {len(plan.runs)} runs missing" if lacking else "the precision check missing"
         say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
         if options["engine"] == "slurm":
             say("what is in the queue stays there; scancel ends it")
@@ -173,11 +176,13 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
 
 def _start_ahead(options: Mapping[str, Any]) -> None:
     """Let workers' modules be imported, a second and a half, while this process imports its own and plans."""
-    if not options["dry_run"] and options["engine"] == "local" and options["jobs"] != 1 and not options["gpus_per_run"]:
+    here = options["engine"] == "local" and not options["dry_run"] and not options["gpus_per_run"]
+    if here and (options["jobs"] or os.cpu_count() or 1) > 1:
         from mupcheck.sweep.engines.forking import start_ahead
         from mupcheck.sweep.kernels import PRELOAD
 
-        start_ahead(PRELOAD)
+        with suppress(OSError):  # it is told where a process is really needed
+            start_ahead(PRELOAD)
 
 
 def _engine(

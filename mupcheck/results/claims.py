@@ -63,8 +63,9 @@ def held(folder: str | Path, among: Collection[str] | None = None) -> dict[str, 
 
 def trained_by_others(folder: str | Path, run_ids: Collection[str]) -> set[str]:
     """Return those of these runs that processes hold which may be alive, this one's own apart."""
-    watch = Watch(Path(folder))
-    return {run_id for run_id, (_, token) in held(folder, run_ids).items() if watch.alive(token)}
+    watch, me = Watch(Path(folder)), (machine(), os.getpid())
+    tokens = {owner.token for owner in watch.others() if (owner.machine, owner.pid) != me}
+    return {run_id for run_id, (_, token) in held(folder, run_ids).items() if token in tokens}
 
 
 def _generations(folder: Path) -> dict[str, list[int]]:

@@ -48,6 +48,7 @@ BYTES_A_SECOND = 1e8  # taken for the speed of writing, until one was written
 VARIABLE = "MUPCHECK_CHECKPOINT_MINUTES"
 # What less than this has trained is trained again.
 LEAST_SECONDS = 10.0
+RANK = "rank"  # of what a checkpoint is of, where several processes train a run
 leaving = threading.Event()  # set when this process shall end soon: groups are left where they can go on
 
 
@@ -106,6 +107,7 @@ class Keeper:
         self.began = self.since = time.monotonic()
         self.due = self.began + max(self.first, cost / self.share)
         self.before, self.started_at = 0.0, datetime.now(UTC)
+        self.earlier: list[Path] = []  # of a group that this one is what is left of
 
     @property
     def seconds(self) -> float:
@@ -123,6 +125,18 @@ class Keeper:
                 self.before, self.started_at = kept.header.seconds, kept.header.started_at
                 return kept
         return None
+
+    def succeed(self, header: Header) -> None:
+        """Go on for a part of a group that came so far; the checkpoint of all of it stays until there is one of this.
+
+        Args:
+            header: of the group, where it stood.
+        """
+        self.before, self.started_at = header.seconds, header.started_at
+        self.earlier = [file_of(self.folder, header.run_ids, self.where)]
+        self.since = self.began - header.seconds
+        if header.seconds >= self.first:  # it may have been trained for hours
+            self.due = self.began
 
     def _read(self, file: Path, where: Mapping[str, str], header: "Header | None" = None) -> "Kept | None":
         """Return what a file holds of these runs, None where it is not there or not believed."""
@@ -147,6 +161,7 @@ class Keeper:
             header = Header(self.run_ids, self.where, len(rows), self.seconds, self.started_at)
             try:
                 write_checkpoint(self.file, header, rows, state())
+                self._forget_earlier()
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", stacklevel=2)
         self._wait(start)
@@ -163,6 +178,11 @@ class Keeper:
     def remove(self) -> None:
         """Remove what was kept: the runs are there."""
         remove(self.file)
+        self._forget_earlier()
+
+    def _forget_earlier(self) -> None:
+        while self.earlier:
+            remove(self.earlier.pop())
 
     def _candidates(self) -> "list[tuple[Path, Header | None]]":
         """Return checkpoints to try, the group's own first, then those that have come furthest."""
@@ -202,8 +222,13 @@ def left_by_signal() -> Iterator[None]:
 
 def steps_kept(folder: Path, run_ids: Collection[str]) -> int:
     """Return how many steps of runs the checkpoints hold that have all their runs among these."""
-    found = (header for _, header in headers_in(folder) if set(header.run_ids) <= set(run_ids))
+    found = (header for _, header in _of_groups(folder) if set(header.run_ids) <= set(run_ids))
     return sum(header.step * len(header.run_ids) for header in found)
+
+
+def _of_groups(folder: Path) -> list[tuple[Path, Header]]:
+    """Return the checkpoints that one process wrote; those of ranks are parts of a run."""
+    return [(file, header) for file, header in headers_in(folder) if RANK not in header.where]
 
 
 def forget_checkpoints(folder: Path, *, all_of_them: bool = False) -> None:
@@ -226,7 +251,7 @@ def kept_groups(folder: Path, missing: Sequence[RunSpec], device: str) -> list[G
         missing: runs to train.
         device: "cpu", "cuda:i", or "cuda" for GPUs of other machines, of which nothing is known.
     """
-    found = headers_in(folder)
+    found = _of_groups(folder)
     if not found:
         return []
     where = None if device == "cuda" else where_of(device, provenance())

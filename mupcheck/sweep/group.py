@@ -72,7 +72,7 @@ def _train_on(
     keeper = Keeper(folder, group, device, provenance)
     kept = begun or keeper.take_up()
     if begun:
-        keeper.before, keeper.started_at = begun.header.seconds, begun.header.started_at
+        keeper.succeed(begun.header)
     rows = kept.rows if kept else []
     if kept and not begun:
         yield len(rows)
@@ -108,11 +108,12 @@ def _train_on(
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in pool.map(write, (replica for replica in range(len(group)) if replica not in living)):
             pass
-    keeper.remove()
     if rung is None:
+        keeper.remove()
         return (), None
     left = tuple(group[replica] for replica in living)
-    header = Header(tuple(run.run_id for run in left), keeper.where, len(rows), keeper.seconds, keeper.started_at)
+    run_ids = tuple(run.run_id for run in group)
+    header = Header(run_ids, keeper.where, len(rows), keeper.seconds, keeper.started_at)
     return left, Kept(header, unpack_rows(pick(pack_rows(rows), living)), pick(rung.state, living))
 
 

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from mupcheck.model.ranks import Ranks
 from mupcheck.results.files import StoreError
-from mupcheck.sweep.checkpoint_file import Header, Kept, file_of, remove, remove_temporaries, write_checkpoint
-from mupcheck.sweep.checkpoints import Keeper
+from mupcheck.sweep.checkpoint_file import (
+    Header,
+    Kept,
+    file_of,
+    headers_in,
+    remove,
+    remove_temporaries,
+    write_checkpoint,
+)
+from mupcheck.sweep.checkpoints import RANK, Keeper
 from mupcheck.sweep.groups import Group
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ class SharedKeeper(Keeper):
         """Return the furthest that all ranks have a checkpoint of, None without one; each calls it."""
         found: dict[int, tuple[int, Kept]] = {}
         for turn in range(2):
-            where = self._where(self.ranks.rank, turn)
+            where = self._where(turn)
             file = file_of(self.folder, self.run_ids, where)
             remove_temporaries(file)
             if kept := self._read(file, where):
@@ -59,7 +67,7 @@ class SharedKeeper(Keeper):
         start = time.monotonic()
         if self.first == math.inf or not self._each([start >= self.due])[0][0]:
             return
-        where = self._where(self.ranks.rank, self.turn)
+        where = self._where(self.turn)
         header = Header(self.run_ids, where, len(rows), self.seconds, self.started_at)
         why = ""
         try:
@@ -68,19 +76,19 @@ class SharedKeeper(Keeper):
             why = str(error)
         if all(wrote for (wrote,) in self._each([not why])):
             self.turn = 1 - self.turn
-            remove(file_of(self.folder, self.run_ids, self._where(self.ranks.rank, self.turn)))
+            remove(file_of(self.folder, self.run_ids, self._where(self.turn)))
         elif why:
             warnings.warn(f"no checkpoint, training goes on: {why}", stacklevel=2)
         self._wait(start)
 
     def remove(self) -> None:
         """Remove what all ranks kept: the run is there."""
-        for rank in range(self.ranks.size):
-            for turn in range(2):
-                remove(file_of(self.folder, self.run_ids, self._where(rank, turn)))
+        for file, header in headers_in(self.folder):
+            if header.run_ids == self.run_ids and RANK in header.where:
+                remove(file)
 
-    def _where(self, rank: int, turn: int) -> dict[str, str]:
-        return self.where | {"rank": f"{rank} of {self.ranks.size}", "turn": str(turn)}
+    def _where(self, turn: int) -> dict[str, str]:
+        return self.where | {RANK: f"{self.ranks.rank} of {self.ranks.size}", "turn": str(turn)}
 
     def _each(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return these numbers of every rank."""

@@ -78,6 +78,16 @@ def test_a_signal_counts_once_a_process_has_all_that_it_is_given(number):
     assert came == ["started", "now"]
 
 
+def test_a_signal_counts_where_the_process_could_not_be_started_for_it():
+    def start():
+        with forking._signals_later():
+            os.kill(os.getpid(), signal.SIGINT)  # which ended the fork server too
+            raise BrokenPipeError
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+
+
 def wait_for_children(marks):
     """Run two children that sleep and a quick one; return the engine when the quick one ended and the others sleep."""
     engine = local.execute(

@@ -41,6 +41,19 @@ def test_limits_hold_for_what_it_compares_with_too(tmp_path):
     assert "float32" in answer.out.splitlines()[-1]
 
 
+def test_a_refinement_that_goes_on_over_several_calls_ends_with_the_comparison(tmp_path):
+    options = "--data synthetic --vocab-size 32 --device cpu --widths 16,32 --seeds 1 --layers 1 --jobs 1 --refine"
+    options += " --batch-size 2 --seq-len 16 --lrs 2^-9:2^-5:16 --steps 8 --eval-tokens 64 -p gdn-mup --precision 1"
+    asked = ["lr-sweep", *options.split(), "--out", str(tmp_path), "--check-precision", "--max-runs", "3"]
+    for _ in range(12):
+        answer = mupcheck(*asked)
+        assert answer.code in (exits.CANNOT_TELL, exits.FAILED), answer.err
+        if "precision check" not in answer.err:
+            break
+    assert "bfloat16 m" in answer.out.splitlines()[-1]
+    assert len(finished_runs(tmp_path / "lr")) > 4
+
+
 @pytest.mark.parametrize("command", ["lr-sweep", "coord"])
 def test_a_sweep_says_what_the_other_dtype_moves(tmp_path, command):
     options = "--data synthetic --vocab-size 32 --device cpu --widths 16,32,64 --seeds 2 --layers 1"

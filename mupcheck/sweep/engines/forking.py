@@ -120,8 +120,8 @@ def _signals_later() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in came:
-        handlers[number](number, None)
+        if came:  # whatever the block failed of, it may be by that signal
+            handlers[came[0]](came[0], None)
 
 
 @contextmanager
