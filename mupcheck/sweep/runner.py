@@ -236,8 +236,9 @@ def _follow(
     failed: list[dict[str, Any]] = []
     lost_with: list[tuple[Any, ...]] = []
     for message in start(waiting):
-        if plan.limits.out_of_time and begun is not None:  # one group trains in any case, so that calls come to an end
-            waiting.clear()
+        trains = bool(message.group) and not isinstance(message.group[0], PathTask) and message.error is None
+        if plan.limits.out_of_time and (begun is not None or (trains and not message.elsewhere)):
+            waiting.clear()  # one group trains in any case, so that calls come to an end
         if message.elsewhere:
             pace.pass_over(message.group)
             yield pace.now(note=message.note)
