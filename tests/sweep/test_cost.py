@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 
 import pytest
 import torch
@@ -131,11 +132,13 @@ def test_the_estimate_of_memory_is_near_what_is_measured(make_run):
 def test_the_estimate_of_time_is_near_what_is_measured(sweep):
     runs = runs_of(sweep)
     corpus = open_corpus("synthetic", vocab_size=sweep.vocab_size)
+    taken = []
     with one_thread():
-        start = time.process_time()
-        for _ in train(runs, corpus):
-            pass
-        measured = time.process_time() - start
+        for _ in range(3):  # the first has more to set up, and what other threads of this process do adds to any
+            start = time.thread_time()
+            deque(train(runs, corpus), maxlen=0)
+            taken.append(time.thread_time() - start)
+    measured = min(taken)
     estimated = cost.group_work(runs[0], len(runs), held_out=len(corpus.held_out)) / matrix_flops("cpu")
     assert 1 / 2.5 < estimated / measured < 2.5  # 2, and what other work on a machine adds
     assert torch.get_num_threads() == 1
