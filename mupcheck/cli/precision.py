@@ -36,15 +36,13 @@ def check_precision(
         before: run_ids that were there when the command began.
         here: as in `plan_sweep`.
     """
-    from mupcheck.results.reading import finished_runs, load_results
+    from mupcheck.results.reading import load_results
+    from mupcheck.sweep.described import lacking
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.precision import counterpart
     from mupcheck.sweep.rounds import rounds
 
-    def lacking(each: "Plan") -> int:
-        return len({run.run_id for run in each.runs} - finished_runs(each.folder))
-
-    if n_missing := max(lacking(plan), plan.left_out):
+    if n_missing := max(len(lacking(plan)), plan.left_out):
         say(f"{plan.sweep.name}: the precision check waits for the {n_missing} runs that are missing")
         return ()
     limits = plan.limits
@@ -65,7 +63,7 @@ def check_precision(
             raise typer.Exit(OK)
         if follow_as(options["progress"])(execute(each), each):
             raise typer.Exit(STORAGE)
-    if n_missing := lacking(other):
+    if n_missing := len(lacking(other)):
         say(
             f"{plan.sweep.name}: the precision check lacks {n_missing} of {len(other.runs)} runs; this trains them: {command_line()}"
         )

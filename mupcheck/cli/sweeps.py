@@ -75,7 +75,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
     from mupcheck.results.leftovers import say_leftovers
     from mupcheck.results.reading import finished_runs
     from mupcheck.sweep import runner
-    from mupcheck.sweep.described import made_up_for
+    from mupcheck.sweep.described import lacking, made_up_for
     from mupcheck.sweep.estimate import estimate
     from mupcheck.sweep.plan import check_fits
     from mupcheck.sweep.rounds import rounds
@@ -126,15 +126,15 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         if options["check_precision"] and not errors:
             precision = check_precision(plan, options, execute, before=before, here=elsewhere is None)
     except KeyboardInterrupt:
-        lacking = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
-        missing = f"{len(lacking)} of {len(plan.runs)} runs missing" if lacking else "the precision check missing"
+        n_missing = len(lacking(plan))
+        missing = f"{n_missing} of {len(plan.runs)} runs missing" if n_missing else "the precision check missing"
         say(f"interrupted with {missing}; finished runs are kept, this goes on from them: {command_line()}")
         if options["engine"] == "slurm":
             say("what is in the queue stays there; scancel ends it")
         raise typer.Exit(INTERRUPTED) from None
     limit = said_of(plan.limits, options, names_of(ctx))
     if errors or limit or plan.left_out:
-        left = {run.run_id for run in plan.runs} - finished_runs(plan.folder)
+        left = lacking(plan)
         code = STORAGE if errors else code
         if left and not errors:
             code = FAILED if options["strict"] else CANNOT_TELL

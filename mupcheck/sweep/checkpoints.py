@@ -107,7 +107,7 @@ class Keeper:
         self.began = self.since = time.monotonic()
         self.due = self.began + max(self.first, cost / self.share)
         self.before, self.started_at = 0.0, datetime.now(UTC)
-        self.earlier: list[Path] = []  # of a group that this one is what is left of
+        self.earlier: Path | None = None  # of a group that this one is what is left of
 
     @property
     def seconds(self) -> float:
@@ -133,7 +133,7 @@ class Keeper:
             header: of the group, where it stood.
         """
         self.before, self.started_at = header.seconds, header.started_at
-        self.earlier = [file_of(self.folder, header.run_ids, self.where)]
+        self.earlier = file_of(self.folder, header.run_ids, self.where)
         self.since = self.began - header.seconds
         if header.seconds >= self.first:  # it may have been trained for hours
             self.due = self.began
@@ -181,8 +181,9 @@ class Keeper:
         self._forget_earlier()
 
     def _forget_earlier(self) -> None:
-        while self.earlier:
-            remove(self.earlier.pop())
+        if self.earlier is not None:
+            remove(self.earlier)
+            self.earlier = None
 
     def _candidates(self) -> "list[tuple[Path, Header | None]]":
         """Return checkpoints to try, the group's own first, then those that have come furthest."""

@@ -86,13 +86,17 @@ def not_tried(plan: Plan) -> list[dict[str, Any]]:
     return [each for each in failed_before(plan.folder) if each["run_id"] in run_ids]
 
 
+def lacking(plan: Plan) -> set[str]:
+    """Return the run_ids of a plan that are not in its folder by now."""
+    return {run.run_id for run in plan.runs} - finished_runs(plan.folder)
+
+
 def made_up_for(plan: Plan) -> bool:
     """Say whether what failed here is there all the same, as another process trained it since.
 
     Not where runs are trained anew, and not of a store, where what failed may be the sending.
     """
-    run_ids = {run.run_id for run in plan.runs}
-    return not plan.fresh and not plan.address and run_ids <= finished_runs(plan.folder)
+    return not plan.fresh and not plan.address and not lacking(plan)
 
 
 def _trained_alone(plan: Plan) -> set[str]:

@@ -39,5 +39,5 @@ def counterpart(plan: Plan, *, fresh: bool = False, here: bool = True, limits: L
     fields = {name: getattr(sweep, name) for name in SweepSpec.model_fields} | changes
     devices = plan.gpus or ("cpu",)
     how: dict[str, Any] = {"fresh": fresh, "jobs": plan.jobs, "exact": plan.exact, "gpus_per_run": plan.gpus_per_run}
-    how["limits"] = limits
-    return plan_sweep(SweepSpec(**fields), out=plan.address or plan.folder, device=devices, here=here, **how)
+    how |= {"limits": limits, "here": here}
+    return plan_sweep(SweepSpec(**fields), out=plan.address or plan.folder, device=devices, **how)

@@ -18,7 +18,7 @@ from mupcheck.results.reading import Results, finished_runs, load_results
 from mupcheck.spec.sweep import SweepSpec
 from mupcheck.sweep.checkpoints import forget_checkpoints
 from mupcheck.sweep.cost import group_bytes
-from mupcheck.sweep.described import made_up_for, write_failed, write_plan
+from mupcheck.sweep.described import lacking, made_up_for, write_failed, write_plan
 from mupcheck.sweep.described import not_alone as not_alone  # where commands ask for it
 from mupcheck.sweep.engines import local
 from mupcheck.sweep.engines.elsewhere import Elsewhere, Engine, devices_of, engine_of, opened, planned
@@ -118,8 +118,7 @@ def run_sweep(
                 if on_progress is not None:
                     on_progress(progress)
             if errors and not made_up_for(plan):
-                failed = len({run.run_id for run in plan.runs} - finished_runs(plan.folder))
-                if not failed:
+                if not (failed := len(lacking(plan))):
                     raise StoreError(errors[0])
                 raise StoreError(f"{failed} of {len(plan.runs)} runs failed, the rest is in {plan.folder}: {errors[0]}")
     return load_results(first.folder)
