@@ -3,7 +3,9 @@
 An optimum is bracketed to a precision when the lowest point of the mean curve has a neighbour on either side that is no
 farther than that: a diverged neighbour bounds it as well. Lrs are added one at a time, where the parabola through the
 points around the lowest one has its minimum, and then one on either side of it: a width takes two or three. They divide
-the gaps of the grid evenly, so that widths with a like optimum get the same lrs and stay comparable there.
+the gaps of the grid evenly, so that widths with a like optimum get the same lrs and stay comparable there. A grid may
+be as narrow as three lrs: beyond an edge that is the best, or that seeds cannot tell from it, an lr is added an octave
+further out, and so where all of it is flat.
 Everything is decided from the runs at hand: an interrupted search goes on as it would have gone.
 """
 
@@ -15,11 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mupcheck.learning_rates.lr_curve import SAME_LR, fit_minimum, mean_curve
+from mupcheck.learning_rates.lr_curve import SAME_LR, first_worse, fit_minimum, mean_curve
 from mupcheck.learning_rates.optimum import Optimum, find_optima
+from mupcheck.results.comparable import CONFIDENCE
 
 EDGE_OCTAVES = 1.0  # step beyond an edge of the grid
 MAX_BEYOND = 6.0  # octaves beyond the grid, after which an optimum counts as not there
+FLAT_OCTAVES = 4.0  # a grid narrower than this may be flat for being narrow
 MAX_ADDED = 16  # lrs at one width; an end for curves that are all noise
 
 
@@ -61,17 +65,19 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
         wanted, limit = [float(x[0]) - step], f"the lowest lr, 2^{x[0]:g}, is still the best"
         if not np.isfinite(losses).any():
             limit = f"a seed diverges down to the lowest lr, 2^{x[0]:g}"
-        within = wanted[0] >= min(grid) - MAX_BEYOND - SAME_LR
     elif lowest == len(x) - 1:
         wanted, limit = [float(x[-1]) + step], f"the highest lr, 2^{x[-1]:g}, is still the best"
-        within = wanted[0] <= max(grid) + MAX_BEYOND + SAME_LR
     else:
-        wanted, limit, within = _inside(x, losses, lowest, precision), "", True
-        if wanted and "flat" in optimum.flags:
+        wanted, limit = _inside(x, losses, lowest, precision), "seeds cannot tell the last lr from the best"
+        if "flat" in optimum.flags and x[-1] - x[0] < FLAT_OCTAVES - SAME_LR:
+            wanted = [float(x[0]) - step, float(x[-1]) + step]
+        elif "flat" in optimum.flags and wanted:
             return search(reason="the curve is flat, so any lr would do; train longer")
+        elif not wanted and {"near edge", "within noise"} & set(optimum.flags):
+            wanted = _beyond_noise(optimum, x, lowest, step)
     if not wanted:
         return search()
-    if not within:
+    if any(at < min(grid) - MAX_BEYOND - SAME_LR or at > max(grid) + MAX_BEYOND + SAME_LR for at in wanted):
         return search(reason=f"{limit}, {MAX_BEYOND:g} octaves beyond the grid")
     if n_added + len(wanted) > MAX_ADDED:
         return search(reason=f"{n_added} lrs were added and {MAX_ADDED} are the most; the noise moves the lowest one")
@@ -109,6 +115,17 @@ def _inside(x: np.ndarray, losses: np.ndarray, lowest: int, precision: float) ->
         if count > 0:
             return [best + np.sign(ahead) * count * size]
     return [at for at, part in ((best - below, parts[0]), (best + above, parts[1])) if part > 1]
+
+
+def _beyond_noise(optimum: Optimum, x: np.ndarray, lowest: int, step: float) -> list[float]:
+    """Log2 lrs to run beyond the edges of a curve that are not worse than its lowest point beyond the seeds' noise."""
+    best = optimum.curve[lowest]
+    wanted = []
+    if first_worse((optimum.curve[0], best), 1, -1, CONFIDENCE) is None:
+        wanted.append(float(x[0]) - step)
+    if first_worse((best, optimum.curve[-1]), 0, 1, CONFIDENCE) is None:
+        wanted.append(float(x[-1]) + step)
+    return wanted
 
 
 def _on_lattice(log2_lr: float, grid: Sequence[float], precision: float) -> float:

@@ -6,17 +6,18 @@ import pytest
 from planted_curves import optimum_of
 
 from mupcheck.learning_rates.lr_curve import mean_curve
-from mupcheck.learning_rates.optimum import FLAT_RESPONSE
+from mupcheck.learning_rates.optimum import FLAT_RESPONSE, optima_of
 from mupcheck.learning_rates.refine import MAX_ADDED, MAX_BEYOND, next_lrs, next_round
 
 GRID = np.arange(-10.0, -3)
 
 
-def search(loss, *, grid=GRID, precision=0.25, n_seeds=3, noise=0.0, seed=0):
+def search(loss, *, grid=GRID, precision=0.25, n_seeds=3, noise=0.0, seed=0, noise_flags=False):
     """Search until it ends; return the last Search, the optimum, and what was added in each round.
 
     Args:
         loss: function of log2 lr, +inf where training diverges.
+        noise_flags: judge each curve as a sweep's are, not by whether it is flat alone.
     """
     rng = np.random.default_rng(seed)
     known: dict[float, np.ndarray] = {}
@@ -30,6 +31,8 @@ def search(loss, *, grid=GRID, precision=0.25, n_seeds=3, noise=0.0, seed=0):
         finite = losses[:, np.isfinite(losses).all(axis=0)]
         flat = finite.size > 0 and np.ptp(finite.mean(axis=0)) < FLAT_RESPONSE
         optimum = optimum_of(32, x, losses, flags=("flat",) if flat else ())
+        if noise_flags:
+            (optimum,) = optima_of({32: optimum.curve}, ("s", "p", "adamw", "heads"))
         found = next_lrs(optimum, grid=grid, precision=precision)
         if not found.log2_lrs:
             return found, optimum, rounds
@@ -138,9 +141,30 @@ def test_a_search_without_end_is_ended_and_says_so():
 def test_a_flat_curve_is_not_refined():
     found, _, rounds = search(parabola(-6.2, bend=0.001))
     assert (rounds, "flat" in found.reason) == ([], True)
+    # a narrow grid may be flat for being narrow, and is widened to four octaves first
+    found, _, rounds = search(parabola(-6.2, bend=0.001), grid=(-7.0, -6.0, -5.0))
+    assert (rounds, "flat" in found.reason) == ([(-8.0, -4.0)], True)
     # at an edge it may be flat because nothing trained yet: it is followed until it is not
     found, optimum, _ = search(lambda x: 3 - 0.005 * x - 0.5 * (x > -2.5) + 0.3 * (x + 1) ** 2 * (x > -2.5))
     assert is_bracketed(found, optimum, 0.25)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_narrow_grid_is_widened_until_the_seeds_can_tell_its_edges(seed):
+    """Three lrs are enough to begin with: what ends bracketed has no guard for an edge within noise."""
+    loss = parabola(-6.2, bend=0.03)
+    found, optimum, rounds = search(
+        loss, grid=(-7.0, -6.0, -5.0), precision=0.5, noise=0.02, seed=seed, noise_flags=True
+    )
+    assert is_bracketed(found, optimum, 0.5)
+    assert not {"near edge", "within noise", "low edge", "high edge"} & set(optimum.flags)
+    assert sum(map(len, rounds)) <= 8
+
+
+def test_a_narrow_grid_is_not_widened_where_it_tells():
+    _, _, rounds = search(parabola(-6.2, bend=0.1), grid=(-7.0, -6.0, -5.0), precision=0.5, noise_flags=True)
+    assert min(at for added in rounds for at in added) > -7
+    assert max(at for added in rounds for at in added) < -5
 
 
 @pytest.mark.parametrize("seed", range(10))
