@@ -39,7 +39,9 @@ from mupcheck.results.comparable import (
 from mupcheck.results.printing import Best
 from mupcheck.results.reading import Results, need_results
 
-FLAT_RESPONSE = 0.05  # nats between the best and the worst finite lr; below it any lr would do
+# Between the best and the worst finite lr, as a share of the best loss; below it any lr would do. A share, as losses of
+# bytes at real sizes lie below 1 nat: 0.05 nats, as this was at losses around 2.5, are 6% of these.
+FLAT_RESPONSE = 0.02
 MIN_LRS = 3  # a parabola has three coefficients
 
 # What must agree between runs that are compared, with SAME_BY_MODE. Width, lr, seed and parametrization may differ.
@@ -63,7 +65,7 @@ GUARDS = {
     "high edge": "the optimum is at the highest lr that was run; add higher lrs",
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
     "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
-    "flat": f"the loss varies by less than {FLAT_RESPONSE} nats over the grid; train longer or widen the grid",
+    "flat": f"the loss varies by less than {FLAT_RESPONSE:.0%} over the grid; train longer or widen the grid",
     "not convex": "the curve does not bend upward around its lowest point; add seeds",
 }
 
@@ -314,7 +316,7 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
         flags.append("near edge")
     if 0 < lowest < len(losses) - 1 and not np.isfinite(losses[[lowest - 1, lowest + 1]]).all():
         flags.append(DIVERGENCE)
-    if np.ptp(finite) < FLAT_RESPONSE:
+    if np.ptp(finite) < FLAT_RESPONSE * abs(finite.min()):
         flags.append("flat")
     if not upward:
         flags.append("not convex")

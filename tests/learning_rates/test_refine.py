@@ -29,7 +29,7 @@ def search(loss, *, grid=GRID, precision=0.25, n_seeds=3, noise=0.0, seed=0, noi
     while True:
         losses = np.stack([losses_at(at) for at in x], axis=1)
         finite = losses[:, np.isfinite(losses).all(axis=0)]
-        flat = finite.size > 0 and np.ptp(finite.mean(axis=0)) < FLAT_RESPONSE
+        flat = finite.size > 0 and np.ptp(finite.mean(axis=0)) < FLAT_RESPONSE * finite.min()
         optimum = optimum_of(32, x, losses, flags=("flat",) if flat else ())
         if noise_flags:
             (optimum,) = optima_of({32: optimum.curve}, ("s", "p", "adamw", "heads"))
