@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install slurm text demo test check readme regression faults bench gpu-check clean
+.PHONY: help install slurm text figures demo test check readme regression faults bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
@@ -17,6 +17,7 @@ help:
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make faults     kills, crashes, full disks, signals, random input: the sweep engine's figures, about an hour; FAULTS=kills for one"
 	@echo "make text       161 MB of Python sources into data/text, by their hashes, for sweeps at real widths"
+	@echo "make figures    the figures of the sweeps at real widths, from the results kept in sweeps/kept, into $(RESULTS)/kept"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
 	@echo "make gpu-check  tests, demo sweeps and bench on a CUDA device, results in $(RESULTS)/gpu-check"
@@ -53,6 +54,11 @@ $(TEXT): sweeps/text.txt | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
 		--only-binary :all: --target $(TEXT).new --requirement sweeps/text.txt
 	touch $(TEXT).new && mv $(TEXT).new $(TEXT)
+
+# Results that took GPUs are kept in the repository, small; what `mupcheck run` finds in them it does not train again.
+figures: install
+	$(BIN)/python sweeps/keep.py --lay-out $(RESULTS)/kept
+	$(BIN)/mupcheck plot $(RESULTS)/kept
 
 # exit code 3 is "cannot tell", which is an answer
 demo: install

@@ -15,7 +15,7 @@ from mupcheck.plots import canvas
 from mupcheck.plots.frame import Caption, cut, frame, text_inches
 from mupcheck.plots.optima import describe_drift, draw_optimum
 
-MIN_NATS = 0.5  # of a loss axis, so that flat looks flat
+MIN_SHARE = 0.2  # of the lowest loss: the least that a loss axis spans, so that flat looks flat
 MIN_OCTAVES = 4.0  # of the lr axis
 MAX_COLUMNS = 3  # parametrizations side by side: what a page holds
 PANEL_WIDTH = {1: 3.8, 2: 3.1, 3: 2.3}  # inches, by how many are side by side
@@ -46,9 +46,10 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
     figure, panels = _place_panels(len(answers), above=band if diverged else 0.0, below=band)
     xlim = canvas.span([point.log2_lr for point in points], least=MIN_OCTAVES, pad=0.05)
     lines = {width: (i + 0.8) * BAND_INCHES for i, width in enumerate(looks)}
+    least = MIN_SHARE * min((abs(loss) for optimum in optima for _, loss in _seed_losses(optimum, False)), default=1.0)
     for shifted in (False, True):
         losses = [loss for optimum in optima for _, loss in _seed_losses(optimum, shifted)]
-        limits = canvas.span(losses, least=MIN_NATS, pad=0.06)
+        limits = canvas.span(losses, least=least, pad=0.06)
         for answer, pair in zip(answers, panels, strict=True):
             panel = pair[shifted]
             panel.set_xlim(xlim)
