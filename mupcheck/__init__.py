@@ -4,6 +4,7 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
 
     cli             commands: read options, call one function, print its answer
     terminal        what a person sees in a terminal: the console, progress, one page an answer
+    report          what a person sends on: one HTML page, from answers alone                        (judging)
     plots           what a person looks at: figures, from answers alone                              (judging)
     gate            verdicts against what is expected of them, for CI; the pytest plugin             (judging)
     proof           can the code and the judge be trusted: identities, planted faults

@@ -9,7 +9,7 @@ from commands import Answer
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = (
-    *("coord", "lr-sweep", "run", "judge", "plot", "check", "rules", "doctor"),
+    *("coord", "lr-sweep", "run", "judge", "plot", "report", "check", "rules", "doctor"),
     *("identities", "gates", "explain", "selftest", "recommend", "bench", "audit", "roles", "compact", "status", "ls"),
 )
 # on the CPU and in this process, wherever the tests run

@@ -1,4 +1,4 @@
-"""plot and gates: what stored results show."""
+"""plot, report and gates: what stored results show."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
 from mupcheck.cli.options import Json, Stored, Strict, option
 from mupcheck.cli.stores import read_from, send_pictures
-from mupcheck.results.stores.address import check_no_address
+from mupcheck.results.stores.address import check_no_address, is_address
 from mupcheck.terminal.console import print_json, say
 
 
@@ -41,6 +41,34 @@ def plot(
     else:
         for file in written:
             print(file)
+
+
+def report(
+    path: Annotated[Path, Stored] = Path("results"),
+    out: Annotated[Path | None, typer.Option("--out", help="File of the page. (default: report.html in PATH)", metavar="FILE", show_default=False)] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Write one HTML page of what is found under PATH: its answers, charts that can be asked, how it was measured.
+
+    It opens from a disk, fetches nothing, and can be sent on as it is.
+
+    Example: mupcheck report results/ --out report.html
+    """
+    from mupcheck.report import write_report
+    from mupcheck.results.status import say_first
+
+    if out is not None:
+        check_no_address(out, "--out")
+    elif is_address(path):
+        raise ValueError(f"{path} is an address, and the page is a file of this machine; add --out FILE")
+    read = read_from(path)
+    written = write_report(read, out)
+    for line in say_first(read):
+        say(line)
+    if json:
+        print_json(str(written))
+    else:
+        print(written)
 
 
 def gates(

@@ -2,9 +2,8 @@
 
 import os
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mupcheck.terminal.console import (
     MAX_LINES,
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
     from mupcheck.gate.report import Checked, Report
 
 STYLES = {"ok": "green", "failed": "red", "cannot tell": "yellow"}
-# of a Checked, as they are in the JSON document
-FIELDS = (
-    "sweep", "parametrization", "optimizer", "mode", "kind", "verdict", "expected", "outcome", "reason", "drift",
-)  # fmt: skip
-OF_THE_JUDGE = ("next_step", "counts", "counted", "worst", "measured", "confidence")
 
 
 def print_report(report: "Report", *, every: bool) -> None:
@@ -132,37 +126,9 @@ def _print_slopes(checked: "Checked", *, every: bool) -> None:
 
 def print_report_json(report: "Report") -> None:
     """Print the report as one JSON document."""
-    print_json({
-        "outcome": report.outcome,
-        "missing": report.missing,
-        "unfit": report.unfit,
-        "groups": [_document(checked) for checked in report.groups],
-    })  # fmt: skip
+    from mupcheck.gate.document import document
 
-
-def _document(checked: "Checked") -> dict[str, Any]:
-    """Return a group as JSON: what the gate says, what the judge says, and every slope with its drift."""
-    from mupcheck.coordinates.judge import Judgement
-    from mupcheck.gate.baseline import quantity
-    from mupcheck.gate.report import explain, notes, off_by
-
-    document = {name: getattr(checked, name) for name in FIELDS}
-    document |= {"title": checked.answer.how_measured, "explanation": explain(checked), "notes": notes(checked)}
-    answer = checked.answer
-    if not isinstance(answer, Judgement):
-        return document | {"transfer": asdict(answer) | {"sentence": answer.sentence}}
-    document |= {name: getattr(answer, name) for name in OF_THE_JUDGE}
-    document |= {name: [asdict(each) for each in getattr(answer, name)] for name in ("findings", "causes")}
-    compared = {each.key: each for each in checked.comparisons}
-    pooled = []
-    for row in answer.pooled.to_dict("records"):
-        row["off_by"] = off_by(row["slope"], row["required_low"], row["required_high"])
-        if each := compared.get(quantity(row)):
-            row["baseline"] = {"slope": each.baseline, "drift": each.drift, "tolerance": each.tolerance}
-            row["baseline"] |= {"verdict": each.verdict, "was": each.was}
-        pooled.append(row)
-    gone = [each.text for each in checked.comparisons if each.verdict == "gone"]
-    return document | {"pooled": pooled, "slopes": answer.slopes.to_dict("records"), "gone": gone}
+    print_json(document(report))
 
 
 def write_report(

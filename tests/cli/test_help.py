@@ -51,6 +51,9 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "plot":
         assert example == ["plot", "results/"]
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
+    if command == "report":
+        assert example == ["report", "results/", "--out", "report.html"]
+        example = ["report", str(made / "results"), "--out", str(made / "report.html")]
     if command in ("status", "ls"):
         monkeypatch.chdir(made)
     if command in ("gates", "compact"):
@@ -93,7 +96,7 @@ def test_every_option_says_what_it_is_and_what_it_is_without(command):
         assert text, option.opts
         if option.opts[0] not in without_default:
             assert re.search(r"\(default: .+\)$", text), option.opts
-        if (command, option.opts[0]) == ("plot", "--out"):
+        if command in ("plot", "report") and option.opts[0] == "--out":
             assert option.envvar is None, "MUPCHECK_OUT names the folder of results"
         elif option.opts[0] not in without_default - {"--config"}:
             names = [name for name in option.opts if name.startswith("--")]

@@ -26,6 +26,7 @@ GROUPS = {
             "status",
             "files",
             "figures",
+            "report",
             "python",
             "estimates",
             "memory",

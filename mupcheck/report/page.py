@@ -1,0 +1,126 @@
+"""The page: one HTML file with its charts, data, style and library in it; nothing is fetched, nothing is run from data.
+
+Text goes in escaped, rows as JSON in which no tag can end, and a policy in the page forbids every request.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+
+from mupcheck.report.content import Answer, Section
+
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+LOOKS = {"transfers": ("good", "✓"), "pass": ("good", "✓"), "drifts": ("bad", "✗"), "fail": ("bad", "✗")}
+UNSURE = ("unsure", "?")
+WIDE = {"slopes", "drifts", "runs"}  # rows of figures that take all of the page's width
+MOST_LINES = 12  # of an answer, beside its sentence
+
+
+def page_of(sections: Sequence[Section], *, title: str, library: str) -> str:
+    """Return the page.
+
+    Args:
+        sections: of the sweeps, as `content.sections_of` returns them.
+        title: of the page.
+        library: JavaScript that defines vegaEmbed.
+    """
+    resources = files("mupcheck.report")
+    charts = [chart for section in sections for chart in section.charts]
+    return "\n".join(
+        (
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>{resources.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
+            *_head(sections, title),
+            "<main>",
+            *(line for i, section in enumerate(sections) for line in _section(section, i)),
+            "</main>",
+            f'<script type="application/json" id="charts">{_json(charts)}</script>',
+            f"<script>{_script(library)}</script>",
+            f"<script>{_script(resources.joinpath('page.js').read_text(encoding='utf-8'))}</script>",
+            "</body></html>",
+            "",
+        )
+    )
+
+
+def _json(value: object) -> str:
+    """Return JSON that can stand in a script element: no tag begins or ends in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _script(source: str) -> str:
+    """Return JavaScript in which the element that holds it does not end."""
+    return source.replace("</script", "<\\/script")
+
+
+def _head(sections: Sequence[Section], title: str) -> Iterator[str]:
+    """Yield the first screen: the answers of all sweeps, each with what to do next."""
+    yield f"<header><h1>{escape(title)}</h1>"
+    if len(sections) > 1:
+        links = "".join(f'<li><a href="#sweep-{i}">{escape(each.title)}</a></li>' for i, each in enumerate(sections))
+        yield f'<nav aria-label="Sweeps"><ul>{links}</ul></nav>'
+    yield "</header>"
+
+
+def _section(section: Section, i: int) -> Iterator[str]:
+    yield f'<section id="sweep-{i}" aria-labelledby="title-{i}"><h2 id="title-{i}">{escape(section.title)}</h2>'
+    if section.question:
+        yield f"<p><em>{escape(section.question)}</em></p>"
+    if section.missing:
+        yield f'<p class="missing"><strong>Not finished:</strong> {escape(section.missing)}</p>'
+    yield '<ul class="answers">' + "".join(map(_answer, section.answers)) + "</ul>"
+    main = [chart for chart in section.charts if chart["main"]]
+    rest = [chart for chart in section.charts if not chart["main"]]
+    if any("shifted" in str(chart["spec"].get("params")) for chart in main):
+        yield (
+            '<p class="switch"><label><input type="checkbox"> less each width\'s loss at its optimum</label>'
+            ' <span class="quiet">◆ optimum and interval; × seeds diverged; dots are seeds</span></p>'
+        )
+    yield '<div class="panels">' + "".join(map(_figure, main)) + "</div>"
+    if not section.charts:
+        yield "<p>There is nothing to draw: no run has finished with something measured.</p>"
+    if rest:
+        yield '<h3>More</h3><div class="panels">' + "".join(map(_figure, rest)) + "</div>"
+    yield "<h3>Ledger</h3>" + "".join(map(_ledger, section.answers))
+    yield "<h3>How it was measured</h3><dl>"
+    yield from (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in section.facts)
+    yield "</dl>"
+    if section.command:
+        yield f"<p>Again: <code>{escape(section.command)}</code></p>"
+    yield "</section>"
+
+
+def _answer(answer: Answer) -> str:
+    look, sign = LOOKS.get(answer.verdict, UNSURE)
+    then = f'<p class="next">{escape(answer.next_step)}</p>' if answer.next_step else ""
+    return (
+        f'<li class="answer {look}"><p class="sentence"><span class="verdict">{sign} {escape(answer.verdict)}</span> '
+        f"{escape(answer.sentence)}</p>{then}</li>"
+    )
+
+
+def _ledger(answer: Answer) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in answer.lines[:MOST_LINES])
+    left = len(answer.lines) - MOST_LINES
+    more = f"<li>and {left} more; mupcheck check prints all</li>" if left > 0 else ""
+    return (
+        f"<details><summary>{escape(answer.name)}: {escape(answer.verdict)}</summary>"
+        f"<p>{escape(answer.reason)}</p><ul>{lines}{more}</ul></details>"
+    )
+
+
+def _figure(chart: dict) -> str:
+    name, title = escape(chart["name"]), escape(chart["title"])
+    wide = ' class="wide"' if WIDE & chart["rows"].keys() else ""
+    shifts = " data-shifts" if "shifted" in str(chart["spec"].get("params")) else ""
+    return (
+        f'<figure id="{name}"{wide}{shifts}><figcaption>{title}</figcaption><div class="view"></div>'
+        f'<p class="note quiet">{"" if shifts else escape(chart["about"])}</p><div class="tools"></div>'
+        '<details><summary>Data</summary><div class="scroll" tabindex="0"></div></details></figure>'
+    )

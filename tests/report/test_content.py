@@ -1,0 +1,185 @@
+"""What a page holds: every number is an answer's, hostile text is text, and half a sweep is still a page."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from planted_figures import planted_coords, planted_lrs, results
+
+from mupcheck.coordinates.judge import judge
+from mupcheck.gate.check import check_results
+from mupcheck.learning_rates.drift import transfer
+from mupcheck.report import report, write_report
+from mupcheck.report.charts import span
+from mupcheck.report.content import sections_of
+from mupcheck.results.reading import Results
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u2028=1+1"
+
+
+class Text(HTMLParser):
+    """The tags and the text of a page, and its embedded charts."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.inside = [], [], []
+        self.charts = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.inside.append((tag, dict(attrs).get("id")))
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.inside and self.inside[-1] == ("script", "charts"):
+            self.charts += data
+        elif not self.inside or self.inside[-1][0] not in ("script", "style"):
+            self.text.append(data)
+
+
+def parsed(of: Results):
+    page = Text(report(of, title="a page"))
+    return page, {chart["name"]: chart for chart in json.loads(page.charts)}
+
+
+def one(charts, part):
+    (found,) = [chart for name, chart in charts.items() if part in name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def lrs():
+    runs = planted_lrs(-0.9, names=("sp",))
+    return results(runs, planted_lrs(names=("gdn-mup",)), coords=planted_coords()[1][:0])
+
+
+def test_rows_are_the_answers_numbers(lrs):
+    page, charts = parsed(lrs)
+    for answer in transfer(lrs):
+        chart = one(charts, f"losses-{answer.parametrization}")
+        drawn = {(row["width"], row["log2_lr"]): row["loss"] for row in chart["rows"]["curves"]}
+        assert drawn == {(o.width, p.log2_lr): p.loss for o in answer.optima for p in o.curve}
+        own = {row["width"]: row for row in chart["rows"]["optima"]}
+        for optimum in answer.optima:
+            row = own[optimum.width]
+            assert (row["log2_lr"], row["ci_low"], row["ci_high"]) == (
+                optimum.log2_lr,
+                optimum.ci_low,
+                optimum.ci_high,
+            )
+            shifted = [r["above"] for r in chart["rows"]["curves"] if r["width"] == optimum.width]
+            assert shifted == [point.loss - optimum.loss for point in optimum.curve]
+        costs = one(charts, f"penalty-{answer.parametrization}")["rows"]["penalties"]
+        assert [(r["lr_of"], r["trained"], r["nats"]) for r in costs] == [
+            (p.source, p.target, p.nats) for p in answer.penalty
+        ]
+        assert any(answer.sentence in text for text in page.text)
+    verdicts = [text for text in page.text if text.strip("✓✗? ") in ("drifts", "transfers", "cannot tell")]
+    assert [text[0] for text in verdicts] == ["✗", "✓"]  # sp first, and not by colour alone
+
+
+def test_the_line_of_a_drift_goes_where_the_fit_placed_it(lrs):
+    rows = one(parsed(lrs)[1], "optima")["rows"]["drifts"]
+    for answer in transfer(lrs):
+        (low, high) = [row for row in rows if row["parametrization"] == answer.parametrization]
+        slope = (high["log2_lr"] - low["log2_lr"]) / np.log2(high["width"] / low["width"])
+        assert slope == pytest.approx(answer.drift.slope)
+
+
+def test_slopes_are_those_of_the_judge():
+    runs, coords = planted_coords(0.6)
+    of = results(runs, coords=coords)
+    (judgement,) = judge(of)
+    _, charts = parsed(of)
+    drawn = one(charts, "slopes-")["rows"]["slopes"]
+    assert [row["slope"] for row in drawn] == pytest.approx(judgement.pooled["slope"].tolist(), rel=1e-5)
+    assert [row["verdict"] for row in drawn] == judgement.pooled["verdict"].tolist()
+    for row, (_, slope) in zip(drawn, judgement.pooled.iterrows(), strict=True):
+        for name, end in (("low", slope["required_low"]), ("high", slope["required_high"])):
+            side = slope["tolerance"] * (1 if name == "high" else -1)
+            known = row[f"band_{name}"] is not None
+            assert known == (not np.isnan(end))
+            assert not known or np.isinf(end) or row[f"band_{name}"] == pytest.approx(end + side)
+    # what is required from one side only is a band that ends with the chart
+    ends = [row["ci_low"] for row in drawn] + [row["band_low"] for row in drawn if row["band_low"] is not None]
+    one_sided = [row for row in drawn if row["required_low"] is None and row["required_high"] is not None]
+    assert one_sided and all(row["band_low"] == min(ends) for row in one_sided)
+    assert len(one(charts, "layers-")["rows"]["layers"]) == len(judgement.slopes)
+
+
+def test_hostile_names_and_paths_are_text():
+    runs = planted_lrs(names=("gdn-mup",)).assign(parametrization=HOSTILE, data=HOSTILE)
+    plain, _ = parsed(results(planted_lrs(names=("gdn-mup",)), coords=planted_coords()[1][:0]))
+    page, charts = parsed(results(runs, coords=planted_coords()[1][:0]))
+    assert page.tags == plain.tags  # no tag more
+    assert any(HOSTILE in text for text in page.text)
+    chart = one(charts, "losses")
+    assert HOSTILE in chart["title"] and re.fullmatch(r"[A-Za-z0-9._-]+", chart["name"])
+
+
+def diverge(runs):
+    return runs.assign(status="diverged", val_loss=np.nan, train_loss=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (planted_lrs(widths=(32,)), "cannot tell"),
+        (planted_lrs().query("log2_lr == -6"), "cannot tell"),
+        (diverge(planted_lrs()), "cannot tell"),
+        (planted_lrs(seeds=1), "cannot tell"),
+    ],
+    ids=["one width", "one lr", "all diverged", "one seed"],
+)
+def test_what_says_little_is_a_page_that_says_so(runs, said):
+    page, charts = parsed(results(runs, coords=planted_coords()[1][:0]))
+    assert any(said in text for text in page.text)
+    assert one(charts, "losses")["rows"]["curves"]
+
+
+def test_a_check_of_one_width_draws_nothing_and_says_why():
+    runs, coords = planted_coords(widths=(32,))
+    page, charts = parsed(results(runs, coords=coords))
+    assert charts == {} and any("nothing to draw" in text for text in page.text)
+    with pytest.raises(ValueError, match="nothing to judge"):
+        parsed(results(runs.assign(kind="other"), coords=coords))
+
+
+def test_diverged_runs_have_their_line_above_all_losses():
+    runs = planted_lrs()
+    gone = (runs["log2_lr"] == -3) & (runs["width"] > 32)
+    runs.loc[gone, ["status", "val_loss", "train_loss"]] = ["diverged", np.nan, np.nan]
+    chart = one(parsed(results(runs, coords=planted_coords()[1][:0]))[1], "losses")
+    lost, seeds = chart["rows"]["lost"], chart["rows"]["seeds"]
+    assert sorted({row["width"] for row in lost}) == [64, 128]
+    for name in ("loss", "above"):
+        assert min(row[name] for row in lost) > max(row[name] for row in seeds)
+        assert len({row[name] for row in lost}) == 2  # a line for each width
+
+
+def test_sections_follow_the_gate(lrs):
+    sections = sections_of(check_results(lrs), lrs)
+    assert [(section.kind, [answer.name for answer in section.answers]) for section in sections] == [
+        ("lr", ["sp", "gdn-mup"])
+    ]
+    facts = dict(sections[0].facts)
+    assert facts["data hash"] == "d" and facts["torch"] == "2.13.0" and "3 seeds" in facts["measured"]
+
+
+def test_axes_hold_all_values():
+    assert span([1.0, 2.0], least=0.1) == pytest.approx((0.95, 2.05))
+    low, high = span([1.0, 1.01], least=0.5)
+    assert high - low >= 0.5 and low < 1.0 < 1.01 < high
+    assert span([1.0, 2.0], least=0.1, above=0.2)[1] > 2.2
+    assert span([], least=0.1) == pytest.approx((-0.05, 1.05))
+
+
+def test_a_page_is_a_file_of_the_folder_or_the_one_named(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        write_report(tmp_path / "none")
