@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help install slurm text figures demo test check readme regression faults bench gpu-check clean
+.PHONY: help install slurm chromium text figures demo test check readme regression faults bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
-	@echo "make test       install, lint, type check, test, regression; as root on Debian with its Slurm, see make slurm"
+	@echo "make test       install, lint, type check, test, regression; as root on Debian with its Slurm and Chromium, see below"
 	@echo "make check      lint and type check alone"
 	@echo "make slurm      Slurm from Debian's packages, for the tests that start one (as root)"
+	@echo "make chromium   Chromium and its driver from Debian's packages, for the tests of pages (as root)"
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make faults     kills, crashes, full disks, signals, random input: the sweep engine's figures, about an hour; FAULTS=kills for one"
 	@echo "make text       161 MB of Python sources into data/text, by their hashes, for sweeps at real widths"
@@ -46,6 +47,16 @@ slurm:
 			|| echo "no Slurm could be installed; its tests are skipped"; \
 	else echo "no Slurm here; its tests are skipped"; fi
 
+# A browser for the tests of pages, likewise.
+CHROMIUM := chromium chromium-driver
+chromium:
+	@if command -v chromium > /dev/null && command -v chromedriver > /dev/null; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+		timeout 120 apt-get update -qq > /dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -qq --no-install-recommends $(CHROMIUM) > /dev/null 2>&1 \
+			|| echo "no Chromium could be installed; its tests are skipped"; \
+	else echo "no Chromium here; its tests are skipped"; fi
+
 # What sweeps at real widths train on; unpacked beside, then moved, so that it is there as a whole or not at all.
 TEXT := data/text
 text: $(TEXT)
@@ -71,7 +82,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check slurm
+test: check slurm chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
 	$(MAKE) regression
 

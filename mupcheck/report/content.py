@@ -172,7 +172,8 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
             charts.penalties(),
             {"penalties": rows.penalty_rows(answer)},
             table="penalties",
-            about=f"Percent of the loss lost; {answer.cost.reason}",
+            about="Percent of the loss lost, read off the mean curves alone. The verdict's number is made of all curves "
+            f"at once, and is the better one: {answer.cost.reason}",
         )
     every = list(rows.run_rows(runs, steps))
     if any(row["step"] for row in every):

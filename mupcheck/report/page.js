@@ -109,7 +109,8 @@
     made.multiple = true;
     made.size = 6;
     const widest = all.map((run) => run.width).reduce((a, b) => Math.max(a, b), 0);
-    [...made.options].filter((option) => all[option.value].width === widest).slice(0, 4).forEach((option) => { option.selected = true; });
+    const first = [...made.options].filter((option) => all[option.value].width === widest).slice(0, 4);
+    for (const option of made.options) option.selected = first.includes(option);
     const [what, quantity] = select("shown", ["loss", "grad_norm", "lr"].map((each) => [each, each]), () =>
       page.views[chart.name].signal("shown", quantity.value).runAsync());
     tools.append(wrap, what);
