@@ -13,6 +13,7 @@ from mupcheck.gate.report import Checked, Report, notes
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.report import charts, rows
 from mupcheck.report.rows import Row
+from mupcheck.report.tables import Grid, gates_grid, rules_grid
 from mupcheck.results.comparable import UNKNOWN
 from mupcheck.results.reading import Results
 
@@ -53,6 +54,7 @@ class Section:
         kind: lr or coord.
         answers: one a parametrization.
         charts: as `charts.chart` makes them, the one that answers first.
+        grids: rules and gates, where these are known.
         facts: (name, value) of how it was measured.
         command: that made it, "" where that is not known.
         missing: a line where runs are missing, else "".
@@ -63,6 +65,7 @@ class Section:
     kind: str
     answers: tuple[Answer, ...]
     charts: tuple[dict[str, Any], ...]
+    grids: tuple[Grid, ...]
     facts: tuple[tuple[str, str], ...]
     command: str
     missing: str
@@ -86,12 +89,17 @@ def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results)
     answers = [checked.answer for checked in members]
     made = _lr_charts([a for a in answers if isinstance(a, Transfer)], runs, results.steps)
     made = made if kind == "lr" else _coord_charts([a for a in answers if isinstance(a, Judgement)])
+    grids = (
+        rules_grid(runs, resolved.get("tables", {}), [checked.parametrization for checked in members]),
+        (gates_grid(runs, results.coords) if kind == "coord" else None),
+    )
     return Section(
         title=" · ".join(part for part in (sweep, optimizer, mode) if part != UNKNOWN),
         question=str(resolved.get("question") or ""),
         kind=kind,
         answers=tuple(map(_answer, members)),
         charts=tuple({**each, "name": _file_name(*key[:3], each["name"])} for each in made),
+        grids=tuple(grid for grid in grids if grid is not None),
         facts=tuple(_facts(members[0], runs)),
         command=str(resolved.get("command") or ""),
         missing=next((a.missing for a in answers if isinstance(a, Transfer)), ""),
@@ -172,8 +180,8 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
             charts.penalties(),
             {"penalties": rows.penalty_rows(answer)},
             table="penalties",
-            about="Percent of the loss lost, read off the mean curves alone. The verdict's number is made of all curves "
-            f"at once, and is the better one: {answer.cost.reason}",
+            about="Percent of the loss lost, read off the mean curves alone. The verdict's number is made of all of "
+            f"them at once, and is the better one: {answer.cost.reason}",
         )
     every = list(rows.run_rows(runs, steps))
     if any(row["step"] for row in every):

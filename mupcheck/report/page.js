@@ -83,7 +83,7 @@
   const layers = (chart, tools) => {
     const of = (row) => `${row.kind} ${row.stat} of ${row.site}`;
     const names = [...new Set(chart.rows.layers.map(of))].sort();
-    const first = names.find((name) => name.startsWith("effective_update rms")) ?? names[0];
+    const first = ["effective_update rms of q_proj", "activation rms of residual"].find((name) => names.includes(name)) ?? names[0];
     const update = () => {
       chart.table_rows = chart.rows.layers.filter((row) => of(row) === made.value);
       return put(chart.name, "layers", chart.table_rows);

@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 
 from mupcheck.report.content import Answer, Section
+from mupcheck.report.tables import Grid
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 LOOKS = {"transfers": ("good", "✓"), "pass": ("good", "✓"), "drifts": ("bad", "✗"), "fail": ("bad", "✗")}
@@ -87,6 +88,7 @@ def _section(section: Section, i: int) -> Iterator[str]:
         yield "<p>There is nothing to draw: no run has finished with something measured.</p>"
     if rest:
         yield '<h3>More</h3><div class="panels">' + "".join(map(_figure, rest)) + "</div>"
+    yield from map(_grid, section.grids)
     yield "<h3>Ledger</h3>" + "".join(map(_ledger, section.answers))
     yield "<h3>How it was measured</h3><dl>"
     yield from (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in section.facts)
@@ -102,6 +104,23 @@ def _answer(answer: Answer) -> str:
     return (
         f'<li class="answer {look}"><p class="sentence"><span class="verdict">{sign} {escape(answer.verdict)}</span> '
         f"{escape(answer.sentence)}</p>{then}</li>"
+    )
+
+
+def _grid(grid: Grid) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.head)
+    rows = "".join(
+        ('<tr class="marked">' if i in grid.marked else "<tr>")
+        + f'<th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for i, row in enumerate(grid.rows)
+    )
+    caption, about = escape(grid.caption), escape(grid.about)
+    return (
+        f'<h3>{caption}</h3><p class="quiet">{about}</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -7,14 +7,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from planted_figures import planted_coords, planted_lrs, results
+from planted_gates import planted
 
+from mupcheck.coordinates.gates import fit_gates
 from mupcheck.coordinates.judge import judge
 from mupcheck.gate.check import check_results
 from mupcheck.learning_rates.drift import transfer
 from mupcheck.report import report, write_report
 from mupcheck.report.charts import span
 from mupcheck.report.content import sections_of
+from mupcheck.report.tables import gates_grid, rules_grid
 from mupcheck.results.reading import Results
+from mupcheck.theory.parametrization import TABLES, rules_hash
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u2028=1+1"
 
@@ -170,6 +174,31 @@ def test_sections_follow_the_gate(lrs):
     ]
     facts = dict(sections[0].facts)
     assert facts["data hash"] == "d" and facts["torch"] == "2.13.0" and "3 seeds" in facts["measured"]
+
+
+def test_rules_stand_side_by_side_and_what_differs_is_marked():
+    runs = planted_lrs(names=("sp", "gdn-mup"))
+    for name in ("sp", "gdn-mup"):
+        own = rules_hash(TABLES[name], optimizer="adamw", mode="head-dim")
+        runs.loc[runs["parametrization"] == name, "rules_hash"] = own
+    grid = rules_grid(runs, {}, ["sp", "gdn-mup"])
+    lines = {row[0]: row[1:] for row in grid.rows}
+    assert grid.head == ("of", "sp", "gdn-mup", "")
+    assert lines["hidden, lr"] == ("0", "-1", "differs") and lines["hidden, init std"] == ("0", "-1/2", "differs")
+    assert lines["multiplier on logits"] == ("0", "-1", "differs")
+    assert {i for i, row in enumerate(grid.rows) if row[1] != row[2]} == grid.marked
+    assert not any(set(row[1:3]) == {"0"} for row in grid.rows)
+    # rules that nobody knows, as of a model of a user's own, are no table
+    assert rules_grid(runs.assign(rules_hash="other"), {}, ["sp", "gdn-mup"]) is None
+
+
+def test_gates_are_those_that_were_measured():
+    runs, coords = planted(-0.5)
+    grid, told = gates_grid(runs, coords), fit_gates(runs, coords, pooled=True)
+    assert [row[4] for row in grid.rows] == [gate.reading for gate in told] and len(told) > 1
+    assert all(row[3].startswith(f"{gate.slope:+.2f} [") for row, gate in zip(grid.rows, told, strict=True))
+    assert gates_grid(runs, coords[~coords["site"].isin(("z_alpha", "z_beta"))]) is None
+    assert gates_grid(runs, coords[:0]) is None
 
 
 def test_axes_hold_all_values():

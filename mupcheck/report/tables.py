@@ -1,0 +1,89 @@
+"""Tables of the page: the rules of its parametrizations side by side, and what its gates speak for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mupcheck.coordinates.gates import fit_gates, has_gates
+from mupcheck.results.comparable import find_rules
+from mupcheck.theory.parametrization import MULTIPLIER_SITES, Role, Table, write_exponent
+
+RULE = {"init": "init std", "lr": "lr", "multiplier": "multiplier", "eps": "eps"}  # fields of a rule, as they are named
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text; `marked` are the rows that a reader should see, with what is said of them in the last column."""
+
+    caption: str
+    about: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marked: frozenset[int]
+
+
+def rules_grid(runs: pd.DataFrame, tables: Mapping[str, Any], names: Sequence[str]) -> Grid | None:
+    """Return the exponents of m that the runs of one optimizer and mode followed, a column a parametrization.
+
+    Rows in which all exponents are 0 are left out. None where no table is known, as of models of a user's own.
+
+    Args:
+        runs: of one sweep, optimizer and mode.
+        tables: of its sweep.json.
+        names: of the parametrizations, in order.
+    """
+    found = {name: find_rules(runs[runs["parametrization"] == name], tables) for name in names}
+    known = {name: table for name, table in found.items() if table is not None}
+    if not known:
+        return None
+    setting = {"optimizer": runs["optimizer"].iloc[0], "mode": runs["mode"].iloc[0]}
+    lines = [(what, [value(table) for table in known.values()]) for what, value in _exponents(**setting)]
+    lines = [(what, values) for what, values in lines if any(values)]
+    differ = frozenset(i for i, (_, values) in enumerate(lines) if len(set(values)) > 1)
+    rows = tuple(
+        (what, *map(write_exponent, values), "differs" if i in differ else "") for i, (what, values) in enumerate(lines)
+    )
+    return Grid(
+        caption="Rules",
+        about="Exponents of m = width / base width; what is not listed has exponent 0 in all of them.",
+        head=("of", *known, ""),
+        rows=rows,
+        marked=differ,
+    )
+
+
+def _exponents(*, optimizer: str, mode: str) -> Iterator[tuple[str, Any]]:
+    """Yield every exponent that a table has, as a name and a function of the table."""
+    for role in Role:
+        for field, said in RULE.items():
+
+            def value(table: Table, role: Role = role, field: str = field) -> float:
+                return getattr(table.rule(role, optimizer=optimizer, mode=mode), field)
+
+            yield f"{role}, {said}", value
+    for site in MULTIPLIER_SITES:
+        yield f"multiplier on {site}", lambda table, site=site: table.multiplier(site, mode=mode)
+
+
+def gates_grid(runs: pd.DataFrame, coords: pd.DataFrame) -> Grid | None:
+    """Return how the gates' gradients grow with width, over layers, and what that speaks for; None without any."""
+    coords = coords[coords["run_id"].isin(runs["run_id"])] if len(coords) else coords
+    if not len(coords) or not has_gates(runs, coords):
+        return None
+    rows = tuple(
+        (
+            *(gate.parametrization, gate.site, str(gate.step) if gate.step >= 0 else "later"),
+            f"{gate.slope:+.2f} [{gate.ci_low:+.2f}, {gate.ci_high:+.2f}]",
+            gate.reading,
+        )
+        for gate in fit_gates(runs, coords, pooled=True)
+    )
+    return Grid(
+        caption="Gates",
+        about="Exponent of the gates' gradients with its interval, relative to the gradient that enters the mixer.",
+        head=("table", "gate", "step", "exponent", "speaks for"),
+        rows=rows,
+        marked=frozenset(),
+    )
