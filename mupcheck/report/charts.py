@@ -23,7 +23,7 @@ INK = "currentColor"
 
 CONFIG: Spec = {
     "background": "transparent",
-    "font": "inherit",
+    "font": "system-ui, sans-serif",  # the page's; by name, as widths of texts are measured by it
     "view": {"stroke": None},
     "axis": {
         "labelColor": INK,

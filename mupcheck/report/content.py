@@ -14,8 +14,9 @@ from mupcheck.learning_rates.drift import Transfer
 from mupcheck.report import charts, rows
 from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, rules_grid
-from mupcheck.results.comparable import UNKNOWN
+from mupcheck.results.comparable import UNKNOWN, name_of
 from mupcheck.results.reading import Results
+from mupcheck.theory.required import OWN
 
 ORDER = ("sp", "sp-fanin", "mup", "mup-strict", "gdn-mup", "gdn-mup-code")  # as figures have them: SP first
 BAND = 0.05  # of a loss axis: one width's line of diverged runs
@@ -115,6 +116,11 @@ def _order(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
+def _named(answer: Transfer | Judgement) -> str:
+    """Return what an answer is of: a parametrization, or a model of a user's own, as its sweep is called."""
+    return answer.sweep if answer.mode == OWN else name_of(answer)
+
+
 def _answer(checked: Checked) -> Answer:
     answer = checked.answer
     if isinstance(answer, Transfer):
@@ -123,7 +129,7 @@ def _answer(checked: Checked) -> Answer:
         sentence = f"{answer.title}: {answer.verdict}; {answer.counted}"
         lines = (*answer.worst, *map(str, answer.causes), *map(str, answer.findings))
     return Answer(
-        checked.parametrization, checked.verdict, sentence, checked.reason, answer.next_step, tuple(filter(None, lines))
+        _named(answer), checked.verdict, sentence, checked.reason, answer.next_step, tuple(filter(None, lines))
     )
 
 
@@ -152,7 +158,7 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
         lost = list(_lost(curves, widths, limits))
         yield charts.chart(
             f"losses-{answer.parametrization}",
-            f"{answer.parametrization}: loss against learning rate",
+            f"{_named(answer)}: loss against learning rate",
             charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name),
             {"curves": curves, "seeds": seeds, "optima": optima, "lost": lost},
             table="curves",
@@ -171,12 +177,12 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
         {"optima": everything, "drifts": list(_lines(answers))},
         table="optima",
         main=True,
-        about="; ".join(filter(None, (f"{a.parametrization}: {a.drift_text}" for a in answers))),
+        about="; ".join(filter(None, (f"{_named(a)}: {a.drift_text}" for a in answers))),
     )
     for answer in answers:
         yield charts.chart(
             f"penalty-{answer.parametrization}",
-            f"{answer.parametrization}: cost of another width's best learning rate",
+            f"{_named(answer)}: cost of another width's best learning rate",
             charts.penalties(),
             {"penalties": rows.penalty_rows(answer)},
             table="penalties",
@@ -234,7 +240,7 @@ def _coord_charts(judgements: Sequence[Judgement]) -> Iterator[dict[str, Any]]:
         pooled, own = rows.slope_rows(judgement.pooled), rows.slope_rows(judgement.slopes)
         yield charts.chart(
             f"slopes-{judgement.parametrization}",
-            f"{judgement.parametrization}: slopes",
+            f"{_named(judgement)}: slopes",
             charts.slopes(),
             {"slopes": pooled},
             table="slopes",
@@ -243,7 +249,7 @@ def _coord_charts(judgements: Sequence[Judgement]) -> Iterator[dict[str, Any]]:
         )
         yield charts.chart(
             f"layers-{judgement.parametrization}",
-            f"{judgement.parametrization}: one quantity's slopes by layer and step",
+            f"{_named(judgement)}: one quantity's slopes by layer and step",
             charts.layers(),
             {"layers": own},
             table="layers",

@@ -32,8 +32,8 @@
   };
 
   // rows of the forest: what decides first, labels that no two rows share
-  const step = (row) => (row.step < 0 ? "later" : row.step);
-  const slopeLabel = (row) => `${row.site}  ${row.kind} ${row.stat}, step ${step(row)}`;
+  const step = (row) => (row.step > 0 ? "later" : "0"); // later steps are pooled
+  const slopeLabel = (row) => `${row.site}  ${row.kind} ${row.stat}, ${row.step > 0 ? "later" : "step 0"}`;
   const sorted = (rows) => rows.map((row) => ({ ...row, label: slopeLabel(row) }))
     .sort((a, b) => SEVERITY.indexOf(a.verdict) - SEVERITY.indexOf(b.verdict) || a.label.localeCompare(b.label));
 

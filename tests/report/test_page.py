@@ -80,6 +80,21 @@ def test_charts_draw_the_rows_they_have(browser, file):
         )
 
 
+def test_no_label_is_cut_off(browser, file):
+    beyond = """[...document.querySelectorAll('figure svg')].flatMap((svg) => {
+        const edge = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text')].filter((text) => {
+            const box = text.getBoundingClientRect();
+            return box.width && (box.left < edge.left - 1 || box.right > edge.right + 1);
+        }).map((text) => text.textContent);
+    })"""
+    with opened(browser, file) as page:
+        assert evaluate(page, beyond) == []
+        # a control: a font whose widths the library did not measure by is seen
+        evaluate(page, "document.body.insertAdjacentHTML('beforeend', '<style>svg text { font-size: 60px }</style>')")
+        assert evaluate(page, beyond) != []
+
+
 def test_a_switch_takes_off_each_widths_optimum(browser, file):
     with opened(browser, file) as page:
         axis = (
