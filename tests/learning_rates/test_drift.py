@@ -77,6 +77,14 @@ def test_interval_of_the_drift_covers_it(n_seeds, monkeypatch):
     assert naive / repeats < covered / repeats - 0.07
 
 
+def test_flat_is_a_share_of_the_loss():
+    """A response of 0.04 nats is little at 2.5 nats a token and much at 0.9 nats a byte."""
+    runs = sweep(bend=0.002)  # up to 0.03 nats above the minimum
+    low = runs.assign(**{name: runs[name] - 1.6 for name in ("val_loss", "train_loss")})
+    assert all("flat" in optimum.flags for optimum in judge(runs).optima)
+    assert not any("flat" in optimum.flags for optimum in judge(low).optima)
+
+
 def test_tolerance_decides():
     assert judge(sweep(-0.5), tolerance=1.0).verdict == "transfers"
     assert judge(sweep(0.0), tolerance=1e-6).verdict == "cannot tell"

@@ -9,7 +9,7 @@ from planted_figures import planted_coords, planted_lrs, planted_steps, results
 
 from mupcheck.report import report
 
-HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><b>{{1+1}}</b>'"
+HOSTILE = "=1+1</script><img src=x onerror=\"document.title='run'\"><b>{{1+1}}</b>'"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,11 @@ def test_a_page_has_no_errors_asks_for_nothing_and_is_accessible(browser, file):
         )
         assert errors(page) == requests(page) == axe(page) == []
         # the policy in the page keeps even a script from asking
-        assert evaluate(page, "fetch('http://127.0.0.1:9/').then(() => 'went', () => 'kept')") == "kept"
+        kept = """new Promise((done) => {
+            document.addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective));
+            fetch('http://127.0.0.1:9/').catch(() => setTimeout(() => done('nothing kept it'), 1000));
+        })"""
+        assert evaluate(page, kept) == "connect-src"
     with opened(browser, file, scheme="dark") as page:
         assert axe(page) == []
         paper = evaluate(page, "getComputedStyle(document.body).backgroundColor")
@@ -180,3 +184,7 @@ def test_hostile_text_is_shown_and_never_run(browser, tmp_path):
         assert HOSTILE in evaluate(page, "document.body.textContent")
         assert evaluate(page, "document.title") == HOSTILE
         assert errors(page) == requests(page) == []
+        # nor by a spreadsheet, to which a cell that begins with = is a formula
+        saved = downloaded(page, "figure[id$='-optima'] .save-csv", tmp_path)
+        with saved.open(newline="", encoding="utf-8") as text:
+            assert {row["parametrization"] for row in csv.DictReader(text)} == {"'" + HOSTILE}
