@@ -28,7 +28,7 @@ from mupcheck.plots.penalties import says_something as penalties_say_something
 from mupcheck.plots.wider import draw_wider
 from mupcheck.results.comparable import is_imported
 from mupcheck.results.reading import Results
-from mupcheck.theory.parametrization import TABLES
+from mupcheck.theory.parametrization import table_order
 
 # (kind, stat) whose sizes are drawn: mean_abs looks as rms does, and nothing is required of weights and their gradients
 COORDINATES = [*OF_WEIGHTS[:1], OF_SITES[0], *OF_SITES[2:], *OF_WEIGHTS[1:3]]
@@ -103,7 +103,7 @@ def _of_lrs(results: Results) -> Iterator[Sketch]:
     """Yield what there is to draw of the learning-rate sweep among the runs of one optimizer and mode."""
     if "lr" not in results.kinds:
         return
-    answers = sorted(transfer(results), key=lambda answer: _order(answer.parametrization))
+    answers = sorted(transfer(results), key=lambda answer: table_order(answer.parametrization))
     if not answers:
         return
     runs = results.runs[results.runs["kind"] == "lr"]
@@ -127,7 +127,7 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
     if "coord" not in results.kinds:
         return
     runs, coords = results.runs[results.runs["kind"] == "coord"], results.coords
-    judgements = sorted(judge(results), key=lambda judgement: _order(judgement.parametrization))
+    judgements = sorted(judge(results), key=lambda judgement: table_order(judgement.parametrization))
     judgements = [judgement for judgement in judgements if not judgement.slopes.empty]
     if not judgements:
         return
@@ -180,9 +180,3 @@ def _caption(title: str, runs: pd.DataFrame, **options: float) -> Caption:
 def _as_file(parametrization: str) -> str:
     """Write a parametrization's name as part of a file's."""
     return quote(parametrization, safe="")
-
-
-def _order(parametrization: str) -> tuple[int, str]:
-    """Sort the shipped tables as they are listed, then custom ones by name."""
-    shipped = list(TABLES)
-    return (shipped.index(parametrization) if parametrization in TABLES else len(shipped)), parametrization

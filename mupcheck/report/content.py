@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, rules_grid
 from mupcheck.results.comparable import UNKNOWN, name_of
 from mupcheck.results.reading import Results
+from mupcheck.theory.parametrization import table_order
 from mupcheck.theory.required import OWN
 
-ORDER = ("sp", "sp-fanin", "mup", "mup-strict", "gdn-mup", "gdn-mup-code")  # as figures have them: SP first
 BAND = 0.05  # of a loss axis: one width's line of diverged runs
 APART = 0.04  # doublings between the marks of two parametrizations at one width
 VERSIONS = ("mupcheck", "commit", "torch", "triton", "python", "device", "dtype", "backend", "data", "data_hash")
@@ -77,12 +78,13 @@ def sections_of(report: Report, results: Results) -> list[Section]:
     groups: dict[tuple[str, ...], list[Checked]] = {}
     for checked in report.groups:
         groups.setdefault((checked.sweep, checked.optimizer, checked.mode, checked.kind), []).append(checked)
-    return [_section(key, members, results) for key, members in groups.items()]
+    names: Counter[str] = Counter()  # of all the page's figures
+    return [_section(key, members, results, names) for key, members in groups.items()]
 
 
-def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results) -> Section:
+def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results, names: Counter[str]) -> Section:
     sweep, optimizer, mode, kind = key
-    members = sorted(members, key=lambda each: _order(each.parametrization))
+    members = sorted(members, key=lambda each: table_order(each.parametrization))
     runs = results.runs
     of = ("sweep", "optimizer", "mode", "kind")
     runs = runs[(runs[list(of)] == list(key)).all(axis=1)]
@@ -99,7 +101,7 @@ def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results)
         question=str(resolved.get("question") or ""),
         kind=kind,
         answers=tuple(map(_answer, members)),
-        charts=tuple({**each, "name": _file_name(*key[:3], each["name"])} for each in made),
+        charts=tuple({**each, "name": _file_name(names, *key[:3], each["name"])} for each in made),
         grids=tuple(grid for grid in grids if grid is not None),
         facts=tuple(_facts(members[0], runs)),
         command=str(resolved.get("command") or ""),
@@ -107,13 +109,11 @@ def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results)
     )
 
 
-def _file_name(*parts: str) -> str:
-    """Return a name that a file and an element of the page may have."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(part for part in parts if part != UNKNOWN))
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+def _file_name(names: Counter[str], *parts: str) -> str:
+    """Return a name that a file and an element of the page may have, and that none before has."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(part for part in parts if part != UNKNOWN))
+    names[name] += 1
+    return name if names[name] == 1 else f"{name}-{names[name]}"
 
 
 def _named(answer: Transfer | Judgement) -> str:

@@ -232,6 +232,12 @@ def decay_exponents(table: Table, *, optimizer: str, mode: str) -> dict[Role, fl
     return {role: rule.lr for role, rule in rules.items() if rule.lr}
 
 
+def table_order(name: str) -> tuple[int, str]:
+    """Return a key that sorts the shipped tables as they are listed, then custom ones by name."""
+    shipped = list(TABLES)
+    return (shipped.index(name) if name in TABLES else len(shipped)), name
+
+
 def rules_hash(table: Table, *, optimizer: str, mode: str) -> str:
     """Return 12 hex digits that change with any exponent `optimizer` and `mode` see in `table`."""
     rules = {role: table.rule(role, optimizer=optimizer, mode=mode) for role in Role}

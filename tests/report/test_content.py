@@ -124,6 +124,10 @@ def test_hostile_names_and_paths_are_text():
     assert page.tags == plain.tags  # no tag more
     assert any(HOSTILE in text for text in page.text)
     chart = one(charts, "losses")
+    both = results(
+        runs, runs.assign(parametrization=f"{HOSTILE}+", run_id=runs["run_id"] + "+"), coords=planted_coords()[1][:0]
+    )
+    assert len(parsed(both)[1]) == 1 + 2 * 2, "names that only characters part which a file cannot have stay two"
     assert HOSTILE in chart["title"] and re.fullmatch(r"[A-Za-z0-9._-]+", chart["name"])
 
 
