@@ -46,6 +46,7 @@ def plot(
 def report(
     path: Annotated[Path, Stored] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="File of the page. (default: report.html in PATH)", metavar="FILE", show_default=False)] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again every 10 s while a sweep runs; the page refreshes itself.", show_default=False)] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Write one HTML page of what is found under PATH: its answers, charts that can be asked, how it was measured.
@@ -54,7 +55,7 @@ def report(
 
     Example: mupcheck report results/ --out report.html
     """
-    from mupcheck.report import write_report
+    from mupcheck.report import watch_report, write_report
     from mupcheck.results.status import say_first
 
     if out is not None:
@@ -62,13 +63,16 @@ def report(
     elif is_address(path):
         raise ValueError(f"{path} is an address, and the page is a file of this machine; add --out FILE")
     read = read_from(path)
-    written = write_report(read, out)
+    pages = watch_report(read, out) if watch else iter([write_report(read, out)])
+    written = next(pages)
     for line in say_first(read):
         say(line)
     if json:
         print_json(str(written))
     else:
-        print(written)
+        print(written, flush=True)
+    for _ in pages:
+        pass  # until no sweep runs
 
 
 def gates(

@@ -1,5 +1,7 @@
 """One self-contained HTML page of a results folder: the answers of `check`, with charts that can be asked."""
 
+import time
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -7,29 +9,26 @@ from mupcheck.gate.check import check_results
 from mupcheck.report.content import sections_of
 from mupcheck.report.page import page_of
 from mupcheck.results.files import write_text
+from mupcheck.results.printing import counted
 from mupcheck.results.reading import Results, load_results
+from mupcheck.results.status import RUNNING, Status, status_of, sweeps_in
 
 NAME = "report.html"
 
 
-def report(results: Results, *, title: str) -> str:
+def report(results: Results, *, title: str, progress: Sequence[str] = (), refresh: float | None = None) -> str:
     """Return the page of results that are in memory.
 
     Args:
         results: with their steps, where curves are to be drawn.
         title: of the page.
+        progress: lines on sweeps that run.
+        refresh: seconds after which the page loads itself anew; None for never.
     Raises:
         ValueError: if there is nothing to judge.
     """
-    return page_of(sections_of(check_results(results), results), title=title, library=_library())
-
-
-@cache
-def _library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script; it takes two seconds to put together."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    sections = sections_of(check_results(results), results)
+    return page_of(sections, title=title, library=_library(), progress=progress, refresh=refresh)
 
 
 def write_report(path: str | Path, out: str | Path | None = None) -> Path:
@@ -42,8 +41,58 @@ def write_report(path: str | Path, out: str | Path | None = None) -> Path:
         ValueError: if there is nothing to judge.
         StoreError: if the file cannot be written.
     """
-    path = Path(path)
-    file = path / NAME if out is None else Path(out)
-    page = report(load_results(path), title=f"mupcheck: {path.resolve().name}")
-    write_text(file, page)
+    file = _file_of(path, out)
+    write_text(file, report(load_results(path), title=_title_of(path)))
     return file
+
+
+def watch_report(path: str | Path, out: str | Path | None = None, *, seconds: float = 10.0) -> Iterator[Path]:
+    """Write the page again and again while a sweep in a folder runs, and once more when none does; yield its file.
+
+    The page refreshes itself as often, says how far each sweep is, and what can already be told.
+
+    Args:
+        path, out: as of `write_report`.
+        seconds: between two times.
+    Raises:
+        ValueError, StoreError: as of `write_report`; with no run finished there is a page all the same.
+    """
+    file = _file_of(path, out)
+    while True:
+        found = [status_of(folder) for folder in sweeps_in(path)]
+        running = any(status.state == RUNNING for status in found)
+        progress, refresh = [_progress_of(status) for status in found], seconds if running else None
+        try:
+            page = report(load_results(path), title=_title_of(path), progress=progress, refresh=refresh)
+        except ValueError:
+            if not running:
+                raise
+            page = page_of([], title=_title_of(path), library="", progress=progress, refresh=refresh)
+        write_text(file, page)
+        yield file
+        if not running:
+            return
+        time.sleep(seconds)
+
+
+def _file_of(path: str | Path, out: str | Path | None) -> Path:
+    return Path(path) / NAME if out is None else Path(out)
+
+
+def _title_of(path: str | Path) -> str:
+    return f"mupcheck: {Path(path).resolve().name}"
+
+
+def _progress_of(status: Status) -> str:
+    """Say how far a sweep is, in one line."""
+    total = status.total
+    left = "" if status.seconds_left is None else f", about {max(status.seconds_left / 60, 1):.0f} min left"
+    return f"{status.name}: {status.state}, {total.done} of {counted(total.planned, 'run')}{left}"
+
+
+@cache
+def _library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script; it takes two seconds to put together."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

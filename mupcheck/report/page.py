@@ -18,13 +18,22 @@ WIDE = {"slopes", "drifts", "runs"}  # rows of figures that take all of the page
 MOST_LINES = 12  # of an answer, beside its sentence
 
 
-def page_of(sections: Sequence[Section], *, title: str, library: str) -> str:
+def page_of(
+    sections: Sequence[Section],
+    *,
+    title: str,
+    library: str,
+    progress: Sequence[str] = (),
+    refresh: float | None = None,
+) -> str:
     """Return the page.
 
     Args:
         sections: of the sweeps, as `content.sections_of` returns them.
         title: of the page.
         library: JavaScript that defines vegaEmbed.
+        progress: lines on sweeps that run.
+        refresh: seconds after which the page loads itself anew; None for never.
     """
     resources = files("mupcheck.report")
     charts = [chart for section in sections for chart in section.charts]
@@ -34,9 +43,10 @@ def page_of(sections: Sequence[Section], *, title: str, library: str) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            *([] if refresh is None else [f'<meta http-equiv="refresh" content="{refresh:g}">']),
             f"<title>{escape(title)}</title>",
             f"<style>{resources.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
-            *_head(sections, title),
+            *_head(sections, title, progress),
             "<main>",
             *(line for i, section in enumerate(sections) for line in _section(section, i)),
             "</main>",
@@ -60,9 +70,12 @@ def _script(source: str) -> str:
     return source.replace("</script", "<\\/script")
 
 
-def _head(sections: Sequence[Section], title: str) -> Iterator[str]:
-    """Yield the first screen: the answers of all sweeps, each with what to do next."""
+def _head(sections: Sequence[Section], title: str, progress: Sequence[str]) -> Iterator[str]:
+    """Yield what stands above the first answer."""
     yield f"<header><h1>{escape(title)}</h1>"
+    yield from (f'<p class="progress" role="status">{escape(line)}</p>' for line in progress)
+    if not sections:
+        yield "<p>No run has finished yet; the page refreshes itself.</p>"
     if len(sections) > 1:
         links = "".join(f'<li><a href="#sweep-{i}">{escape(each.title)}</a></li>' for i, each in enumerate(sections))
         yield f'<nav aria-label="Sweeps"><ul>{links}</ul></nav>'
