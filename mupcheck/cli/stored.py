@@ -46,7 +46,7 @@ def plot(
 def report(
     path: Annotated[Path, Stored] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="File of the page. (default: report.html in PATH)", metavar="FILE", show_default=False)] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it again every 10 s while a sweep runs; the page refreshes itself.", show_default=False)] = False,
+    watch: Annotated[bool, option("--watch", "Write it again every 10 s while a sweep runs; the page refreshes itself. (default: once)")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Write one HTML page of what is found under PATH: its answers, charts that can be asked, how it was measured.
