@@ -1,4 +1,4 @@
-"""A gate's report as one document of plain values: what `check --json` prints and a page is written from."""
+"""A gate's report as one document of plain values: what `check --json` prints."""
 
 from dataclasses import asdict
 from typing import Any

@@ -72,9 +72,6 @@
       chosen[name] = made;
       tools.append(wrap);
     }
-    if (all.some((row) => row.verdict !== "info")) {
-      chosen.verdict.append(element("option", "judged", { value: "judged" }));
-    }
     search.addEventListener("input", update);
     tools.append(search);
     return update;

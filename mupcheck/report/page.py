@@ -91,7 +91,7 @@ def _section(section: Section, i: int) -> Iterator[str]:
     yield '<ul class="answers">' + "".join(map(_answer, section.answers)) + "</ul>"
     main = [chart for chart in section.charts if chart["main"]]
     rest = [chart for chart in section.charts if not chart["main"]]
-    if any("shifted" in str(chart["spec"].get("params")) for chart in main):
+    if any(map(_shifts, main)):
         yield (
             '<p class="switch"><label><input type="checkbox"> less each width\'s loss at its optimum</label>'
             ' <span class="quiet">◆ optimum and interval; × seeds diverged; dots are seeds</span></p>'
@@ -147,10 +147,15 @@ def _ledger(answer: Answer) -> str:
     )
 
 
+def _shifts(chart: dict) -> bool:
+    """Say whether a chart has the parameter that the section's switch sets."""
+    return any(parameter["name"] == "shifted" for parameter in chart["spec"].get("params", ()))
+
+
 def _figure(chart: dict) -> str:
     name, title = escape(chart["name"]), escape(chart["title"])
     wide = ' class="wide"' if WIDE & chart["rows"].keys() else ""
-    shifts = " data-shifts" if "shifted" in str(chart["spec"].get("params")) else ""
+    shifts = " data-shifts" if _shifts(chart) else ""
     return (
         f'<figure id="{name}"{wide}{shifts}><figcaption>{title}</figcaption><div class="view"></div>'
         f'<p class="note quiet">{"" if shifts else escape(chart["about"])}</p><div class="tools"></div>'

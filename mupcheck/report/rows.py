@@ -131,7 +131,7 @@ def _less(value: float | None, by: float | None) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: None for what is no finite number, five digits of what is."""
+    """Return a value as JSON has it: None for what is no finite number, six digits of what is."""
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -74,7 +74,7 @@ def gates_grid(runs: pd.DataFrame, coords: pd.DataFrame) -> Grid | None:
         return None
     rows = tuple(
         (
-            *(gate.parametrization, gate.site, str(gate.step) if gate.step >= 0 else "later"),
+            *(gate.parametrization, gate.site, "later" if gate.step else "0"),
             f"{gate.slope:+.2f} [{gate.ci_low:+.2f}, {gate.ci_high:+.2f}]",
             gate.reading,
         )

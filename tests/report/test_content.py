@@ -199,6 +199,8 @@ def test_rules_stand_side_by_side_and_what_differs_is_marked():
 def test_gates_are_those_that_were_measured():
     runs, coords = planted(-0.5)
     grid, told = gates_grid(runs, coords), fit_gates(runs, coords, pooled=True)
+    assert [row[2] for row in grid.rows] == ["later" if gate.step else "0" for gate in told]
+    assert {row[2] for row in grid.rows} == {"0", "later"}
     assert [row[4] for row in grid.rows] == [gate.reading for gate in told] and len(told) > 1
     assert all(row[3].startswith(f"{gate.slope:+.2f} [") for row, gate in zip(grid.rows, told, strict=True))
     assert gates_grid(runs, coords[~coords["site"].isin(("z_alpha", "z_beta"))]) is None
