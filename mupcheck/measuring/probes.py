@@ -278,15 +278,17 @@ class Probe:
         """Return the rms that a norm's output must have over its gain, from what came in, [R]; None of other sites.
 
         The mean over tokens of ms / (ms + eps), ms the mean square of the input; of q and k, 1/K of that of the sum.
+        Of mixer_out that of o_norm * gate, which are large at the same places where a batch repeats one token.
         """
         before = self.before
         if site in ("embedding", "residual"):
             before["stream"] = out
         elif site == "mixer_out" and "stream" in before:
             before["stream"] = before["stream"] + out
-        elif site in ("o_raw", "q_conv", "k_conv"):
+            return rms(before["o_norm"].reshape(self.n_replicas, -1) * before["gate"].reshape(self.n_replicas, -1))
+        if site in ("o_raw", "q_conv", "k_conv", "o_norm", "gate"):
             before[site] = out
-        elif site in NORMS and NORMS[site] in before:
+        if site in NORMS and NORMS[site] in before:
             mean_square = _widened(before[NORMS[site]]).square().mean(-1)
             share = mean_square / (mean_square + self.norm_eps)
             return share.reshape(self.n_replicas, -1).mean(1).sqrt()
@@ -315,14 +317,12 @@ def _place(name: str) -> tuple[int, str]:
 
 def rms(x: Tensor) -> Tensor:
     """Return sqrt(mean x^2) of each replica, [R]; x [R, ...]."""
-    norm, divisor = _norm(x, 2)
-    return norm / divisor
+    return torch.div(*_norm(x, 2))
 
 
 def mean_abs(x: Tensor) -> Tensor:
     """Return mean |x| of each replica, [R]; x [R, ...]."""
-    norm, divisor = _norm(x, 1)
-    return norm / divisor
+    return torch.div(*_norm(x, 1))
 
 
 def _norm(x: Tensor, order: int) -> tuple[Tensor, float]:

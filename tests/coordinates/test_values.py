@@ -197,6 +197,21 @@ def test_files_of_older_versions_say_nothing():
     assert list(wrong_values(without)) == []
 
 
+def test_a_batch_of_one_token_repeated_is_no_wrong_value(tmp_path):
+    """o and gate are then large at the same few places, which their own sizes do not tell."""
+    file = tmp_path / "spaces.txt"
+    file.write_bytes(b" " * 4096)
+    results = start(data=f"text:{file}", seeds=8, n_layers=4, projection_std=0.5)
+    assert found(results) == {}
+    measured = (results.coords["site"] == "mixer_out") & (results.coords["stat"] == "expected_rms")
+    off = []
+    for each in (results, replace(results, coords=results.coords[~measured])):
+        check = check_of(each)
+        tests = _squares(check, check.table)
+        off.append(np.abs(tests.loc[tests["site"] == "mixer_out", "ratio"] - 1).max())
+    assert off[1] > 3 * off[0]
+
+
 def test_seeds_that_repeat_one_another_are_not_counted_as_many():
     results = start(seeds=3)
     of_seed = results.runs.pivot_table(index="width", columns="seed", values="run_id", aggfunc="first")
