@@ -1,6 +1,6 @@
-"""What the figures and the page share: how a width and a table look, and how much a loss axis spans at least.
+"""What is known of figures without drawing any: how a width and a table look, and how large some things are.
 
-A width and a table have one look wherever they are drawn. matplotlib is not needed to know it.
+A width and a table have one look wherever they are drawn, in a figure or on the page. matplotlib is not needed for it.
 """
 
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 MIN_SHARE = 0.2  # of the lowest loss: the least that a loss axis spans, so that flat looks flat
+COLUMN_INCHES = {"single": 3.3, "double": 6.9}  # of a paper: one of its columns, and a page of two
 
 # From blue to ochre, lighter as they go on, which is the way that no kind of colour blindness closes. Neighbours are
 # as far apart for red-blind and green-blind eyes as for others, and the ends are seen on black and on white.

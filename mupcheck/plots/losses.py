@@ -47,9 +47,9 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
     figure, panels = _place_panels(len(answers), above=band if diverged else 0.0, below=band)
     xlim = canvas.span([point.log2_lr for point in points], least=MIN_OCTAVES, pad=0.05)
     lines = {width: (i + 0.8) * BAND_INCHES for i, width in enumerate(looks)}
-    least = MIN_SHARE * min((abs(loss) for optimum in optima for _, loss in _seed_losses(optimum, False)), default=1.0)
+    least = MIN_SHARE * min((abs(loss) for optimum in optima for _, loss in seed_losses(optimum, False)), default=1.0)
     for shifted in (False, True):
-        losses = [loss for optimum in optima for _, loss in _seed_losses(optimum, shifted)]
+        losses = [loss for optimum in optima for _, loss in seed_losses(optimum, shifted)]
         limits = canvas.span(losses, least=least, pad=0.06)
         for answer, pair in zip(answers, panels, strict=True):
             panel = pair[shifted]
@@ -155,7 +155,7 @@ def _write_head(panel: Axes, answer: Transfer) -> None:
     canvas.write_above(panel, cut(said, room, points=canvas.SMALL), up=0.08, fontsize=canvas.SMALL)
 
 
-def _seed_losses(optimum: Optimum, shifted: bool) -> list[tuple[float, float]]:
+def seed_losses(optimum: Optimum, shifted: bool) -> list[tuple[float, float]]:
     """Return (log2 lr, loss) of every run with a loss; `shifted`: less the loss at the optimum, none without one."""
     if shifted and optimum.loss is None:
         return []
@@ -175,7 +175,7 @@ def _set_limits(panel: Axes, limits: tuple[float, float], *, upward: bool) -> No
 
 def _draw_curve(panel: Axes, optimum: Optimum, color: str, marker: str, *, shifted: bool) -> None:
     """Draw one width's curve: seeds as points, means as a line that breaks where a run diverged, and its optimum."""
-    seeds = np.array(_seed_losses(optimum, shifted)).reshape(-1, 2)
+    seeds = np.array(seed_losses(optimum, shifted)).reshape(-1, 2)
     panel.plot(*seeds.T, ".", color=color, alpha=0.45, markersize=4, markeredgewidth=0, label="seeds")
     if optimum.loss is None or optimum.log2_lr is None:
         return
