@@ -36,6 +36,8 @@ CASES = {
     "sizes of one": lambda *a: draw_coordinates(*sizes_of(*planted_coords(0.3, steps=(0, 1, 2, 4, 8))), *a),
     "sizes of two": lambda *a: draw_coordinates(*sizes_of(*planted_coords(0.3, names=NAMES[:2])), *a),
     "sizes of many": lambda *a: draw_coordinates(*sizes_of(*planted_coords(-9.0, names=NAMES)), *a),
+    "a row": lambda *a: draw_coordinates(*sizes_of(*planted_coords(), "weight_update", "spectral"), *a),
+    "a row of updates": lambda *a: draw_coordinates(*sizes_of(*planted_coords(), "activation_update"), *a),
     "many steps": lambda *a: draw_coordinates(
         *sizes_of(*planted_coords(1.2, widths=SIX_WIDTHS, steps=range(0, 2000, 100))), *a
     ),

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mupcheck.imported.sizes import SIZE
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Floats
 from mupcheck.plots.coordinates import by_place, place_of, shown_slopes
-from mupcheck.plots.frame import cut_front
+from mupcheck.plots.frame import cut_front, text_inches
 from mupcheck.plots.panels import (
     MIN_OCTAVES,
     NOT_FINITE,
@@ -46,7 +47,7 @@ MOST_TABLES = {"single": 3, "double": 5}  # side by side; what is more goes on b
 BLOCKS = {"single": {1: 2}, "double": {1: 4, 2: 2}}  # sites side by side, by how many tables each has; else 1
 MOST_ROWS = {"single": 3, "double": 3}  # of sites
 HEIGHT = 0.85  # of a panel, inches
-AXIS, SITE = 0.16, 0.16  # inches for what all sizes are, at the left edge; for the name of a site, right of its panels
+AXIS, SITE = 0.19, 0.16  # inches for what all sizes are, at the left edge; for the name of a site, right of its panels
 BETWEEN = 0.12  # rows, inches
 
 
@@ -94,9 +95,13 @@ def draw_coordinates(
     for i, (step, look) in enumerate(looks.items()):
         of_step = [each[1:, each[0] == step] for each in flat_points]
         draw_step(page, flat, of_step, *look, dash=dash_of(i))
-    top, bottom = panels[0][0].bottom + HEIGHT, panels[-1][-1].bottom
-    what = f"log₂ {slopes['stat'].iloc[0]} of {slopes['kind'].iloc[0].replace('_', ' ')}"
-    page.text(EDGE, (top + bottom) / 2, what, rotation=90, va="center", fontsize=POINTS)
+    middle = (panels[0][0].bottom + HEIGHT + panels[-1][-1].bottom) / 2
+    kind, stat = slopes["kind"].iloc[0], slopes["stat"].iloc[0]
+    short = f"log₂ {stat}"
+    what = short if kind == SIZE else f"{short} of {kind.replace('_', ' ')}"
+    # the caption says of what, where one row leaves no room
+    fits = text_inches(what, points=POINTS) / 2 < min(middle, figure.get_size_inches()[1] - middle) - EDGE
+    page.text(EDGE, middle, what if fits else short, rotation=90, va="center", fontsize=POINTS)
     return figure
 
 

@@ -52,9 +52,9 @@ def describe_coordinates(slopes: pd.DataFrame, judgements: Sequence[Judgement], 
     rows, left_out = drawn_sites(slopes, columns)
     names = list(dict.fromkeys(slopes["parametrization"]))
     judged = by_place(slopes)
+    of_what = ", ".join(dict.fromkeys((kind.replace("_", " "), stat)))
     said = [
-        f"Coordinate check: {kind.replace('_', ' ')}, {stat} ({MEANING[kind]}), log2 against log2, a line for each "
-        "step.",
+        f"Coordinate check: {of_what} ({MEANING[kind]}), log2 against log2, a line for each step.",
         _panels(names),
         "Small points are seeds, lines their means.",
     ]
