@@ -6,6 +6,7 @@ The house, from the roof down. A folder is a floor: a file imports from its own 
     terminal        what a person sees in a terminal: the console, progress, one page an answer
     report          what a person sends on: one HTML page, from answers alone                        (judging)
     plots           what a person looks at: figures, from answers alone                              (judging)
+    looks           what figures and page share: how widths and tables look                          (judging)
     gate            verdicts against what is expected of them, for CI; the pytest plugin             (judging)
     proof           can the code and the judge be trusted: identities, planted faults
     bench           how fast the op, a step and a check are, beside others and the machine's best

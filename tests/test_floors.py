@@ -72,6 +72,14 @@ def imports_of(source: str, modules: Iterable[str] = SOURCES) -> Iterator[tuple[
             )
 
 
+def named_in(source: str) -> set[str]:
+    """Return the modules of mupcheck that a file imports by their names, as "coordinates.judge"."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    named = (call.args[0] for call in calls if call.args and ast.unparse(call.func).endswith("import_module"))
+    texts = (ast.unparse(each).strip("f'\"") for each in named)
+    return {text.removeprefix("mupcheck.") for text in texts if text.startswith("mupcheck.")}
+
+
 def is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
@@ -119,6 +127,16 @@ def test_the_docstring_draws_the_house_that_stands():
 
 def test_imports_go_down_and_stay_in_their_half():
     assert [fault for module, source in SOURCES.items() for fault in faults(module, source)] == []
+
+
+def test_one_thing_alone_is_reached_upwards_by_its_name():
+    up = {
+        (module, name)
+        for module, source in SOURCES.items()
+        for name in named_in(source)
+        if name.partition(".")[0] in HOUSE and HOUSE[name.partition(".")[0]][0] > HOUSE[module.partition(".")[0]][0]
+    }
+    assert up == {("results.reading", "plots.inline")}, "Results.plot, which says why"
 
 
 def test_no_file_imports_in_a_circle():

@@ -16,10 +16,12 @@ def plot(
     path: Annotated[Path, Stored] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures. (default: figures/ in each sweep's folder)", show_default=False)] = None,
     only: Annotated[str | None, option("--only", "Figures by name or pattern, such as loss_vs_lr,coords_*. (default: the few that answer)")] = None,
+    style: Annotated[str, option("--style", "page, or paper: as wide as a paper's column and as two, captions as .txt. (default: page)", metavar="NAME")] = "page",
+    formats: Annotated[str | None, option("--format", "Files of each figure: of png,svg,pdf. (default: png,svg, in the style paper pdf,png)", metavar="LIST")] = None,
     every: Annotated[bool, typer.Option("--all", help="Draw every figure there is, not only the few that answer.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draw figures (PNG and SVG) of what is found under PATH, and print the files written.
+    """Draw figures (PNG, SVG, PDF) of what is found under PATH, and print the files written.
 
     Without options the few that answer: slopes and sizes against width, loss against lr, the best lr against width.
 
@@ -31,7 +33,7 @@ def plot(
     if out is not None:
         check_no_address(out, "--out")
     read = read_from(path)
-    written = plot_results(read, out, only=only, every=every, tell=say)
+    written = plot_results(read, out, only=only, every=every, formats=formats, style=style, tell=say)
     for line in say_first(read):
         say(line)
     if out is None:

@@ -1,6 +1,6 @@
 """Figures from the answers of `judge` and `transfer`; nothing is computed here but where ink goes.
 
-`figures` returns them, `plot_results` writes each as PNG and SVG, under these names, in `figures/` of the sweep's
+`figures` returns them, `plot_results` writes each as PNG, SVG or PDF, under these names, in `figures/` of the sweep's
 folder. The few that answer a sweep's question are marked with *, and are all that is drawn where no more is asked for:
 
     slopes_<parametrization> *            every slope with its interval against what is required
@@ -14,6 +14,12 @@ folder. The few that answer a sweep's question are marked with *, and are all th
     penalty *                             what each width's best lr costs every other width; * where it costs something
     wider_is_better                       loss of each width less the next narrower one's, by lr and step
 
+In the style of a paper, without title and as wide as one column and as two, the caption beside it as .txt:
+
+    paper_loss_vs_lr_single, _double *    loss against log2 lr by width, parametrizations side by side
+    paper_coords_<kind>_single, _double   coordinate sizes against width, a column for each parametrization, a row for
+                                          each site, a line for each step; * effective_update and activation
+
 A name gets `_<optimizer>_<mode>` at its end where one sweep has several of them. What a file name cannot hold of a
 parametrization's name is written as %XX. The same results give the same bytes.
 """
@@ -24,8 +30,9 @@ from typing import TYPE_CHECKING
 
 import mupcheck.plots.backend  # noqa: F401  first: it sees to it that matplotlib can be imported
 from mupcheck.plots import canvas
-from mupcheck.plots.catalog import choose, sketches
+from mupcheck.plots.catalog import Sketch, choose, sketches
 from mupcheck.plots.coordinates import draw_coordinates
+from mupcheck.plots.formats import check_style, read_formats, save
 from mupcheck.plots.frame import Caption
 from mupcheck.plots.gates import draw_gates
 from mupcheck.plots.losses import draw_losses
@@ -55,7 +62,11 @@ __all__ = [
 
 
 def figures(
-    results: Results | str | Path, only: str | Sequence[str] | None = None, *, every: bool = False
+    results: Results | str | Path,
+    only: str | Sequence[str] | None = None,
+    *,
+    every: bool = False,
+    style: str = "page",
 ) -> "dict[str, Figure]":
     """Draw figures of results and return them by name, as matplotlib figures; nothing is written.
 
@@ -65,17 +76,20 @@ def figures(
         results: a results folder, one sweep's folder, or what `load_results` returned.
         only: names of figures, or patterns such as "coords_*" (default: the few that answer).
         every: all that there are.
+        style: "page", or "paper" for figures as wide as a paper's column and as its page.
 
     Returns:
         Figures by their files' names without the ending; with the sweep's name in front where there are several.
 
     Raises:
-        ValueError: if there is nothing to draw, `only` names no figure of these results, or runs do not compare.
+        ValueError: if there is nothing to draw, `only` names no figure of these results, there is no such style, or
+            runs do not compare.
     """
+    check_style(style)
     loaded = _load(results)
     several = loaded.runs["sweep"].nunique() > 1
-    with canvas.drawing_style():
-        chosen = choose(sketches(loaded), only, every=every)
+    with canvas.drawing_style(style):
+        chosen = choose(sketches(loaded, style), only, every=every)
         drawn = {f"{sketch.sweep}/{sketch.stem}" if several else sketch.stem: sketch.draw() for sketch in chosen}
     return drawn or _nothing(loaded)
 
@@ -86,6 +100,8 @@ def plot_results(
     *,
     only: str | Sequence[str] | None = None,
     every: bool = False,
+    formats: str | Sequence[str] | None = None,
+    style: str = "page",
     tell: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Draw figures of results into files, one figure at a time, and return the files written.
@@ -96,12 +112,15 @@ def plot_results(
             sweep's own folder, which only a path can tell).
         only: names of figures, or patterns such as "coords_*" (default: the few that answer).
         every: all that there are.
+        formats: of png, svg and pdf, a list or parted by commas (default: png,svg; of the style "paper" pdf,png).
+        style: "page", or "paper" for figures as wide as a paper's column and as its page, the caption beside them.
         tell: is called with a line on what was not drawn, where something was not and no names were given.
 
     Raises:
-        ValueError: as `figures`, or if the folder cannot be written to.
+        ValueError: as `figures`, or if there is no such format, or the folder cannot be written to.
         StoreError: if a file cannot be written after all.
     """
+    endings = read_formats(formats, check_style(style))
     path = None if isinstance(results, Results) else Path(results)
     loaded = _load(results)
     folders = _folders(list(loaded.runs["sweep"].unique()), path, None if out is None else Path(out))
@@ -111,11 +130,11 @@ def plot_results(
         except ValueError as error:
             raise ValueError(f"{error} with --out" if out is None else str(error)) from error
     written = []
-    with canvas.drawing_style():
-        found = sketches(loaded)
+    with canvas.drawing_style(style):
+        found = sketches(loaded, style)
         chosen = choose(found, only, every=every)
         for sketch in chosen:
-            written += _save(sketch.draw(), folders[sketch.sweep], sketch.stem)
+            written += _save(sketch, folders[sketch.sweep], endings)
     if not written:
         _nothing(loaded)
     if tell is not None and only is None and len(chosen) < len(found):
@@ -147,9 +166,14 @@ def _folders(sweeps: list[str], path: Path | None, out: Path | None) -> dict[str
     return {sweep: (path if (path / "runs").is_dir() else path / sweep) / "figures" for sweep in sweeps}
 
 
-def _save(figure: "Figure", folder: Path, stem: str) -> list[Path]:
+def _save(sketch: Sketch, folder: Path, formats: Sequence[str]) -> list[Path]:
+    figure, words = sketch.draw(), folder / f"{sketch.stem}.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return canvas.save(figure, folder, stem)
+        files = save(figure, folder, sketch.stem, formats)
+        if sketch.words is not None:
+            words.write_text(sketch.words(), encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"cannot write {folder / stem}: {error.strerror or error}; free space and rerun") from error
+        at = folder / sketch.stem
+        raise StoreError(f"cannot write {at}: {error.strerror or error}; free space and rerun") from error
+    return files if sketch.words is None else [*files, words]

@@ -1,4 +1,4 @@
-"""What every figure shares: type, colours, marks of a verdict, panels placed in inches, and how a figure is saved.
+"""What every figure shares: type, colours, marks of a verdict, and panels placed in inches.
 
 Figures are `matplotlib.figure.Figure` objects, never pyplot's, so drawing one leaves nothing behind. Panels are placed
 in inches, which keeps text from ever meeting other text and costs no layout pass.
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +21,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 PNG_DPI = 150
-PNG_COMPRESSION = 3  # of zlib's 9: higher levels take longer than the drawing
 MARGIN = 0.14  # inches
 DIGIT_INCHES = 0.06  # width of a digit of a tick label
 SMALL, NORMAL, LARGE = 6.5, 7.5, 10.5  # points; a full page of panels is 8 inches wide
@@ -32,7 +30,7 @@ MARKERS = "os^vP*p<"  # for what has an order, beside its colours, which grey do
 Color = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
 
-STYLE: dict[Any, Any] = {
+PAGE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same text on every machine
     "font.size": NORMAL,
     "text.parse_math": False,  # a parametrization's name may hold a dollar sign
@@ -59,7 +57,9 @@ STYLE: dict[Any, Any] = {
     "legend.borderpad": 0,
     "legend.borderaxespad": 0,
     "svg.hashsalt": "mupcheck",  # without it element ids, and so the bytes, differ between runs
+    "pdf.fonttype": 42,  # TrueType: text that can be selected, and that publishers take
 }
+STYLES = {"page": PAGE, "paper": PAGE | dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize"), 8.0)}
 
 
 @dataclass(frozen=True)
@@ -89,32 +89,22 @@ MARKS |= dict.fromkeys(("transfers", "negligible"), MARKS["pass"]) | dict.fromke
 class Drawing(Figure):
     """A figure that shows itself in a notebook without pyplot, and looks there as it does in a file."""
 
+    style = "page"
+
     def _repr_png_(self) -> bytes:
         file = BytesIO()
-        with drawing_style():
+        with drawing_style(self.style):
             self.savefig(file, dpi=PNG_DPI)
         return file.getvalue()
 
 
 @contextmanager
-def drawing_style() -> Iterator[None]:
-    """Draw in STYLE whatever the user's matplotlibrc says, and put their settings back."""
+def drawing_style(style: str = "page") -> Iterator[None]:
+    """Draw in a style of STYLES whatever the user's matplotlibrc says, and put their settings back."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(STYLES[style])
         yield
-
-
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write `stem`.png and `stem`.svg; the same figure gives the same bytes.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    paths = [folder / f"{stem}.png", folder / f"{stem}.svg"]
-    figure.savefig(paths[0], dpi=PNG_DPI, pil_kwargs={"compress_level": PNG_COMPRESSION})
-    figure.savefig(paths[1], metadata={"Date": None})
-    return paths
 
 
 def ordered_colors(n: int) -> list[Color]:

@@ -13,6 +13,7 @@ from mupcheck.coordinates.gates import fit_gates, has_gates
 from mupcheck.coordinates.judge import Judgement, judge
 from mupcheck.imported.sizes import SIZE
 from mupcheck.learning_rates.drift import Transfer, transfer
+from mupcheck.looks import COLUMN_INCHES
 from mupcheck.plots import canvas
 from mupcheck.plots.coordinates import MEANING, draw_coordinates
 from mupcheck.plots.facts import describe_runs, describe_setting
@@ -23,6 +24,9 @@ from mupcheck.plots.losses import draw_losses
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.overview import OF_SITES, OF_WEIGHTS, draw_slopes, of_others
 from mupcheck.plots.panels import shared_octaves
+from mupcheck.plots.paper import coordinates as paper_coordinates
+from mupcheck.plots.paper import losses as paper_losses
+from mupcheck.plots.paper.words import describe_coordinates, describe_losses
 from mupcheck.plots.penalties import draw_penalties
 from mupcheck.plots.penalties import says_something as penalties_say_something
 from mupcheck.plots.wider import draw_wider
@@ -40,7 +44,8 @@ ANSWERS = COORDINATES[:2]  # effective updates, which each isolate one rule, and
 class Sketch:
     """One figure that could be drawn: `name` is its kind, `stem` its file without the ending, `draw` makes it.
 
-    `answers` says whether it is one of the few that answer the sweep's question.
+    `answers` says whether it is one of the few that answer the sweep's question; `words` is what stands beside the
+    figure rather than in it, a paper's caption.
     """
 
     sweep: str
@@ -48,10 +53,11 @@ class Sketch:
     stem: str
     answers: bool
     draw: Callable[[], Figure]
+    words: Callable[[], str] | None = None
 
 
-def sketches(results: Results) -> list[Sketch]:
-    """Return everything there is to draw of the results, by sweep, the figures that answer first.
+def sketches(results: Results, style: str = "page") -> list[Sketch]:
+    """Return everything there is to draw of the results in a style, by sweep, the figures that answer first.
 
     Raises:
         ValueError: if runs do not compare.
@@ -59,7 +65,7 @@ def sketches(results: Results) -> list[Sketch]:
     found = []
     for sweep in results.runs["sweep"].unique():
         of_sweep = replace(results, runs=results.runs[results.runs["sweep"] == sweep])
-        found += sorted(_of_sweep(of_sweep), key=lambda sketch: not sketch.answers)
+        found += sorted(_of_sweep(of_sweep, style), key=lambda sketch: not sketch.answers)
     return found
 
 
@@ -88,18 +94,18 @@ def _is(sketch: Sketch, pattern: str) -> bool:
     return fnmatchcase(sketch.name, pattern) or fnmatchcase(sketch.stem, pattern)
 
 
-def _of_sweep(results: Results) -> Iterator[Sketch]:
+def _of_sweep(results: Results, style: str) -> Iterator[Sketch]:
     """Yield what there is to draw of one sweep's runs."""
     groups = list(results.runs.groupby(["optimizer", "mode"]))
     coords = results.coords[results.coords["run_id"].isin(results.runs["run_id"])]
     for (optimizer, mode), runs in groups:
         tag = f"_{optimizer}_{mode}" if len(groups) > 1 else ""
         group = replace(results, runs=runs, coords=coords)
-        for sketch in (*_of_checks(group), *_of_lrs(group)):
+        for sketch in (*_of_checks(group, style), *_of_lrs(group, style)):
             yield replace(sketch, stem=sketch.stem + tag)
 
 
-def _of_lrs(results: Results) -> Iterator[Sketch]:
+def _of_lrs(results: Results, style: str) -> Iterator[Sketch]:
     """Yield what there is to draw of the learning-rate sweep among the runs of one optimizer and mode."""
     if "lr" not in results.kinds:
         return
@@ -108,6 +114,12 @@ def _of_lrs(results: Results) -> Iterator[Sketch]:
         return
     runs = results.runs[results.runs["kind"] == "lr"]
     sweep = answers[0].sweep
+    if style == "paper":
+        for columns, size in COLUMN_INCHES.items():
+            draw_paper = partial(paper_losses.draw_losses, answers, columns, size)
+            words = partial(describe_losses, answers)
+            yield Sketch(sweep, "loss_vs_lr", f"paper_loss_vs_lr_{columns}", True, draw_paper, words)
+        return
 
     def caption(title: str) -> Caption:
         return _caption(title, runs, confidence=answers[0].drift.confidence)
@@ -122,7 +134,7 @@ def _of_lrs(results: Results) -> Iterator[Sketch]:
         yield sketch("wider_is_better", False, draw_wider, "Is the wider model better at every step?")
 
 
-def _of_checks(results: Results) -> Iterator[Sketch]:
+def _of_checks(results: Results, style: str) -> Iterator[Sketch]:
     """Yield what there is to draw of the coordinate checks among the runs of one optimizer and mode."""
     if "coord" not in results.kinds:
         return
@@ -132,8 +144,9 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
     if not judgements:
         return
     sweep, many = judgements[0].sweep, len(judgements) > 1
-    for judgement in judgements:
-        yield _overview(judgement, runs)
+    if style == "page":
+        for judgement in judgements:
+            yield _overview(judgement, runs)
     finished = runs.loc[runs["status"] != "failed", ["run_id", "parametrization", "width", "seed"]]
     sizes = coords.merge(finished, on="run_id")
     slopes = pd.concat([judgement.slopes for judgement in judgements])
@@ -147,6 +160,12 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
         title, name = f"{kind}{', ' + stat if end else ''}: {MEANING[kind]}", f"coords_{kind}{end}"
         answers = (kind, stat) in ANSWERS or kind in (SIZE, *(each for each, _ in ANSWERS if stat == SIZE))
         least = shared_octaves(of_sizes)
+        if style == "paper":
+            for columns, size in COLUMN_INCHES.items():
+                draw = partial(paper_coordinates.draw_coordinates, of_sizes, of_slopes, columns, size, least=least)
+                words = partial(describe_coordinates, of_slopes, judgements, columns)
+                yield Sketch(sweep, name, f"paper_{name}_{columns}", answers, draw, words)
+            continue
         draw = partial(draw_coordinates, of_sizes, of_slopes, _caption(title, runs), least=least)
         yield Sketch(sweep, name, name, answers, draw)
         if many:  # with all of their sites
@@ -155,7 +174,7 @@ def _of_checks(results: Results) -> Iterator[Sketch]:
                 caption = _caption(f"{canvas.shorten(str(table), 28)} · {title}", runs)
                 mine = of_sizes[of_sizes["parametrization"] == table]
                 yield Sketch(sweep, PAGES, stem, False, partial(draw_coordinates, mine, each, caption, least=least))
-    if not is_imported(runs) and has_gates(runs, coords):
+    if style == "page" and not is_imported(runs) and has_gates(runs, coords):
         gates = fit_gates(runs, coords)
         for judgement in judgements:
             table = judgement.parametrization

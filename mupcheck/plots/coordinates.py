@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,19 +23,21 @@ from mupcheck.plots.panels import (
     INNER,
     LEFT,
     MIN_OCTAVES,
+    NOT_FINITE,
     OVER_LABELS,
     RIGHT,
     TOP,
     WIDTH,
+    ZERO,
     Panel,
     draw_frames,
+    draw_required,
+    draw_step,
     log2,
     place_panels,
 )
 
 MOST_ROWS = 6  # of sites on a page with several parametrizations
-ZERO, NOT_FINITE = "1", "x"  # marks at a panel's edge
-STEEP = -50.0  # drawn for the lower end of "at most"
 MEANING = {
     "activation": "size at each site, against width",
     "activation_update": "change at each site since step 0, against width",
@@ -74,7 +75,7 @@ def draw_coordinates(
     values = np.stack([sizes["step"].to_numpy(dtype=float), log2(sizes["width"]), log2(sizes["value"])])
     at = sizes.groupby(["parametrization", "site", "layer"]).indices
     none = np.array([], dtype=int)
-    points = [[values[:, at.get((name, *_place(row)), none)] for name in names] for row in rows]
+    points = [[values[:, at.get((name, *place_of(row)), none)] for name in names] for row in rows]
     steps = sorted({int(step) for step in sizes["step"]})
     looks = canvas.ordered_looks(steps)
 
@@ -85,22 +86,22 @@ def draw_coordinates(
     figure = canvas.Drawing(figsize=(LEFT + n_columns * (block + GAP_X) - GAP_X + RIGHT, top))
     page = canvas.add_page(figure)
     draw_frames(page, panels, sorted(sizes["width"].unique()), n_columns)
-    judged = _by_place(slopes)
+    judged = by_place(slopes)
     flat, flat_points = [panel for row in panels for panel in row], [each for row in points for each in row]
     for row, of_row, points_of_row in zip(rows, panels, points, strict=True):
         if len(names) > 1:
             _write_site(page, of_row[0], row)
         for name, panel, each in zip(names, of_row, points_of_row, strict=True):
-            slope = judged.get((name, *_place(row), row["step"]))
+            slope = judged.get((name, *place_of(row), row["step"]))
             if slope is None:
                 continue
             if len(names) > 1:
                 _write_beside(page, panel, slope, worst=_worst_of(judged, name, row["site"]))
             else:
                 _write_head(page, panel, slope)
-            _draw_required(page, panel, slope, each[1:, each[0] == slope["step"]])
+            draw_required(page, panel, slope, each[1:, each[0] == slope["step"]])
     for step, look in looks.items():
-        _draw_step(page, flat, [each[1:, each[0] == step] for each in flat_points], *look)
+        draw_step(page, flat, [each[1:, each[0] == step] for each in flat_points], *look)
     for of_row in panels[::n_columns]:
         page.text(0.1, of_row[0].bottom + HEIGHT / 2, slopes["stat"].iloc[0], rotation=90, va="center")
 
@@ -130,13 +131,14 @@ def shown_slopes(slopes: pd.DataFrame) -> list[dict]:
     return [chosen[site] for site in sorted(in_order(chosen), key=order.__getitem__)]
 
 
-def _place(row: Mapping) -> tuple[str, int]:
+def place_of(row: Mapping) -> tuple[str, int]:
+    """Return site and layer of a slope."""
     return row["site"], row["layer"]
 
 
-def _by_place(slopes: pd.DataFrame) -> dict[tuple, dict]:
+def by_place(slopes: pd.DataFrame) -> dict[tuple, dict]:
     """Return the rows of `fit_slopes` by (parametrization, site, layer, step)."""
-    return {(row["parametrization"], *_place(row), row["step"]): row for row in slopes.to_dict("records")}
+    return {(row["parametrization"], *place_of(row), row["step"]): row for row in slopes.to_dict("records")}
 
 
 def _worst_of(judged: Mapping[tuple, dict], name: str, site: str) -> dict:
@@ -182,46 +184,6 @@ def _handles(looks: Mapping[int, tuple[canvas.Color, str]], values: Floats, *, r
         entries.append(canvas.handle("zero", color=canvas.GREY, marker=ZERO))
         entries.append(canvas.handle("infinite or NaN", color=canvas.GREY, marker=NOT_FINITE))
     return entries
-
-
-def _draw_step(page: Axes, panels: Sequence[Panel], shown: Sequence[Floats], color: canvas.Color, mark: str) -> None:
-    """Draw one step [2, point] of all panels: seeds as points, means as lines, at the edge what has no logarithm."""
-    marks: dict[str, list[Floats]] = {".": [], ZERO: [], NOT_FINITE: []}
-    lines = []
-    for panel, (x, y) in zip(panels, shown, strict=True):
-        at = np.stack([panel.x(x), panel.y(y)])  # [2, point]
-        finite, zero = np.isfinite(y), y == -inf
-        for marker, chosen in ((".", finite), (ZERO, zero), (NOT_FINITE, ~finite & ~zero)):
-            marks[marker].append(at[:, chosen])
-        widths = np.unique(x[finite])
-        means = np.array([y[finite & (x == width)].mean() for width in widths])
-        lines.append(np.stack([panel.x(widths), panel.y(means)], axis=1))
-    for (marker, parts), size, label in zip(marks.items(), (4, 3.5, 3.5), ("seeds", "zero", "not finite"), strict=True):
-        x, y = np.concatenate(parts, axis=1)
-        if len(x):
-            alpha, edge = (0.6, 0) if marker == "." else (1, 0.8)
-            page.plot(x, y, marker, color=color, alpha=alpha, markersize=size, markeredgewidth=edge, label=label)
-    canvas.draw_segments(page, lines, color=color, linewidth=1.1, zorder=2, label="means")
-    page.plot(*np.concatenate(lines).T, mark, color=color, markersize=2.8, markeredgewidth=0, label="mean")
-
-
-def _draw_required(page: Axes, panel: Panel, slope: Mapping, judged: Floats) -> None:
-    """Draw the required slope, or the wedge of a required range, through the mean of the points judged, [2, point]."""
-    low, high = slope["required_low"], slope["required_high"]
-    judged = judged[:, np.isfinite(judged[1])]
-    if not judged.size or np.isnan(high):
-        return
-    middle_x, middle_y = judged.mean(axis=1)
-    x = np.union1d(np.linspace(*panel.xlim, 101), middle_x)
-    edges = [middle_y + p * (x - middle_x) for p in (max(low, STEEP), high)]
-    style: dict[str, Any] = {"color": canvas.INK, "linestyle": canvas.DASHED, "linewidth": 0.9, "zorder": 1.5}
-    for edge in edges[1:] if low in (high, -inf) else edges:
-        inside = (panel.ylim[0] <= edge) & (edge <= panel.ylim[1])
-        page.plot(panel.x(x[inside])[[0, -1]], panel.y(edge[inside])[[0, -1]], label="required", **style)
-    within = [middle_y + p * (x - middle_x) for p in (max(low - slope["tolerance"], STEEP), high + slope["tolerance"])]
-    for (lower, upper), shade in ((within, 0.45), (edges, 0.6)):
-        low_y, high_y = (panel.y(np.clip(edge, *panel.ylim)) for edge in (lower, upper))
-        page.fill_between(panel.x(x), low_y, high_y, color=canvas.FAINT, alpha=shade, linewidth=0, zorder=1)
 
 
 def _write_head(page: Axes, panel: Panel, slope: Mapping) -> None:

@@ -51,7 +51,7 @@ def frame(
         (line, {"fontsize": NORMAL, "color": INK}) for text in (caption.setting, *remarks) for line in wrap(text, room)
     ]
     lines += [(line, {"fontsize": SMALL, "color": GREY}) for line in wrap(hint, room, points=SMALL)]
-    rows = list(_rows(handles, room))
+    rows = list(legend_rows(handles, room))
     foot = list(wrap(caption.footer, room, points=SMALL))
     top = 0.1 + TITLE_LINE + LINE * len(lines) + LEGEND_LINE * len(rows) + (0.06 if rows else 0) + 0.1
     bottom = 0.1 + SMALL_LINE * len(foot) if foot else 0.0
@@ -79,12 +79,14 @@ def frame(
         figure.text(x, (0.09 + i * SMALL_LINE) / total, line, va="baseline", fontsize=SMALL, color=GREY)
 
 
-def _rows(handles: Sequence[Artist], room: float) -> Iterator[list[Artist]]:
-    """Part legend entries into rows that fit."""
+def legend_rows(
+    handles: Sequence[Artist], room: float, *, points: float = NORMAL, entry: float = ENTRY_INCHES
+) -> Iterator[list[Artist]]:
+    """Part legend entries into rows of at most `room` inches; an entry takes `entry` inches beside its text."""
     row: list[Artist] = []
     used = 0.0
     for handle in handles:
-        needed = ENTRY_INCHES + text_inches(str(handle.get_label()), points=NORMAL)
+        needed = entry + text_inches(str(handle.get_label()), points=points)
         if row and used + needed > room:
             yield row
             row, used = [], 0.0

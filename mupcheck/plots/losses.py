@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.lr_curve import Point
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.looks import MIN_SHARE, width_looks
 from mupcheck.plots import canvas
 from mupcheck.plots.frame import Caption, cut, frame, text_inches
 from mupcheck.plots.optima import describe_drift, draw_optimum
 
-MIN_SHARE = 0.2  # of the lowest loss: the least that a loss axis spans, so that flat looks flat
 MIN_OCTAVES = 4.0  # of the lr axis
 MAX_COLUMNS = 3  # parametrizations side by side: what a page holds
 PANEL_WIDTH = {1: 3.8, 2: 3.1, 3: 2.3}  # inches, by how many are side by side
@@ -39,16 +39,17 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
     """
     optima = [optimum for answer in answers for optimum in answer.optima]
     points = [point for optimum in optima for point in optimum.curve]
-    looks = canvas.ordered_looks(optimum.width for optimum in optima)
+    widths = width_looks(optimum.width for optimum in optima)
+    looks = {width: (look.color, look.marker) for width, look in widths.items()}
     flagged = any(optimum.flags for optimum in optima if optimum.log2_lr is not None)
     diverged = any(point.n_diverged for point in points)
     band = BAND_INCHES * (len(looks) + 0.6)
     figure, panels = _place_panels(len(answers), above=band if diverged else 0.0, below=band)
     xlim = canvas.span([point.log2_lr for point in points], least=MIN_OCTAVES, pad=0.05)
     lines = {width: (i + 0.8) * BAND_INCHES for i, width in enumerate(looks)}
-    least = MIN_SHARE * min((abs(loss) for optimum in optima for _, loss in _seed_losses(optimum, False)), default=1.0)
+    least = MIN_SHARE * min((abs(loss) for optimum in optima for _, loss in seed_losses(optimum, False)), default=1.0)
     for shifted in (False, True):
-        losses = [loss for optimum in optima for _, loss in _seed_losses(optimum, shifted)]
+        losses = [loss for optimum in optima for _, loss in seed_losses(optimum, shifted)]
         limits = canvas.span(losses, least=least, pad=0.06)
         for answer, pair in zip(answers, panels, strict=True):
             panel = pair[shifted]
@@ -78,7 +79,7 @@ def draw_losses(answers: Sequence[Transfer], caption: Caption) -> Figure:
     return figure
 
 
-def _handles(looks: Mapping[int, tuple[canvas.Color, str]], points: Sequence[Point], *, flagged: bool) -> list[Line2D]:
+def _handles(looks: Mapping[int, tuple[str, str]], points: Sequence[Point], *, flagged: bool) -> list[Line2D]:
     """Return the legend entries for what is drawn."""
     entries = [canvas.handle(f"width {w}", color=color, marker=mark, line=True) for w, (color, mark) in looks.items()]
     if any(point.n_diverged < len(point.seed_losses) for point in points):
@@ -120,7 +121,7 @@ def _say_none(panel: Axes) -> None:
     panel.text(0.5, 0.5, "no loss to show", **style)
 
 
-def _name_lines(panel: Axes, at: Mapping[int, float], looks: Mapping[int, tuple[canvas.Color, str]]) -> None:
+def _name_lines(panel: Axes, at: Mapping[int, float], looks: Mapping[int, tuple[str, str]]) -> None:
     """Write at the right of a panel's band which width each of its lines is of."""
     style: dict[str, Any] = {"transform": panel.transAxes, "fontsize": TINY, "va": "center_baseline"}
     for width, y in at.items():
@@ -154,7 +155,7 @@ def _write_head(panel: Axes, answer: Transfer) -> None:
     canvas.write_above(panel, cut(said, room, points=canvas.SMALL), up=0.08, fontsize=canvas.SMALL)
 
 
-def _seed_losses(optimum: Optimum, shifted: bool) -> list[tuple[float, float]]:
+def seed_losses(optimum: Optimum, shifted: bool) -> list[tuple[float, float]]:
     """Return (log2 lr, loss) of every run with a loss; `shifted`: less the loss at the optimum, none without one."""
     if shifted and optimum.loss is None:
         return []
@@ -172,9 +173,9 @@ def _set_limits(panel: Axes, limits: tuple[float, float], *, upward: bool) -> No
     panel.axhspan(low, high, color=canvas.SHADE, linewidth=0, zorder=0)
 
 
-def _draw_curve(panel: Axes, optimum: Optimum, color: canvas.Color, marker: str, *, shifted: bool) -> None:
+def _draw_curve(panel: Axes, optimum: Optimum, color: str, marker: str, *, shifted: bool) -> None:
     """Draw one width's curve: seeds as points, means as a line that breaks where a run diverged, and its optimum."""
-    seeds = np.array(_seed_losses(optimum, shifted)).reshape(-1, 2)
+    seeds = np.array(seed_losses(optimum, shifted)).reshape(-1, 2)
     panel.plot(*seeds.T, ".", color=color, alpha=0.45, markersize=4, markeredgewidth=0, label="seeds")
     if optimum.loss is None or optimum.log2_lr is None:
         return
@@ -186,7 +187,7 @@ def _draw_curve(panel: Axes, optimum: Optimum, color: canvas.Color, marker: str,
         draw_optimum(panel, optimum.log2_lr, optimum.loss, optimum, color)
 
 
-def _draw_diverged(panel: Axes, optimum: Optimum, color: canvas.Color, *, down: float) -> None:
+def _draw_diverged(panel: Axes, optimum: Optimum, color: str, *, down: float) -> None:
     """Draw a cross at every lr at which seeds diverged, `down` inches from the panel's upper edge.
 
     It is filled where all of them did; else how many did is written beside it, where the lrs leave room.
@@ -207,7 +208,7 @@ def _draw_diverged(panel: Axes, optimum: Optimum, color: canvas.Color, *, down: 
                 panel.text(x, height, f"{p.n_diverged}/{len(p.seed_losses)}", ha="right", **small)
 
 
-def _draw_interval(panel: Axes, optimum: Optimum, color: canvas.Color, *, up: float) -> None:
+def _draw_interval(panel: Axes, optimum: Optimum, color: str, *, up: float) -> None:
     """Draw the optimum with its interval, `up` inches from the panel's lower edge."""
     if optimum.log2_lr is None:
         return

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.verdict import bound_text
+from mupcheck.looks import table_looks
 from mupcheck.plots import canvas
 from mupcheck.plots.frame import Caption, cut, frame, wrap
 
@@ -23,16 +23,6 @@ LEFT, BOTTOM, TOP = 0.62, 0.42, 0.06  # margins, inches
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.6  # inches; higher where the notes need it
 LINE_INCHES, NOTES_INCHES = 0.15, 3.0  # of the notes: height of a line, width of the column
 NOTES_ROOM = NOTES_INCHES - 0.5  # for text
-
-# Okabe-Ito colours with markers; a shipped table looks the same in every figure, custom ones take what is left.
-CATEGORIES = {
-    "sp": ("#D55E00", "s"),
-    "sp-fanin": ("#E69F00", "v"),
-    "mup": ("#56B4E9", "P"),
-    "mup-strict": ("#CC79A7", "D"),
-    "gdn-mup": ("#0072B2", "o"),
-    "gdn-mup-code": ("#009E73", "^"),
-}
 
 
 def draw_optima(answers: Sequence[Transfer], caption: Caption) -> Figure:
@@ -59,13 +49,13 @@ def draw_optima(answers: Sequence[Transfer], caption: Caption) -> Figure:
     panel.set_yticks(powers, [canvas.power_of_two(power) for power in powers])
     panel.set_xlabel("width")
     panel.set_ylabel("best lr")
-    marks = _marks([answer.parametrization for answer in answers])
+    looks = table_looks(answer.parametrization for answer in answers)
     handles = _draw_cones(panel, answers, widths)
     # beside one another, so that equal optima do not hide each other
     step = min(0.06, 0.2 / len(answers)) * np.diff(np.log2(widths)).min(initial=1.0)
     line = 0
     for i, (answer, note) in enumerate(zip(answers, notes, strict=True)):
-        color, marker = marks[answer.parametrization]
+        color, marker = looks[answer.parametrization].color, looks[answer.parametrization].marker
         _draw_drift(panel, answer, color, marker, aside=step * (i - (len(answers) - 1) / 2))
         _write_notes(panel, note, color, marker, line=line)
         line += len(note) + 1
@@ -126,12 +116,6 @@ def describe_drift(answer: Transfer, *, unit: str = "") -> str:
         bound = bound_text(answer.drift).partition(" octaves")[0]
         return f"{bound.replace('-', '−')}{unit}" if bound else "drift not known: an optimum at the grid's edge"
     return f"drift {canvas.estimate(answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)}{unit}"
-
-
-def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return colour and marker of each parametrization."""
-    spare = cycle([mark for name, mark in CATEGORIES.items() if name not in names] or CATEGORIES.values())
-    return {name: CATEGORIES[name] if name in CATEGORIES else next(spare) for name in names}
 
 
 def _reach(answer: Transfer) -> list[float]:

@@ -5,20 +5,19 @@ page's own style colours in light and dark and that can be saved as they are, de
 apart from the drawing: rows never become code. `vl-convert-python` carries it, so that nothing is fetched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mupcheck.looks import Look, table_looks, width_looks
 from mupcheck.report.rows import Row
 
 Spec = dict[str, Any]
 Ends = tuple[float, float]
 
-# by rising width: middling in lightness, so that they are told apart on white and on black; shapes tell them too
-WIDTH_COLORS = ["#7a5fc7", "#2f7fd1", "#12908a", "#4d8f28", "#b0761a", "#c8503c", "#b43e8f", "#6b7280"]
-SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left"]
+# of runs, which have no order: middling in lightness, so that they are told apart on white and on black
+RUN_COLORS = ["#7a5fc7", "#2f7fd1", "#12908a", "#4d8f28", "#b0761a", "#c8503c", "#b43e8f", "#6b7280"]
 VERDICT_COLORS = {"pass": "#2f8f4e", "fail": "#cc4b2c", "cannot tell": "#8a63c9", "info": "#7d8590"}
 POWER = "'2^' + replace(format(datum.value, '~g'), '−', '-')"
-MIN_SHARE = 0.2  # of the lowest loss: the least that a loss axis spans, so that flat looks flat
 INK = "currentColor"
 
 CONFIG: Spec = {
@@ -60,24 +59,22 @@ def chart(
     return {"name": name, "title": title, "about": about, "spec": spec, "rows": rows, "table": table, "main": main}
 
 
-def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str) -> Spec:
+def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths: Sequence[int]) -> Spec:
     """Return loss against lr by width, of one parametrization; the parameter `shifted` takes each width's optimum off.
 
     Args:
         curves: rows, for their widths.
         limits: the ends of the loss axis, as measured and shifted, which parametrizations of a sweep share.
         loss_name: for the axis.
+        widths: of all parametrizations of the sweep, which share their looks.
     """
-    widths = sorted({row["width"] for row in curves})
     x = {"field": "log2_lr", "type": "quantitative", "title": "lr", "scale": {"zero": False, "padding": 12}}
     x["axis"] = {"labelExpr": POWER, "tickMinStep": 1, "grid": False}
     domain = {"expr": f"shifted ? {list(limits[1])} : {list(limits[0])}"}
     y = {"field": "y", "type": "quantitative", "scale": {"domain": domain, "zero": False}}
     y["axis"] = {"title": f"{loss_name} (nats)"}
-    looks = {
-        "color": {"field": "width", "type": "nominal", "scale": {"domain": widths, "range": WIDTH_COLORS}},
-        "shape": {"field": "width", "type": "nominal", "scale": {"domain": widths, "range": SHAPES}},
-    }
+    shown = {row["width"] for row in curves}
+    looks = _looks("width", {width: look for width, look in width_looks(widths).items() if width in shown})
     pick = [{"calculate": "shifted ? datum.above : datum.loss", "as": "y"}]
     tips = [{"field": name} for name in ("width", "log2_lr", "loss", "seeds", "diverged")]
     lines = [{"filter": "isValid(datum.y)"}]
@@ -139,8 +136,7 @@ def optima(rows: list[Row]) -> Spec:
     x["axis"] = {"values": widths, "format": "d", "grid": False}
     y = {"field": "log2_lr", "type": "quantitative", "title": "best lr", "scale": {"zero": False, "padding": 12}}
     y["axis"] = {"labelExpr": POWER, "tickMinStep": 1}
-    color = {"field": "parametrization", "type": "nominal", "scale": {"domain": names, "range": WIDTH_COLORS}}
-    shape = color | {"scale": {"domain": names, "range": SHAPES}}
+    color, shape = _looks("parametrization", table_looks(names)).values()
     placed = [{"filter": "isValid(datum.log2_lr)"}]
     tips = [{"field": name} for name in ("parametrization", "width", "log2_lr", "ci_low", "ci_high", "flags")]
     return {
@@ -302,11 +298,22 @@ def curves() -> Spec:
             "color": {
                 "field": "run",
                 "type": "nominal",
-                "scale": {"range": WIDTH_COLORS},
+                "scale": {"range": RUN_COLORS},
                 "legend": {"columns": 1, "labelLimit": 400, "title": None},
             },
             "tooltip": [{"field": name} for name in ("run", "step", "loss", "grad_norm", "lr")],
         },
+    }
+
+
+def _looks(field: str, looks: Mapping[Any, Look]) -> dict[str, Spec]:
+    """Return the encodings of colour and shape by a field whose values look so."""
+    domain, found = list(looks), list(looks.values())
+    colors, shapes = [look.color for look in found], [look.shape for look in found]
+    encoding = {"field": field, "type": "nominal"}
+    return {
+        "color": encoding | {"scale": {"domain": domain, "range": colors}},
+        "shape": encoding | {"scale": {"domain": domain, "range": shapes}},
     }
 
 

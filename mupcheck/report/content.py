@@ -12,6 +12,7 @@ import pandas as pd
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.gate.report import Checked, Report, notes
 from mupcheck.learning_rates.drift import Transfer
+from mupcheck.looks import MIN_SHARE
 from mupcheck.report import charts, rows
 from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, rules_grid
@@ -159,7 +160,7 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
         yield charts.chart(
             f"losses-{answer.parametrization}",
             f"{_named(answer)}: loss against learning rate",
-            charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name),
+            charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name, widths),
             {"curves": curves, "seeds": seeds, "optima": optima, "lost": lost},
             table="curves",
             about=answer.sentence,
@@ -198,7 +199,7 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
 def _limits(seeds: Sequence[Row], name: str, n_lines: int) -> charts.Ends:
     """Return the ends of the loss axis that all parametrizations share, with lines for diverged runs at its top."""
     values = [row[name] for row in seeds if row[name] is not None]
-    least = charts.MIN_SHARE * min((abs(row["loss"]) for row in seeds), default=1.0)
+    least = MIN_SHARE * min((abs(row["loss"]) for row in seeds), default=1.0)
     return charts.span(values, least=least, above=BAND * (n_lines + 0.5) if n_lines else 0.0)
 
 

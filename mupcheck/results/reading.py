@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from mupcheck.results.writing import sweep_sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 ANEW = "run the sweep again, which writes it anew, or delete it"
 SAME_COMMAND = "run the same command again"
@@ -54,6 +56,21 @@ class Results:
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of the runs: "coord", "lr" or both."""
         return tuple(sorted(set(self.runs["kind"]))) if "kind" in self.runs else ()
+
+    def plot(self, name: str | None = None) -> Figure:
+        """Draw one figure, which a notebook shows: the one that answers, or the one that is named.
+
+        Args:
+            name: of a figure as `mupcheck explain figures` lists them, such as "penalty"; "demo/penalty" where several
+                sweeps have it (default: loss_vs_lr of learning rates, coords_effective_update of a coordinate check).
+
+        Raises:
+            ValueError: if there is no such figure, or several; the message names those that there are.
+        """
+        # By name, as pandas finds what it plots with. Figures are a floor above this one: an import would be a way up,
+        # and a method that the roof puts here would be missing wherever it did not pass.
+        figure: Figure = import_module("mupcheck.plots.inline").draw_one(self, name)
+        return figure
 
     def __repr__(self) -> str:
         """Say what is there: a line or two for each sweep."""

@@ -116,6 +116,25 @@ def test_plot_writes_what_is_asked_for_where_it_is_asked_for(copied, monkeypatch
     assert wrong.code == exits.USAGE and wrong.err.count("\n") == 1 and "known: loss_vs_lr" in wrong.err
 
 
+def test_plot_draws_for_a_paper_and_in_the_formats_asked_for(copied, monkeypatch):
+    results, out = copied / "results", copied / "elsewhere"
+    answer = mupcheck("plot", results / "lr", "--out", out, "--style", "paper")
+    names = [f"paper_loss_vs_lr_{columns}.{end}" for columns in ("single", "double") for end in ("pdf", "png", "txt")]
+    assert (answer.code, answer.err, answer.out.split()) == (exits.OK, "", [str(out / name) for name in names])
+    assert set(tree(out)) == set(names)
+    asked = ("plot", results / "lr", "--out", out / "more", "--only", "loss_vs_lr", "--format", "svg,pdf", "--json")
+    assert [Path(file).name for file in mupcheck(*asked).json] == ["loss_vs_lr.svg", "loss_vs_lr.pdf"]
+    monkeypatch.setenv("MUPCHECK_STYLE", "paper")
+    assert [Path(file).suffix for file in mupcheck(*asked).json] == [".svg", ".pdf", ".txt"] * 2
+    before = tree(copied)
+    no_format = "'jpg' is no format of figures; formats are png, svg, pdf"
+    no_style = "'poster' is no style of figures; styles are page, paper"
+    for wrong, said in ((("--format", "jpg"), no_format), (("--style", "poster"), no_style)):
+        refused = mupcheck("plot", results / "lr", "--out", out / "new", *wrong)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (exits.USAGE, "", 1)
+        assert said in refused.err and tree(copied) == before
+
+
 def test_rules_prints_every_table_with_its_sources():
     answer = mupcheck("rules")
     assert (answer.code, answer.err) == (exits.OK, "")

@@ -15,7 +15,8 @@ from planted_figures import (
 )
 
 from mupcheck.learning_rates.drift import transfer
-from mupcheck.plots.losses import MAX_COLUMNS, MIN_SHARE, draw_losses
+from mupcheck.looks import MIN_SHARE
+from mupcheck.plots.losses import MAX_COLUMNS, draw_losses
 from mupcheck.plots.optima import MIN_OCTAVES as MIN_OCTAVES_OF_LR
 from mupcheck.plots.optima import draw_optima
 from mupcheck.plots.penalties import draw_penalties
