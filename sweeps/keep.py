@@ -29,7 +29,11 @@ ROWS = 96
 BITS = 13
 SEALS = ("schema_version", "steps_sha256", "coords_sha256", "row_sha256")  # which writing sets anew
 # Like lies by like, for xz to find.
-ORDERS = {"runs": ("run_id",), "steps": ("run_id", "step"), "coords": ("kind", "stat", "site", "layer", "step", "run_id")}
+ORDERS = {
+    "runs": ("run_id",),
+    "steps": ("run_id", "step"),
+    "coords": ("kind", "stat", "site", "layer", "step", "run_id"),
+}
 
 
 def keep(folder: Path, out: Path, *, rows: int = ROWS) -> Path:
@@ -131,6 +135,8 @@ def _thinned(steps: pa.Table, rows: int) -> pa.Table:
         chosen |= of["val_loss"].is_valid().to_numpy(zero_copy_only=False)
         wanted.append(of.filter(pa.array(chosen)))
     return pa.concat_tables(wanted)
+
+
 def main() -> None:
     """Keep the sweeps that are named, and lay out what is kept where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
