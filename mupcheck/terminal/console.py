@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -125,13 +125,6 @@ def styled(verdict: str) -> "Text":
     from rich.text import Text
 
     return Text(verdict, STYLES.get(verdict, ""))
-
-
-def print_precision(answers: Iterable[Any]) -> None:
-    """Print what a precision check said, a line each: records with `sentence` and `verdict`."""
-    out = console()
-    for answer in answers:
-        out.print(f"{answer.sentence}:", styled(answer.verdict), soft_wrap=True)
 
 
 def number(value: float | None, form: str) -> str:
