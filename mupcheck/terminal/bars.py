@@ -93,6 +93,8 @@ def legend_of_losses(bars: Iterable[str], axis: Axis) -> str:
         said.append(f"{DIVERGED if blocks else PLAIN[DIVERGED]} where a seed diverged")
     if STOPPED in seen:
         said.append(f"{STOPPED} where one was stopped")
+    if NOT_RUN in seen:
+        said.append("blank where none ran")
     return ", ".join(said)
 
 

@@ -40,9 +40,8 @@ def print_judgement(judgement: Judgement, *, every: bool) -> None:
         console().print()
     for line in _reasons(judgement):
         print_prose(line, indent=2)
-    rest = f"--all prints all {len(judgement.pooled)} slopes and how they were measured"
     topic = f"; mupcheck explain {TOPIC_OF[judgement.verdict]}" if judgement.verdict in TOPIC_OF else ""
-    print_prose(f"({rest}{topic})", indent=2)
+    print_prose(f"(--all prints every quantity and how it was measured{topic})", indent=2)
 
 
 def _reasons(judgement: Judgement) -> Iterator[str]:
@@ -180,7 +179,9 @@ def _worth_a_look(judgement: Judgement) -> tuple[pd.DataFrame, int]:
         rows = pooled.iloc[:0]  # as of one width: there is nothing to see, and the reason says why
     else:
         rows = not_passing(pooled)
-    return rows.head(MAX_LINES), max(len(rows) - MAX_LINES, 0)
+    # another mean of the same numbers says the same once more
+    shown = rows.drop_duplicates(["kind", "site", "step"]).head(MAX_LINES)
+    return shown, len(rows) - len(shown)
 
 
 def _of_what(rows: pd.DataFrame) -> str:
