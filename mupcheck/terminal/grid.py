@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mupcheck.terminal.console import STYLES, console
-from mupcheck.terminal.prose import columns_of_terminal, print_prose, wrapped
+from mupcheck.terminal.prose import columns_of_terminal, print_prose
 from mupcheck.terminal.streams import as_taken
+from mupcheck.terminal.wrapping import wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -2,17 +2,13 @@
 
 import re
 import sys
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 from mupcheck.terminal.console import STYLES, console
+from mupcheck.terminal.wrapping import wrapped
 
-HANG = 2  # columns that what goes on stands further in than its first line
 LEAST_COLUMNS = 20  # a narrower terminal breaks the lines itself
-GLUE = "\N{NO-BREAK SPACE}"  # stands for a blank at which no line may end
-TOGETHER = re.compile(r"\[[^\[\]]{1,30}\]|cannot tell|likely cause \d+:|--[a-z-]+ [^\s(]+")
-COMMAND = re.compile(r"(?<=: )mupcheck [^;:()]+")  # to be copied: on a line of its own where it fits on one
 
 
 def columns_of_terminal() -> int | None:
@@ -36,27 +32,6 @@ def print_prose(text: str, *, indent: int = 0, verdicts: Iterable[str] = ()) -> 
         for verdict in verdicts:
             shown.highlight_regex(rf"(?:(?<=: )|^ *){re.escape(verdict)}(?=$|[;,]|  | as )", STYLES.get(verdict, ""))
         out.print(shown, soft_wrap=True)
-
-
-def wrapped(text: str, columns: int | None, *, indent: int = 0) -> list[str]:
-    """Return the lines of a paragraph: one where there is no width to keep to."""
-    first = " " * indent
-    if columns is None:
-        return [first + text]
-
-    def glue(found: re.Match[str]) -> str:
-        return found[0].replace(" ", GLUE) if len(first) + HANG + len(found[0]) <= columns else found[0]
-
-    glued = TOGETHER.sub(glue, COMMAND.sub(glue, text))
-    lines = textwrap.wrap(
-        glued,
-        columns,
-        initial_indent=first,
-        subsequent_indent=first + " " * HANG,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace(GLUE, " ") for line in lines]
 
 
 def print_precision(answers: Iterable[Any]) -> None:
