@@ -77,6 +77,14 @@ def test_of_however_many_lrs_the_lowest_loss_is_seen(n):
     assert (DIVERGED in bars) == (x > -3).any()
 
 
+def test_of_lrs_in_one_place_the_lowest_loss_is_shown_then_what_diverged_then_the_lower_loss():
+    axis = Axis(0.0, 4.0, 3)
+    x, losses = [0, 1, 1.5, 4, 5, 8, 9], [3.0, 2.0, np.inf, 2.5, np.inf, 9.0, 3.0]
+    for order in (slice(None), slice(None, None, -1)):
+        bars = loss_bars(curve_of(x, [losses])[order], axis)
+        assert bars == f"{BLOCKS[0]}{DIVERGED}{loss_bars(curve_of([0, 4, 8], [[2.0, 9.0, 3.0]]), axis)[-1]}"
+
+
 def test_a_stopped_lr_is_no_diverged_one():
     diverged, ran, stopped = curve_of([0, 1, 2], [[np.inf, 2.0, np.inf]])
     stopped = type(stopped)(2.0, None, 0, stopped.seed_losses, n_stopped=1)

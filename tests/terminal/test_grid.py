@@ -65,6 +65,9 @@ def test_a_pipe_gets_a_line_a_row_of_80_columns_unless_a_name_is_longer():
     assert max(map(len, lines)) <= 80 and lines == [line.rstrip() for line in lines]
     for row in (ROWS[0], ROWS[-1]):
         assert sum(all(cell in line for cell in row) for line in lines) == 1
+    wide = [Column("a heading of many words")] * 5
+    lines = seen(lambda: print_grid(wide, [("1", "2", "3", "4", "5")])).splitlines()
+    assert 20 < max(map(len, lines)) <= 80 and lines[-1].split() == ["1", "2", "3", "4", "5"]
     long = ("model.layers.*.linear_attn." * 3, *ROWS[0][1:])
     lines = seen(lambda: print_grid(COLUMNS, [long])).splitlines()
     assert any(all(cell in line for cell in long) for line in lines)
