@@ -39,7 +39,7 @@ def print_answer(
     of what cannot be told for that, and in JSON.
     """
     from mupcheck.results.reading import load_results, n_missing, say_incomplete
-    from mupcheck.terminal.console import print_precision
+    from mupcheck.terminal.prose import print_precision
 
     judged: list[Any] = []
     if kind == "coord":
@@ -80,7 +80,7 @@ def print_answer(
             documents = zip(as_documents(answers), answers, strict=True)
             print_json([document | _of(precision, answer.parametrization) for document, answer in documents])
         else:
-            print_answers(answers)
+            print_answers(answers, every=every)
             print_precision(precision)
         verdicts = {answer.parametrization: answer.verdict for answer in answers}
     return _without_pass(verdicts) if troubles else verdicts

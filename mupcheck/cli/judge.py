@@ -92,7 +92,7 @@ def _print(
     if as_json:
         print_json(as_documents(answers))
     else:
-        print_answers(answers)
+        print_answers(answers, every=every)
     return [answer.verdict for answer in answers], [answer.cost.verdict for answer in answers]
 
 

@@ -142,7 +142,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row("strict", "--strict", bool, "Exit with 1 instead of 3 where it cannot tell.", "no", of=ALL, value=False, more=NO_VARIABLE),
         Row("progress", "--progress", str, "How progress is shown on stderr: auto, rich (a bar), plain (lines), json (an event a line) or none.", "auto: a bar on a terminal, lines in a pipe", of=ALL, value="auto", metavar="NAME"),
         Row("json", "--json", bool, "Print the answer as one JSON document on stdout.", "no", of=ALL, value=False, more=NO_VARIABLE),
-        Row("every", "--all", bool, "Print every quantity, not only those worth a look.", "no", of=("coord", "run"), value=False, more=NO_VARIABLE),
+        Row("every", "--all", bool, "Print all that is known, and how it was measured, not only what answers.", "no", of=ALL, value=False, more=NO_VARIABLE),
     ),
 }
 Tables = Annotated[str | None, option("--parametrization --parametrizations -p", "Tables, by name or .toml file, such as sp,gdn-mup. (default: gdn-mup)", metavar="LIST")]
@@ -156,7 +156,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as one JSON
 Ladder = Annotated[str | None, option("--ladder", "How a family grows: heads, head-dim, value-heads (key heads stay), or FILE.json with a list of configs. (default: the family's own)", metavar="NAME")]
 Stored = typer.Argument(help="Results folder, or one sweep's folder in it; either may be an address, such as s3://bucket/results.", parser=place_of)
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
-All = Annotated[bool, typer.Option("--all", help="Print every quantity, not only those worth a look.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="Print every quantity, and how it was measured, not only what answers.", show_default=False)]
 # fmt: on
 
 # what says where and how to run, not what: no key of a SweepSpec

@@ -21,7 +21,7 @@ START_SECONDS = 3.0  # of processes that read torch and the file
 # what a sweep of a user's own model takes from the options of lr-sweep, by their keys
 OF_PLAN = ("seeds", "steps", "schedule", "warmup_steps", "clip", "refine", "precision", "batch_size", "seq_len")
 OF_OWN = {*OF_PLAN, "model", "widths", "lrs", "device", "jobs", "fresh", "dry_run", "name", "out", "expect", "cost"}
-OF_OWN |= {"strict", "json", "progress"}
+OF_OWN |= {"strict", "json", "progress", "every"}
 
 
 def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
@@ -81,7 +81,8 @@ def sweep_own(options: Mapping[str, Any], names: Mapping[str, str]) -> int:
     if errors:
         return STORAGE
     costs: dict[str, str] = {}
-    verdicts = print_answer(plan.folder, "lr", as_json=options["json"], every=False, cost=cost, costs=costs)
+    looks = {"as_json": options["json"], "every": options["every"]}
+    verdicts = print_answer(plan.folder, "lr", **looks, cost=cost, costs=costs)
     (verdict,), decided = verdicts.values(), None
     if cost is not None:
         (found,) = costs.values()

@@ -152,7 +152,7 @@ def _sweep(kind: str | None, ctx: typer.Context, options: dict[str, Any]) -> Non
         plan.folder,
         sweep.kind,
         as_json=options["json"],
-        every=options.get("every", False),
+        every=options["every"],
         command=command_line(),
         costs=costs,
         precision=precision,

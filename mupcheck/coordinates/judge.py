@@ -1,12 +1,13 @@
 """The whole verdict on a coordinate check: validity first, then slopes, then a likely cause and what to do."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from mupcheck.coordinates import own
+from mupcheck.coordinates.by_width import Sizes, sizes_by_width
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
@@ -46,6 +47,7 @@ class Judgement(Verdict):
         measured: how it was measured: what all runs share, with `widths`, `seeds`, `record`, `torch` and `device`.
         confidence: of the intervals.
         paths: how the backend that trained compares with the reference, where that is known.
+        sizes: of each pooled slope, by rising width (`sizes_by_width`).
     """
 
     sweep: str
@@ -64,6 +66,7 @@ class Judgement(Verdict):
     measured: dict[str, Any]
     confidence: float = CONFIDENCE
     paths: tuple[Path, ...] = ()
+    sizes: Sizes = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -149,7 +152,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
             named = resolved.get("required", {})
             told = (judgement.verdict, judgement.reason, judgement.next_step)
             judgement = replace(judgement, **advise(*told, pooled, named), causes=())
-        judgements.append(replace(judgement, confidence=confidence, paths=paths))
+        judgements.append(replace(judgement, confidence=confidence, paths=paths, sizes=sizes_by_width(runs, coords)))
     return Answers(judgements)
 
 

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
+
+from mupcheck.terminal.wrapping import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,11 +26,25 @@ _events: list[bool] = []  # whether what is said is said as events
 
 
 def say(line: str) -> None:
-    """Print one line on stderr; where events are asked for, as one."""
+    """Print one line on stderr, wrapped on a terminal; where events are asked for, as one."""
     if _events:
         say_event("message", text=line)
-    else:
-        print(line, file=sys.stderr, flush=True)
+        return
+    columns = _columns_of_stderr()
+    if columns is not None:
+        line = "\n".join(each for part in line.splitlines() for each in wrapped(part, columns, whole_commands=True))
+    print(line, file=sys.stderr, flush=True)
+
+
+def _columns_of_stderr() -> int | None:
+    """Return how wide the terminal on stderr is, None where there is none or nobody knows."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return None
+    return max(columns, 20) if columns else None
 
 
 def say_event(event: str, **fields: Any) -> None:
@@ -125,13 +141,6 @@ def styled(verdict: str) -> "Text":
     from rich.text import Text
 
     return Text(verdict, STYLES.get(verdict, ""))
-
-
-def print_precision(answers: Iterable[Any]) -> None:
-    """Print what a precision check said, a line each: records with `sentence` and `verdict`."""
-    out = console()
-    for answer in answers:
-        out.print(f"{answer.sentence}:", styled(answer.verdict), soft_wrap=True)
 
 
 def number(value: float | None, form: str) -> str:

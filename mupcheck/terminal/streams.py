@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 import sys
-from typing import Any
+from typing import IO, Any
 
 # what a stream that is not UTF-8 gets instead
 PLAIN = {
@@ -24,6 +24,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("mupcheck", _plain)
+
+
+def as_taken(text: str, stream: IO[str]) -> str:
+    """Return a text as a stream will show it, so that what stands for a character is counted before it is aligned."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors="mupcheck").decode(encoding)
 
 
 class Steady(io.FileIO):

@@ -1,4 +1,4 @@
-"""What a person sees of a judgement on transfer: how it was measured, optima, their costs, the verdict and the rest."""
+"""What a person sees of a judgement on transfer: the answer, a row a width and what to do; or, asked for, all of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -9,15 +9,33 @@ from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.penalty import Penalty
 from mupcheck.learning_rates.wider import TENTHS
 from mupcheck.results.comparable import name_of
-from mupcheck.terminal.console import console, interval_text, number, styled, table_of
-from mupcheck.terminal.topic_page import pointer
+from mupcheck.results.printing import counted
+from mupcheck.terminal.bars import axis_of, legend_of_losses, loss_bars
+from mupcheck.terminal.console import console, interval_text, number, table_of
+from mupcheck.terminal.grid import Column, print_grid
+from mupcheck.terminal.prose import print_prose
+from mupcheck.terminal.topic_page import TOPIC_OF, pointer
+
+WORDS = ("transfers", "drifts", "negligible", "costly", "cannot tell")
 
 
-def print_answers(answers: Sequence[Transfer]) -> None:
-    """Print both verdicts on each parametrization, then a page for each."""
+def print_answers(answers: Sequence[Transfer], *, every: bool) -> None:
+    """Print both verdicts on each parametrization, then a table of all widths and what to do.
+
+    Args:
+        every: a page for each instead of the table: costs, sensitivity, divergence and how it was measured.
+    """
     print_in_short(answers)
+    if every:
+        for answer in answers:
+            print_transfer(answer)
+        return
+    _print_widths(answers)
     for answer in answers:
-        print_transfer(answer)
+        _print_what_to_do(answer)
+    if answers:
+        topics = dict.fromkeys(TOPIC_OF[answer.verdict] for answer in answers)
+        print_prose(f"(--all prints costs, flags and how it was measured; mupcheck explain {', '.join(topics)})")
 
 
 def as_documents(answers: Sequence[Transfer]) -> list[dict[str, Any]]:
@@ -27,36 +45,92 @@ def as_documents(answers: Sequence[Transfer]) -> list[dict[str, Any]]:
 
 def print_in_short(answers: Sequence[Transfer]) -> None:
     """Print both verdicts on each parametrization, a sentence each: what stands on top of all pages."""
-    out = console()
     for answer in answers:
-        out.print(answer.sentence, soft_wrap=True)
-    out.print()
+        print_prose(answer.sentence, verdicts=WORDS)
+    console().print()
+
+
+def _print_widths(answers: Sequence[Transfer]) -> None:
+    """Print a row for each parametrization and width: the best lr, the loss there, and bars of loss against lr."""
+    curves = [optimum.curve for answer in answers for optimum in answer.optima]
+    if not any(curves):
+        return
+    axis = axis_of(point.log2_lr for curve in curves for point in curve)
+    levels = {f"{answer.measured['confidence']:.0%} interval" for answer in answers}
+    columns = (
+        Column(""),
+        Column("width", right=True),
+        Column("best lr", right=True),
+        Column("log2 lr", right=True),
+        Column("/".join(sorted(levels)), right=True),
+        Column("fitted loss", right=True),
+        Column("loss by lr"),
+    )
+    names = [name_of(answer) for answer in answers]
+    rows = []
+    for answer, name in zip(answers, names, strict=True):
+        for optimum in answer.optima:
+            rows.append(
+                (
+                    name if names.count(name) == 1 else answer.title,
+                    str(optimum.width),
+                    number(None if optimum.log2_lr is None else 2**optimum.log2_lr, ".3g"),
+                    number(optimum.log2_lr, "+.2f"),
+                    interval_text(optimum.ci_low, optimum.ci_high, "+.2f"),
+                    number(optimum.loss, ".4f"),
+                    loss_bars(optimum.curve, axis),
+                )
+            )
+    print_grid(columns, rows)
+    print_prose(f"loss by lr: {legend_of_losses((row[-1] for row in rows), axis)}", indent=1)
+    console().print()
+
+
+def _print_what_to_do(answer: Transfer) -> None:
+    """Print why a verdict is not the best there is and what to do, and what was asked for; nothing of one that is."""
+    lines = []
+    if answer.verdict != "transfers":
+        lines += [f"why: {answer.reason}", f"next: {answer.next_step}" if answer.next_step else ""]
+    if answer.missing and answer.missing not in answer.reason:
+        lines.append(f"in doubt: {answer.missing}")
+    if answer.cost.verdict == "cannot tell" and len(answer.optima) > 1:
+        decide = f"; {answer.cost.next_step}" if answer.cost.next_step else ""
+        lines.append(f"cost: {answer.cost.verdict} as {answer.cost.reason}{decide}")
+    if answer.target is not None:
+        lines.append(answer.target.text)
+    if answer.notes:
+        more = f" (and {counted(len(answer.notes) - 1, 'more note')} on --all)" if len(answer.notes) > 1 else ""
+        lines.append(f"note: {answer.notes[0]}{more}")
+    if not any(lines):
+        return
+    print_prose(f"{answer.title}: {answer.verdict}", verdicts=WORDS)
+    for line in filter(None, lines):
+        print_prose(line, indent=2, verdicts=WORDS)
 
 
 def print_transfer(answer: Transfer) -> None:
     """Print one parametrization: title, optimum per width, what each costs the other widths, verdict and the rest."""
-    out = console()
-    out.print(f"{name_of(answer)}, {answer.how_measured}", soft_wrap=True)
+    print_prose(f"{name_of(answer)}, {answer.how_measured}")
     _print_optima(answer)
     if len(answer.optima) > 1:
         _print_costs(answer)
-    out.print(f"{answer.title}:", styled(answer.verdict), soft_wrap=True)
+    print_prose(f"{answer.title}: {answer.verdict}", verdicts=WORDS)
     lines = [answer.reason, answer.drift_text]
     if answer.reason.startswith("drift"):
         lines = [answer.reason]
     # of one width there is nothing more to say, and what is said while runs are missing changes with them
     beside = () if len(answer.optima) == 1 or answer.missing else _beside_the_verdict(answer)
     for line in dict.fromkeys(filter(None, lines)):
-        out.print(f"  {line}", soft_wrap=True)
+        print_prose(line, indent=2)
     if answer.next_step:
-        out.print(f"  next: {answer.next_step}", soft_wrap=True)
+        print_prose(f"next: {answer.next_step}", indent=2)
     if len(answer.optima) > 1:
         decide = f"; {answer.cost.next_step}" if answer.cost.next_step else ""
-        out.print("  cost:", styled(answer.cost.verdict), f"as {answer.cost.reason}{decide}", soft_wrap=True)
+        print_prose(f"cost: {answer.cost.verdict} as {answer.cost.reason}{decide}", indent=2, verdicts=WORDS)
     if answer.target is not None:
-        out.print(f"  {answer.target.text}", soft_wrap=True)
+        print_prose(answer.target.text, indent=2)
     for line in (*beside, *answer.notes, *pointer(answer.verdict)):
-        out.print(f"  {line}", soft_wrap=True)
+        print_prose(line, indent=2)
 
 
 def _print_optima(answer: Transfer) -> None:
@@ -101,7 +175,7 @@ def _print_costs(answer: Transfer) -> None:
         unknown |= dict.fromkeys(penalty.reason for penalty in cells if penalty.nats is None)
     out.print(costs)
     for reason in unknown:
-        out.print(f"?: {reason}", soft_wrap=True)
+        print_prose(f"?: {reason}")
 
 
 def _beside_the_verdict(answer: Transfer) -> Iterator[str]:

@@ -30,7 +30,7 @@ def library():
 
 
 def fails_as_shipped(family, *options):
-    answer = mupcheck("audit", family, *WIDTHS, "--seeds", "3", *options)
+    answer = mupcheck("audit", family, *WIDTHS, "--seeds", "3", "--all", *options)
     assert answer.code == exits.FAILED, answer.err
     causes = re.findall(r"likely cause \d: (.*)", answer.out)
     assert re.search(r"lr too large by m\^\+(1|1/2)", causes[0]), causes

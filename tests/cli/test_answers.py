@@ -20,9 +20,16 @@ def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
     assert answer.code in (exits.OK, exits.CANNOT_TELL)
     assert "Traceback" not in answer.err and "\x1b" not in answer.out + answer.err
     assert "36 of 36 runs to train" in answer.err and "done in" in answer.err
+    again = mupcheck("run", REPOSITORY / "sweeps" / "smoke.toml", "--out", tmp_path, *HERE)
+    assert (again.code, again.out) == (answer.code, answer.out)
+    everything = mupcheck("run", REPOSITORY / "sweeps" / "smoke.toml", "--out", tmp_path, *HERE, "--all").out
+    assert len(everything.splitlines()) > len(answer.out.splitlines())
     for name in ("sp-fanin", "gdn-mup"):
-        page = answer.out[
-            answer.out.index(
+        (sentence,) = re.findall(rf"^{name}: .*: (?:transfers|drifts|cannot tell)$", answer.out, re.MULTILINE)
+        assert sentence in everything
+        assert re.findall(rf"^ {name} +(\d+) ", answer.out, re.MULTILINE) == ["16", "32", "64"]
+        page = everything[
+            everything.index(
                 f"{name}, learning-rate sweep smoke: adamw, head-dim, widths 16, 32, 64 (base 16), 2 seeds"
             ) :
         ]
@@ -38,10 +45,11 @@ def test_a_coordinate_check_shows_its_verdict_table(made):
     assert answer.code == exits.FAILED
     assert "sp: the verdict is 'fail', expected 'pass'" in answer.err
     assert re.search(r"^sp \(adamw, head-dim\): fail ", answer.out, re.MULTILINE)
-    for word in ("quantity", "slope", "interval", "required", "verdict", "effective_update rms", "down_proj"):
+    for word in ("site", "slope", "interval", "required", "verdict", "effective_update rms", "down_proj"):
         assert word in answer.out
     everything = mupcheck("run", made / "coord.toml", "--out", made / "results", *HERE, "--all")
     assert len(everything.out.splitlines()) > len(answer.out.splitlines())
+    assert {"quantity", "implied"} <= set(everything.out.split())
     assert len(list((made / "results" / "coord" / "coords").glob("*.parquet"))) == 9
 
 

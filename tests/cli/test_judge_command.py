@@ -32,9 +32,13 @@ def test_the_answer_is_on_stdout_and_how_it_was_read_on_stderr(losses):
     answer = mupcheck("judge", losses)
     assert answer.code == exits.OK
     assert answer.out.startswith("moves: the best lr of width 64 costs")
-    assert "still (" not in answer.out and "still: transfers" in answer.out and "moves: drifts" in answer.out
+    assert answer.out.splitlines()[1].startswith("still: ") and answer.out.splitlines()[1].endswith(": transfers")
+    assert "still (" not in answer.out and "moves: drifts" in answer.out
+    whole = mupcheck("judge", losses, "--all").out
+    assert "still (" not in whole and "still: transfers" in whole and "nats lost at" in whole
     assert "width from d_model, lr from lr, loss from loss" in answer.err
-    assert "--" not in answer.out.replace("─", "")  # no option of a command that did not measure it
+    # no option of a command that did not measure it
+    assert "--" not in answer.out.replace("--all", "") and "--" not in whole
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,29 @@ def test_a_site_is_never_cut(made, columns):
     assert sites <= set(shown.split()) and "…" not in shown
 
 
+@pytest.mark.parametrize("columns", [120, 80, 60])
+@pytest.mark.parametrize("name", ["coord", "lr"])
+def test_an_answer_keeps_to_the_terminal_and_loses_no_number(made, name, columns):
+    again = ("run", made / f"{name}.toml", "--out", made / "results", *HERE)
+    shown, piped = mupcheck_on_a_terminal(columns, *again), mupcheck(*again).out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert sorted(re.findall(r"\d\S*", shown)) == sorted(re.findall(r"\d\S*", piped))
+    tables = [line for line in piped.splitlines() if re.match(r" \S", line)]
+    assert tables and max(map(len, tables)) <= 80
+    assert len(piped.splitlines()) <= 30, "an answer in short"
+
+
+def test_what_is_said_on_stderr_is_wrapped_on_a_terminal_alone(made):
+    _, shown = on_a_terminal(70, "run", made / "coord.toml", "--out", "new", *HERE, "--max-runs", "1", NO_COLOR="1")
+    lines = [line.rstrip() for line in shown.splitlines()]
+    first = next(i for i, line in enumerate(lines) if line.startswith("coord: expected intervals: "))
+    assert len(lines[first]) <= 70 and lines[first + 1].startswith("  ")
+    piped = mupcheck("run", made / "coord.toml", "--out", "new", *HERE, "--max-runs", "1", COLUMNS="70").err
+    (whole,) = [line for line in piped.splitlines() if line.startswith("coord: expected intervals: ")]
+    end = next(i for i in range(first + 1, len(lines)) if not lines[i].startswith("  "))
+    assert " ".join(" ".join(lines[first:end]).split()) == whole
+
+
 def test_a_row_is_one_line_in_a_pipe(made):
     for arguments, first in (
         (("rules", "-p", "gdn-mup", "--mode", "heads"), [role.value for role in Role]),

@@ -21,7 +21,7 @@ def test_a_cut_learning_rate_sweep_says_so_first(copied, monkeypatch):
     assert answer.code == exits.CANNOT_TELL
     assert f"cannot tell: {line}" in answer.err
     verdict, reason, *rest = answer.out[answer.out.index("gdn-mup (adamw, head-dim): ") :].splitlines()
-    assert (verdict, reason) == ("gdn-mup (adamw, head-dim): cannot tell", f"  {line}")
+    assert (verdict, reason) == ("gdn-mup (adamw, head-dim): cannot tell", f"  why: {line}")
     assert any(each == f"  next: {line.partition(': ')[2]}" for each in rest)
     assert "add widths" not in answer.out and "add seeds" not in answer.out
     (document,) = mupcheck(*command, "--json").json

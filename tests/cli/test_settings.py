@@ -87,7 +87,7 @@ def test_a_refined_sweep_is_trained_judged_and_resumed(tmp_path):
     assert "incomplete" not in answer.out
     assert "lr: 6 of 6 runs to train" in answer.err
     assert re.search(r"lr: \d of \d+ runs to train", answer.err.split("done in", 1)[1])
-    again = mupcheck(*command)
+    again = mupcheck(*command, "--all")
     assert "to train" not in again.err
     assert "lr gap" not in again.out and "fast transfer: cannot tell, 2 widths" in again.out
     Path("fine.toml").write_text(LR + "refine = true\nprecision = 1.0\n")

@@ -75,7 +75,7 @@ def test_what_is_quoted_of_the_sweep_is_of_the_run_that_is_drawn(workplace):
 def test_the_text_says_what_the_picture_shows():
     with Image.open(PICTURE) as image:
         page = image.text[PICTURE_KEY]
-    drifts = [float(x) for x in re.findall(r"^ *drift ([+-]\d\.\d\d) \[", page, re.MULTILINE)]
+    drifts = [float(x) for x in re.findall(r"^ *(?:why: )?drift ([+-]\d\.\d\d) \[", page, re.MULTILINE)]
     fell, rose = map(float, re.search(r"SP falls by (\d+\.\d+) octaves; that of μP rises by (\d+\.\d+)", TEXT).groups())
     # over the two doublings of its widths
     assert sorted(2 * drift for drift in drifts) == pytest.approx([-fell, rose], abs=0.1)

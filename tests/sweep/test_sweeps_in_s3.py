@@ -208,7 +208,7 @@ def test_a_server_that_goes_is_said_and_what_is_finished_is_sent_by_the_next_cal
     assert "8 runs are not in s3://bucket/results/tiny yet and kept in" in failed
     assert "Could not connect" in failed
     assert "Traceback" not in answer.err
-    assert "learning-rate sweep tiny" in answer.out, "the answer is there all the same"
+    assert ": the best lr of width" in answer.out, "the answer is there all the same"
     assert_same(numbers(load_results(mirror_of(f"{OUT}/tiny"))), numbers(done[1]))
     # nobody answers now: nothing is trained, nothing is lost
     for words in (command, ("check", OUT)):
