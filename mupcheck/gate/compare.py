@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import hypot, inf, isnan, nan
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
     return comparisons
 
 
+@cache
 def family_factor(n_slopes: int, n_seeds: int) -> float:
     """Return how much wider than one interval one is that holds for n slopes at once (Bonferroni)."""
     dof = max(n_seeds - 1, 1)

@@ -12,7 +12,7 @@ from mupcheck.gate.pairs import Answer, pair
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.results.comparable import Group, group_of, title_of
 from mupcheck.results.printing import in_html, lines_of
-from mupcheck.results.reading import Results, load_results
+from mupcheck.results.reading import TO_COMPLETE, Results, load_results, say_incomplete
 
 WORST_FIRST = (MOVED, CANNOT_TELL, SAME)
 
@@ -160,9 +160,14 @@ def diff(a: str | Path | Results, b: str | Path | Results, *, names: tuple[str, 
     of_a, of_b = (each if isinstance(each, Results) else load_results(each) for each in (a, b))
     found = pair(answers_of(of_a), answers_of(of_b), names=names)
     pairs = sorted((_compare(*two, of_a, of_b) for two in found.both), key=_order)
-    return Difference(
-        names[0], names[1], tuple(pairs), *(tuple(map(_titled, each)) for each in (found.only_a, found.only_b))
-    )
+    only_a, only_b = (tuple(map(_titled, each)) for each in (found.only_a, found.only_b))
+    missing = [
+        f"{side}: {line.partition(TO_COMPLETE)[0]}"
+        for side, of in (("A", of_a), ("B", of_b))
+        for sweep in of.sweeps
+        if (line := say_incomplete(of, sweep))
+    ]
+    return Difference(names[0], names[1], tuple(pairs), only_a, only_b, tuple(missing))
 
 
 def _compare(a: Answer, b: Answer, of_a: Results, of_b: Results) -> Pair:
