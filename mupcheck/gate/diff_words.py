@@ -1,6 +1,7 @@
 """A difference in words: rows of text for any table, one document of plain values, and Markdown."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,8 +22,7 @@ def row_of(move: Move) -> tuple[str, ...]:
         move.of,
         _value(move, move.a),
         _value(move, move.b),
-        _number(move, move.difference.value),
-        _interval(move, move.difference),
+        *_apart(move),
         _verdict(move),
     )
 
@@ -37,30 +37,46 @@ def _verdict(move: Move) -> str:
 
 
 def _value(move: Move, span: Span) -> str:
-    """Write a value; one that lies at an open end as the bound that it is, such as "<= 2^-9"."""
+    """Write a value; one that is open to a side as the bound that it is: "< 2^-9.00"."""
     if math.isnan(span.value):
         return ""
-    if move.what != OPTIMUM:
-        return f"{span.value:.1f}%" if move.what == COST else f"{span.value + 0.0:+.2f}"
-    if math.isinf(span.low) and math.isfinite(span.high):
-        return f"< 2^{span.high:.2f}"
-    if math.isinf(span.high) and math.isfinite(span.low):
-        return f"> 2^{span.low:.2f}"
-    return f"2^{span.value:.2f}"
+    write = _octaves if move.what == OPTIMUM else _percent if move.what == COST else _signed
+    return _bounded(span, write)
 
 
-def _number(move: Move, value: float) -> str:
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "?"
-    return f"{value + 0.0:+.1f}%" if move.what == COST else f"{value + 0.0:+.2f}"
-
-
-def _interval(move: Move, span: Span) -> str:
+def _apart(move: Move) -> tuple[str, str]:
+    """Write a difference and its interval, of one that is open to a side its bound alone."""
+    span = move.difference
     if math.isnan(span.low) or math.isnan(span.high):
-        return ""
-    return f"[{_number(move, span.low)}, {_number(move, span.high)}]"
+        return "", ""
+    write = _signed_percent if move.what == COST else _signed
+    if math.isinf(span.low) or math.isinf(span.high):
+        return _bounded(span, write), ""
+    return write(span.value), f"[{write(span.low)}, {write(span.high)}]"
+
+
+def _bounded(span: Span, write: Callable[[float], str]) -> str:
+    if math.isinf(span.low) and math.isinf(span.high):
+        return "?"
+    if math.isinf(span.low):
+        return f"< {write(span.high)}"
+    return f"> {write(span.low)}" if math.isinf(span.high) else write(span.value)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def _signed_percent(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}%"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}%"
+
+
+def _octaves(value: float) -> str:
+    return f"2^{value:.2f}"
 
 
 def document_of_difference(difference: Difference) -> dict[str, Any]:
@@ -78,8 +94,13 @@ def document_of_difference(difference: Difference) -> dict[str, Any]:
 
 
 def _plain(move: Move) -> dict[str, Any]:
-    spans = {name: getattr(move, name)._asdict() for name in ("a", "b", "difference")}
+    spans = {name: _finite(getattr(move, name)) for name in ("a", "b", "difference")}
     return asdict(move) | spans | {"moved": move.moved}
+
+
+def _finite(span: Span) -> dict[str, float | None]:
+    """Return a span by name; None where an end is open, or nothing is known."""
+    return {name: value if math.isfinite(value) else None for name, value in span._asdict().items()}
 
 
 def markdown_of_difference(difference: Difference, *, every: bool = False) -> str:
