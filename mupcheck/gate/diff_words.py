@@ -18,8 +18,9 @@ N_ROWS = 40  # of a group in a summary, which has at most a mebibyte
 def row_of(move: Move) -> tuple[str, ...]:
     """Return one quantity as the cells of HEAD; a best lr as a power of two, its difference in octaves."""
     return (
-        move.name.removesuffix(" rms"),  # as nearly all are
-        move.of,
+        # rms over later steps, as nearly all are
+        move.name.removesuffix(" rms"),
+        move.of.removesuffix(" later"),
         _value(move, move.a),
         _value(move, move.b),
         *_apart(move),

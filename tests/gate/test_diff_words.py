@@ -37,7 +37,7 @@ def test_markdown_says_groups_first_and_then_what_moved():
     ]
     head, _, row = cells_of(text)
     assert [cell.strip() for cell in head] == list(HEAD)
-    assert [cell.strip() for cell in row][:2] == [r"effective\_update", r"a\_proj later"]
+    assert [cell.strip() for cell in row][:2] == [r"effective\_update", r"a\_proj"]
     assert row[-1].strip() == "pass -&gt; fail"
     every = cells_of(markdown_of_difference(difference, every=True))
     assert len(every) == 2 * (2 + 3)
