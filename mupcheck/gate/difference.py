@@ -11,7 +11,7 @@ from mupcheck.gate.moves import CANNOT_TELL, MOVED, ONLY_A, ONLY_B, OPTIMUM, SAM
 from mupcheck.gate.pairs import Answer, pair
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.results.comparable import Group, group_of, title_of
-from mupcheck.results.printing import in_html, lines_of
+from mupcheck.results.printing import counted, in_html, lines_of
 from mupcheck.results.reading import TO_COMPLETE, Results, load_results, say_incomplete
 
 WORST_FIRST = (MOVED, CANNOT_TELL, SAME)
@@ -217,9 +217,9 @@ def _what_moved(pair: Pair) -> str:
     else:
         n_widths = sum(each.what == OPTIMUM for each in compared)
         n_moved = sum(each.what == OPTIMUM for each in moved)
-        parts = [f"best lr at {n_moved} of {n_widths} widths"] if n_moved else []
+        parts = [f"best lr at {n_moved} of {counted(n_widths, 'width')}"] if n_moved else []
         parts += [each.what for each in moved if each.what != OPTIMUM]
-        names = [f"best lrs of {n_widths} widths"] if n_widths else []
+        names = [f"best lrs of {counted(n_widths, 'width')}"] if n_widths else []
         names += [each.what for each in compared if each.what != OPTIMUM]
         what = f"{', '.join(parts)} moved" if parts else f"nothing moved of {', '.join(names)}"
     unknown = sum(each.verdict == CANNOT_TELL and not each.moved for each in compared)

@@ -33,6 +33,9 @@ def test_results_have_not_moved_against_themselves():
         assert {each.verdict for each in pair.moves} == {"same"} and pair.worth == []
         assert {each.difference.value for each in pair.moves} == {0.0}
         assert pair.measured.shared and difference.lines == []
+    # nor where it is not known that the draws were the same
+    unknown = plant(noise=2.0, data_hash=None)
+    assert diff(unknown, unknown).outcome == "same" and not one(unknown, unknown).measured.shared
 
 
 @pytest.mark.parametrize("seeds", [SEEDS, OTHERS])
