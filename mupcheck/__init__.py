@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mupcheck.coordinates.judge import Judgement, judge
     from mupcheck.coordinates.slopes import fit_slopes
+    from mupcheck.gate.difference import Difference, diff
     from mupcheck.learning_rates.drift import Transfer, find_optima, fit_drift, transfer
     from mupcheck.model import build_model
     from mupcheck.ops import gated_delta_rule
@@ -72,6 +73,7 @@ _HOMES = {
     **dict.fromkeys(("Judgement", "judge"), "coordinates.judge"),
     "Recorder": "recording.recorder",
     "fit_slopes": "coordinates.slopes",
+    **dict.fromkeys(("Difference", "diff"), "gate.difference"),
     **dict.fromkeys(("Transfer", "find_optima", "fit_drift", "transfer"), "learning_rates.drift"),
     "build_model": "model",
     "gated_delta_rule": "ops",
@@ -85,6 +87,7 @@ _HOMES = {
     **dict.fromkeys(("Results", "load_results"), "results.reading"),
 }
 __all__ = [
+    "Difference",
     "Judgement",
     "Limits",
     "ModelSpec",
@@ -96,6 +99,7 @@ __all__ = [
     "SweepSpec",
     "Transfer",
     "build_model",
+    "diff",
     "figures",
     "find_optima",
     "find_table",

@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 COMMANDS = (
     *("coord", "lr-sweep", "run", "judge", "plot", "report", "check", "rules", "doctor"),
     *("identities", "gates", "explain", "selftest", "recommend", "bench", "audit", "roles", "compact", "status", "ls"),
+    "diff",
 )
 # on the CPU and in this process, wherever the tests run
 HERE = ("--device", "cpu", "--jobs", "1")

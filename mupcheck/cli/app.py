@@ -20,6 +20,7 @@ import typer
 from mupcheck.cli import (
     audit,
     bench,
+    diff,
     engine,
     gate,
     judge,
@@ -67,7 +68,7 @@ def options(
 
 # in the order of the help
 for command in (
-    sweeps.coord, sweeps.lr_sweep, sweeps.run, status.status, status.ls, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, stored.report, gate.check, store.compact,
+    sweeps.coord, sweeps.lr_sweep, sweeps.run, status.status, status.ls, audit.audit, judge.judge, roles.roles, recommend.recommend, stored.plot, stored.report, gate.check, diff.diff, store.compact,
     theory.rules, machine.doctor, proof.identities, stored.gates, theory.explain, proof.selftest, bench.bench,
 ):  # fmt: skip
     app.command(cls=Command)(command)

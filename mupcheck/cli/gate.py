@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mupcheck.cli.exits import CANNOT_TELL, FAILED, OK
-from mupcheck.cli.options import All, Expect, Json, Stored, Strict, option
+from mupcheck.cli.options import All, Expect, Json, Markdown, Stored, Strict, option
 from mupcheck.cli.stores import read_from
 from mupcheck.cli.typed import called
 from mupcheck.terminal.console import say
@@ -17,7 +17,7 @@ def check(
     baseline: Annotated[Path | None, option("--baseline", "Stored slopes to compare coordinate checks with. (default: none)", metavar="FILE")] = None,
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Write --baseline FILE from what is there, if it is as expected.", show_default=False)] = False,
     junit: Annotated[Path | None, option("--junit", "Write JUnit XML here. (default: none)", metavar="FILE")] = None,
-    markdown: Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)", metavar="FILE")] = None,
+    markdown: Markdown = None,
     expect: Expect = None, json: Json = False, strict: Strict = False, every: All = False,
 ) -> None:  # fmt: skip
     """Judge everything under PATH against theory and, with a baseline, against stored slopes; exit with 1 if it fails, 3 if it cannot tell.

@@ -157,6 +157,7 @@ Ladder = Annotated[str | None, option("--ladder", "How a family grows: heads, he
 Stored = typer.Argument(help="Results folder, or one sweep's folder in it; either may be an address, such as s3://bucket/results.", parser=place_of)
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 instead of 3 where it cannot tell.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="Print every quantity, and how it was measured, not only what answers.", show_default=False)]
+Markdown = Annotated[Path | None, option("--markdown", "Add Markdown to this file, such as $GITHUB_STEP_SUMMARY. (default: none)", metavar="FILE")]
 # fmt: on
 
 # what says where and how to run, not what: no key of a SweepSpec

@@ -8,7 +8,7 @@ import typer
 from mupcheck.cli.exits import CANNOT_TELL, FAILED
 from mupcheck.cli.options import Json, Stored, Strict, option
 from mupcheck.cli.stores import read_from, send_pictures
-from mupcheck.results.stores.address import check_no_address, is_address
+from mupcheck.results.stores.address import check_no_address, is_address, place_of
 from mupcheck.terminal.console import print_json, say
 
 
@@ -49,6 +49,7 @@ def report(
     path: Annotated[Path, Stored] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="File of the page. (default: report.html in PATH)", metavar="FILE", show_default=False)] = None,
     watch: Annotated[bool, option("--watch", "Write it again every 10 s while a sweep runs; the page refreshes itself. (default: once)")] = False,
+    against: Annotated[Path | None, option("--against", "Other results, A: the page says too what moved since. (default: none)", metavar="PATH", parser=place_of)] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Write one HTML page of what is found under PATH: its answers, charts that can be asked, how it was measured.
@@ -65,7 +66,8 @@ def report(
     elif is_address(path):
         raise ValueError(f"{path} is an address, and the page is a file of this machine; add --out FILE")
     read = read_from(path)
-    pages = watch_report(read, out) if watch else iter([write_report(read, out)])
+    make = watch_report if watch else lambda *given, **more: iter([write_report(*given, **more)])
+    pages = make(read, out, against=against)
     written = next(pages)
     for line in say_first(read):
         say(line)

@@ -88,20 +88,20 @@ class Stored:
 def store(judgement: Judgement) -> Stored:
     """Return what a baseline keeps of a judgement, rounded as the file rounds it."""
     measured = dict(judgement.measured)
-    provenance = ", ".join(f"{name} {_text(measured.pop(name))}" for name in PROVENANCE if name in measured)
-    rules_hash = _text(measured.pop(OF_THE_TABLE, None))
+    provenance = ", ".join(f"{name} {text_of(measured.pop(name))}" for name in PROVENANCE if name in measured)
+    rules_hash = text_of(measured.pop(OF_THE_TABLE, None))
     first = {"optimizer": judgement.optimizer, "mode": judgement.mode}
     first |= {name: measured.pop(name) for name in ("widths", "seeds", "record") if name in measured}
     # where a file or folder lies is the machine's business; data_hash says what is in it
-    measured["data"] = _text(measured.get("data")).partition(":")[0]
-    settings = {name: _text(value) for name, value in (first | measured).items()}
-    entries = {entry.key: entry for entry in map(_entry, _kept(judgement.pooled).to_dict("records"))}
+    measured["data"] = text_of(measured.get("data")).partition(":")[0]
+    settings = {name: text_of(value) for name, value in (first | measured).items()}
+    entries = {entry.key: entry for entry in map(_entry, kept(judgement.pooled).to_dict("records"))}
     return Stored(
         judgement.sweep, judgement.parametrization, settings, rules_hash, judgement.verdict, entries, provenance
     )
 
 
-def _kept(pooled: pd.DataFrame) -> pd.DataFrame:
+def kept(pooled: pd.DataFrame) -> pd.DataFrame:
     """Return the slopes that are worth a line: those that are judged, once (mean_abs moves as rms does)."""
     return pooled[pooled["required_high"].notna() & (pooled["stat"] != "mean_abs")]
 
@@ -130,9 +130,10 @@ def required_text(low: float, high: float) -> str:
     return f"{high:g}" if low == high else f"{low:g}..{high:g}"
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Write a setting as the file has it: "none" where it is not set, 1 for 1.0, a list with commas."""
     if isinstance(value, tuple | list):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(text_of, value))
     if pd.isna(value):
         return "none"
     value = value.item() if hasattr(value, "item") else value

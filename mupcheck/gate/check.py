@@ -52,14 +52,8 @@ def check_results(
     results: Results, *, baseline: Sequence[Stored] | None = None, expect: str | None = None, where: str = "baseline"
 ) -> Report:
     """Judge results that are in memory; arguments and errors as of `check`, `where` names the baseline's file."""
-    answers: list[Judgement | Transfer] = []
-    if "coord" in results.kinds:
-        answers += judge(results)
-    if "lr" in results.kinds:
-        answers += transfer(results)
-    if not answers:
-        raise ValueError("nothing to judge: no run of a coordinate check or learning-rate sweep has finished")
-    known = list(dict.fromkeys(verdict for answer in answers for verdict in VERDICTS[_kind(answer)]))
+    answers = answers_of(results)
+    known = list(dict.fromkeys(verdict for answer in answers for verdict in VERDICTS[kind_of(answer)]))
     if expect is not None and expect not in known:
         raise ValueError(f"expect = {expect!r} is no verdict of what is there; try {' or '.join(known)}")
     stored = {each.group: each for each in baseline or ()}
@@ -82,6 +76,22 @@ def check_results(
             checked = _against_baseline(checked, answer, mine, where, unfit=other, comparable=not trouble)
         groups.append(checked)
     return Report(tuple(groups), unfit=tuple(unfit))
+
+
+def answers_of(results: Results) -> list[Judgement | Transfer]:
+    """Judge every group of results, coordinate checks first.
+
+    Raises:
+        ValueError: if nothing can be judged, or runs must not be compared.
+    """
+    answers: list[Judgement | Transfer] = []
+    if "coord" in results.kinds:
+        answers += judge(results)
+    if "lr" in results.kinds:
+        answers += transfer(results)
+    if not answers:
+        raise ValueError("nothing to judge: no run of a coordinate check or learning-rate sweep has finished")
+    return answers
 
 
 def renew_baseline(path: str | Path, report: Report, *, keep_other_sweeps: bool) -> str:
@@ -114,7 +124,8 @@ def is_one_sweep(path: Path) -> bool:
     return bool(finished_runs(path))
 
 
-def _kind(answer: Judgement | Transfer) -> str:
+def kind_of(answer: Judgement | Transfer) -> str:
+    """Return coord or lr."""
     return "coord" if isinstance(answer, Judgement) else "lr"
 
 
@@ -123,7 +134,7 @@ def _expected(answer: Judgement | Transfer, sweeps: Mapping[str, Any], expect: s
     spec = sweeps.get(answer.sweep, {}).get("spec")
     of_file = spec.get("expect") if isinstance(spec, dict) else None
     of_file = of_file if isinstance(of_file, dict) else {}
-    return expected_verdict(_kind(answer), answer.parametrization, of_file=of_file, option=expect)
+    return expected_verdict(kind_of(answer), answer.parametrization, of_file=of_file, option=expect)
 
 
 def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Checked:
@@ -134,7 +145,7 @@ def _against_theory(answer: Judgement | Transfer, expected: str | None) -> Check
     elif expected is not None and answer.verdict != expected:
         outcome = FAILED
     return Checked(
-        *group_of(answer), _kind(answer), answer.verdict, expected, outcome, answer.reason,
+        *group_of(answer), kind_of(answer), answer.verdict, expected, outcome, answer.reason,
         drift=None, comparisons=(), answer=answer,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import hypot, inf, isnan, nan
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
     same_seeds = now.settings.get("seeds") == stored.settings.get("seeds")
     seeds = [len(each.settings.get("seeds", "").split(",")) for each in (now, stored)]
     keys = sorted({*now.entries, *stored.entries})
-    factor = _family_factor(len(keys), min(seeds))
+    factor = family_factor(len(keys), min(seeds))
     comparisons = []
     for key in keys:
         new, old = now.entries.get(key), stored.entries.get(key)
@@ -134,11 +135,29 @@ def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
     return comparisons
 
 
-def _family_factor(n_slopes: int, n_seeds: int) -> float:
+@cache
+def family_factor(n_slopes: int, n_seeds: int) -> float:
     """Return how much wider than one interval one is that holds for n slopes at once (Bonferroni)."""
     dof = max(n_seeds - 1, 1)
     family = stats.t.ppf(1 - (1 - FAMILY_CONFIDENCE) / (2 * max(n_slopes, 1)), dof)
     return float(family / stats.t.ppf((1 + CONFIDENCE) / 2, dof))
+
+
+def judge_drift(drift: float, halves: Sequence[float], factor: float | None) -> tuple[float, str]:
+    """Return what the difference of two slopes may be, and whether it is same, drifted or cannot tell.
+
+    Args:
+        drift: the difference.
+        halves: half-widths of both slopes' intervals, NaN where there is none.
+        factor: of `family_factor`; None where both were measured with the same draws.
+    """
+    if factor is None:
+        return DRIFT_TOLERANCE, "drifted" if abs(drift) > DRIFT_TOLERANCE else "same"
+    half = inf if any(map(isnan, halves)) else hypot(*halves)
+    tolerance = max(DRIFT_TOLERANCE, factor * half)
+    if abs(drift) > tolerance:
+        return tolerance, "drifted"
+    return tolerance, "same" if abs(drift) + half <= SEEDS_TOLERANCE else "cannot tell"
 
 
 def _compare(key: Key, slope: float, new: Entry | None, old: Entry | None, factor: float | None) -> Comparison:
@@ -152,14 +171,8 @@ def _compare(key: Key, slope: float, new: Entry | None, old: Entry | None, facto
         verdict = "same" if isnan(slope) and isnan(baseline) and was == now else "cannot tell"
     else:
         drift = slope - baseline
-        if factor is None:
-            verdict = "drifted" if abs(drift) > tolerance else "same"
-        else:
-            halves = [(each.ci_high - each.ci_low) / 2 for each in (new, old)]
-            half = inf if any(map(isnan, halves)) else hypot(*halves)
-            tolerance = max(tolerance, factor * half)
-            verdict = "same" if abs(drift) + half <= SEEDS_TOLERANCE else "cannot tell"
-            verdict = "drifted" if abs(drift) > tolerance else verdict
+        halves = [(each.ci_high - each.ci_low) / 2 for each in (new, old)]
+        tolerance, verdict = judge_drift(drift, halves, factor)
     return Comparison(key, slope, baseline, drift, tolerance, verdict, was, now, old.line if old else 0)
 
 

@@ -1,11 +1,11 @@
 """A gate's report for a pull request: Markdown for a step summary, and GitHub's annotations."""
 
 from collections.abc import Iterator
-from math import isnan
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.coordinates.slopes import farthest_first
 from mupcheck.gate.baseline import required_text
+from mupcheck.gate.markdown import cell, folded, number, table
 from mupcheck.gate.report import CANNOT_TELL, FAILED, OK, Checked, Report, explain, notes, off_by
 
 MARKS = {OK: "✅", FAILED: "❌", CANNOT_TELL: "⚠️"}
@@ -22,18 +22,18 @@ def markdown(report: Report) -> str:
     head = ["", "table", "optimizer, mode", "verdict", "expected", *(["baseline"] if with_baseline else []), "why"]
     rows = []
     for checked in report.worst_first:
-        row = [MARKS[checked.outcome], f"**{_cell(checked.parametrization)}**"]
+        row = [MARKS[checked.outcome], f"**{cell(checked.parametrization)}**"]
         row += [
-            _cell(text) for text in (f"{checked.optimizer}, {checked.mode}", checked.verdict, checked.expected or "")
+            cell(text) for text in (f"{checked.optimizer}, {checked.mode}", checked.verdict, checked.expected or "")
         ]
         if with_baseline:
-            row.append(_cell(_baseline_cell(checked)))
-        rows.append([*row, "" if checked.outcome == OK else _cell(checked.reason)])
+            row.append(cell(_baseline_cell(checked)))
+        rows.append([*row, "" if checked.outcome == OK else cell(checked.reason)])
     titles = dict.fromkeys(checked.answer.how_measured for checked in report.groups)
     lines = [f"### mupcheck check: {MARKS[report.outcome]} {report.outcome}", ""]
-    lines += [*(f"- {_cell(title)}" for title in titles), "", *_table(head, rows), ""]
-    lines += [f"- {MARKS[CANNOT_TELL]} {_cell(line)}" for line in report.missing]
-    lines += [f"- {MARKS[FAILED]} the baseline was not compared with: {_cell(line)}" for line in report.unfit]
+    lines += [*(f"- {cell(title)}" for title in titles), "", *table(head, rows), ""]
+    lines += [f"- {MARKS[CANNOT_TELL]} {cell(line)}" for line in report.missing]
+    lines += [f"- {MARKS[FAILED]} the baseline was not compared with: {cell(line)}" for line in report.unfit]
     for checked in report.worst_first:
         if checked.outcome != OK:
             lines += _details(checked)
@@ -47,8 +47,8 @@ def _baseline_cell(checked: Checked) -> str:
 
 
 def _details(checked: Checked) -> list[str]:
-    lines = ["", f"#### {MARKS[checked.outcome]} {_cell(checked.title)}: {_cell(checked.headline)}", ""]
-    lines += [f"- {_cell(line)}" for line in (*explain(checked, slopes=False), *notes(checked))]
+    lines = ["", f"#### {MARKS[checked.outcome]} {cell(checked.title)}: {cell(checked.headline)}", ""]
+    lines += [f"- {cell(line)}" for line in (*explain(checked, slopes=False), *notes(checked))]
     if isinstance(checked.answer, Judgement) and checked.verdict != checked.expected:
         pooled = checked.answer.pooled
         wrong = farthest_first(pooled[pooled["verdict"].isin(["fail", "cannot tell"])])
@@ -57,25 +57,25 @@ def _details(checked: Checked) -> list[str]:
                 f"{row['kind']} {row['stat']}",
                 row["site"],
                 "later" if row["step"] else "0",
-                _number(row["slope"], 2),
-                f"[{_number(row['ci_low'], 2)}, {_number(row['ci_high'], 2)}]",
+                number(row["slope"], 2),
+                f"[{number(row['ci_low'], 2)}, {number(row['ci_high'], 2)}]",
                 required_text(row["required_low"], row["required_high"]),
-                _number(off_by(row["slope"], row["required_low"], row["required_high"]), 2),
+                number(off_by(row["slope"], row["required_low"], row["required_high"]), 2),
                 row["verdict"],
             ]
             for row in wrong.head(N_ROWS).to_dict("records")
         ]
         interval = f"{checked.answer.confidence:.0%} interval"
         head = ["quantity", "site", "step", "slope", interval, "required", "off by", "verdict"]
-        lines.append(f"- {_cell(checked.answer.counted)}")
-        lines += _folded(
+        lines.append(f"- {cell(checked.answer.counted)}")
+        lines += folded(
             f"judged slopes that do not pass: {len(wrong)} of {(pooled['verdict'] != 'info').sum()}", head, rows
         )
     if checked.moved:
         rows = [
             [
                 *each.key,
-                *(_number(n, 3) for n in (each.slope, each.baseline, each.drift)),
+                *(number(n, 3) for n in (each.slope, each.baseline, each.drift)),
                 each.verdict,
                 each.was,
                 each.now,
@@ -84,29 +84,8 @@ def _details(checked: Checked) -> list[str]:
         ]
         head = ["kind", "stat", "site", "step", "slope", "baseline", "drift", "", "verdict then", "now"]
         moved = f"{len(checked.moved)} of {len(checked.comparisons)} compared"
-        lines += _folded(f"slopes that moved since the baseline: {moved}", head, rows)
+        lines += folded(f"slopes that moved since the baseline: {moved}", head, rows)
     return lines
-
-
-def _folded(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
-    return ["", f"<details><summary>{title}</summary>", "", *_table(head, rows, cells=True), "", "</details>"]
-
-
-def _table(head: list[str], rows: list[list[str]], *, cells: bool = False) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return lines + [f"| {' | '.join(map(_cell, row) if cells else row)} |" for row in rows]
-
-
-def _number(value: float, decimals: int) -> str:
-    return "?" if isnan(value) else f"{value:+.{decimals}f}"
-
-
-def _cell(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
-    text = " ".join(text.split())
-    for mark in "\\`*_[]|#~@":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # --- annotations ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 
 from mupcheck.learning_rates.cubic import Bools, Floats
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
-from mupcheck.learning_rates.lr_curve import first_worse, mean_curve
+from mupcheck.learning_rates.lr_curve import first_worse, grid_floor, mean_curve
 from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.registration import Registration, register
 from mupcheck.results.comparable import CONFIDENCE, check_confidence, group_of
@@ -115,6 +115,26 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
         off_line=_off_line(found, joint, known, weights, confidence),
         registration=register(curves, log2_width, best, slope, confidence),
     )
+
+
+def bound_optima(optima: Sequence[Optimum], *, confidence: float) -> dict[int, tuple[float | None, float | None]]:
+    """Return the ends of the interval of each width's best log2 lr, None on a side that is open, or with one seed.
+
+    As the drift has them: an optimum at an edge of its grid has a bound alone, one within noise is open to that side.
+    """
+    found = [optimum for optimum in optima if optimum.log2_lr is not None]
+    if not found:
+        return {}
+    joint, known = fit_jointly([optimum.curve for optimum in found]), _known(found, confidence)
+    ends: dict[int, tuple[float | None, float | None]] = {}
+    for row, optimum in enumerate(found):
+        low, high, *_ = _bounds(joint, known, np.eye(len(found))[row], confidence)
+        at, floor = float(joint.log2_lr[row]), 0.0 if optimum.at_edge else grid_floor(optimum.curve)
+        ends[optimum.width] = (
+            None if low is None else min(low, at - floor),
+            None if high is None else max(high, at + floor),
+        )
+    return ends
 
 
 def n_apart(widths: Iterable[int]) -> int:

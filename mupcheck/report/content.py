@@ -4,16 +4,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement
+from mupcheck.gate.difference import Difference
 from mupcheck.gate.report import Checked, Report, notes
 from mupcheck.learning_rates.drift import Transfer
 from mupcheck.looks import MIN_SHARE
 from mupcheck.report import charts, rows
+from mupcheck.report.against import Against, against
 from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, rules_grid
 from mupcheck.results.comparable import UNKNOWN, name_of
@@ -61,6 +63,7 @@ class Section:
         facts: (name, value) of how it was measured.
         command: that made it, "" where that is not known.
         missing: a line where runs are missing, else "".
+        since: what moved since other results, None without any.
     """
 
     title: str
@@ -72,15 +75,25 @@ class Section:
     facts: tuple[tuple[str, str], ...]
     command: str
     missing: str
+    since: Against | None = None
 
 
-def sections_of(report: Report, results: Results) -> list[Section]:
-    """Return a section for every (sweep, optimizer, mode, kind) of a report, in its order."""
+def sections_of(report: Report, results: Results, difference: Difference | None = None) -> list[Section]:
+    """Return a section for every (sweep, optimizer, mode, kind) of a report, in its order.
+
+    Args:
+        report: of `check`.
+        results: that were checked.
+        difference: from other results, A, to these.
+    """
     groups: dict[tuple[str, ...], list[Checked]] = {}
     for checked in report.groups:
         groups.setdefault((checked.sweep, checked.optimizer, checked.mode, checked.kind), []).append(checked)
     names: Counter[str] = Counter()  # of all the page's figures
-    return [_section(key, members, results, names) for key, members in groups.items()]
+    sections = [_section(key, members, results, names) for key, members in groups.items()]
+    if difference is None:
+        return sections
+    return [replace(each, since=against(difference, key)) for each, key in zip(sections, groups, strict=True)]
 
 
 def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results, names: Counter[str]) -> Section:

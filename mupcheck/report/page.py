@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
+from mupcheck.report.against import Against
 from mupcheck.report.content import Answer, Section
 from mupcheck.report.tables import Grid
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-LOOKS = {"transfers": ("good", "✓"), "pass": ("good", "✓"), "drifts": ("bad", "✗"), "fail": ("bad", "✗")}
+GOOD, BAD = ("good", "✓"), ("bad", "✗")
+LOOKS = {**dict.fromkeys(("transfers", "pass", "same"), GOOD), **dict.fromkeys(("drifts", "fail", "moved"), BAD)}
 UNSURE = ("unsure", "?")
 WIDE = {"slopes", "drifts", "runs"}  # rows of figures that take all of the page's width
 MOST_LINES = 12  # of an answer, beside its sentence
@@ -89,6 +91,8 @@ def _section(section: Section, i: int) -> Iterator[str]:
     if section.missing:
         yield f'<p class="missing"><strong>Not finished:</strong> {escape(section.missing)}</p>'
     yield '<ul class="answers">' + "".join(map(_answer, section.answers)) + "</ul>"
+    if section.since is not None:
+        yield from _since(section.since)
     main = [chart for chart in section.charts if chart["main"]]
     rest = [chart for chart in section.charts if not chart["main"]]
     if any(map(_shifts, main)):
@@ -112,12 +116,26 @@ def _section(section: Section, i: int) -> Iterator[str]:
 
 
 def _answer(answer: Answer) -> str:
-    look, sign = LOOKS.get(answer.verdict, UNSURE)
-    then = f'<p class="next">{escape(answer.next_step)}</p>' if answer.next_step else ""
+    return _card(answer.verdict, answer.sentence, answer.next_step)
+
+
+def _card(verdict: str, sentence: str, next_step: str = "") -> str:
+    look, sign = LOOKS.get(verdict, UNSURE)
+    then = f'<p class="next">{escape(next_step)}</p>' if next_step else ""
     return (
-        f'<li class="answer {look}"><p class="sentence"><span class="verdict">{sign} {escape(answer.verdict)}</span> '
-        f"{escape(answer.sentence)}</p>{then}</li>"
+        f'<li class="answer {look}"><p class="sentence"><span class="verdict">{sign} {escape(verdict)}</span> '
+        f"{escape(sentence)}</p>{then}</li>"
     )
+
+
+def _since(since: Against) -> Iterator[str]:
+    """Yield what moved since A, below the answers."""
+    yield f'<div class="since"><h3>What moved since A</h3><p class="quiet">A: {escape(since.name)}</p>'
+    yield from (f'<p class="quiet">{escape(line)}</p>' for line in since.lines)
+    if since.groups:
+        yield '<ul class="answers">' + "".join(_card(*group) for group in since.groups) + "</ul>"
+    yield from map(_grid, since.grids)
+    yield "</div>"
 
 
 def _grid(grid: Grid) -> str:

@@ -72,6 +72,20 @@ def write_text(path: str | Path, text: str) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 
 
+def add_text(path: Path, text: str) -> None:
+    """Add text to the end of a file; it and its folder are made where they are missing.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}; give another file") from error
+
+
 def check_writable(folder: str | Path) -> None:
     """Try whether a folder, which need not exist yet, could be written to; leaves nothing behind.
 

@@ -146,14 +146,9 @@ def write_report(
         write_text(junit, junit_xml(report, strict=strict))
     if markdown is not None:
         from mupcheck.gate.summary import markdown as markdown_of
-        from mupcheck.results.files import StoreError
+        from mupcheck.results.files import add_text
 
-        try:
-            markdown.parent.mkdir(parents=True, exist_ok=True)
-            with markdown.open("a", encoding="utf-8") as file:
-                file.write(markdown_of(report))
-        except OSError as error:
-            raise StoreError(f"cannot write {markdown}: {error.strerror}; give another file") from error
+        add_text(markdown, markdown_of(report))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from mupcheck.gate.summary import annotations
 

@@ -68,6 +68,9 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
     if command == "check":
         assert example == ["check", "results/", "--baseline", "sweeps/baseline.txt"]
         example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
+    if command == "diff":
+        assert example == ["diff", "results/before", "results/after"]
+        example = ["diff", str(made / "results" / "coord"), str(made / "results" / "coord")]
     if command in ("coord", "lr-sweep", "run"):
         example += ["--dry-run", "--out", str(made / "elsewhere")]
     if command == "audit":
@@ -89,6 +92,7 @@ def test_every_option_says_what_it_is_and_what_it_is_without(command):
         "--help",
         "file",
         "path",
+        *("a", "b"),
     }
     without_default |= {"site", "what", "--update-baseline"}  # the latter not for the environment: it changes a file
     for option in options_of(command):

@@ -39,7 +39,7 @@ GROUPS = {
             "bench",
         ),
     ),
-    "trust and CI": ("audit", "ci", "exit-codes", "identities", "selftest"),
+    "trust and CI": ("audit", "ci", "diff", "exit-codes", "identities", "selftest"),
 }
 TOPICS = tuple(name for names in GROUPS.values() for name in names)
 SEE_ALSO = "See also: "
