@@ -41,6 +41,7 @@ class Estimate:
         flops: floating-point operations of all that is missing.
         seconds: the time for it; infinite where it does not fit.
         timed_widths: widths of which steps were timed for it; it is a guess where there is none.
+        not_timed: why steps of a width could not be timed.
         needed_bytes: memory needed at once, by `jobs` processes, on a GPU by those on it.
         available_bytes: memory that is free on the device; None if unknown.
         fits: false where more is needed than is there.
@@ -55,6 +56,7 @@ class Estimate:
     fits: bool
     jobs: int
     timed_widths: tuple[int, ...] = ()
+    not_timed: tuple[str, ...] = ()
 
 
 def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Estimate:
@@ -84,16 +86,20 @@ def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Est
             }
         )
     flops = sum(row["run_flops"] * row["missing"] for row in rows)
-    seconds, known = math.inf, {}
+    seconds, known, not_timed = math.inf, {}, list[str]()
     if plan.fits and plan.groups:
         nominal = 1.0 if plan.gpus else 1 / matrix_flops("cpu")
         timed = timed and plan.gpus_per_run == 1  # what takes several devices is not timed on one
-        known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap) if timed else {}
+        if timed:
+            known = time_widths(plan, partial(work_of, plan), speed=1 / nominal, cap=cap, bad=not_timed.append)
         seconds = predict_seconds(plan, known, nominal=nominal)
     elif plan.fits:
         seconds = 0.0
     available, processes = plan.available_bytes, plan.n_processes
-    return Estimate(rows, flops, seconds, plan.needed_bytes, available, plan.fits, processes, tuple(sorted(known)))
+    widths = tuple(sorted(known))
+    return Estimate(
+        rows, flops, seconds, plan.needed_bytes, available, plan.fits, processes, widths, tuple(not_timed)
+    )
 
 
 def work_of(plan: Plan, run: RunSpec, replicas: int) -> float:

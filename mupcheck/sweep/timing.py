@@ -3,11 +3,11 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
+from mupcheck.results.files import one_line
 from mupcheck.spec.run import RunSpec
 from mupcheck.sweep.cost import step_flops
 from mupcheck.sweep.groups import Group
@@ -33,7 +33,14 @@ class Row(NamedTuple):
     seconds: float
 
 
-def time_widths(plan: Plan, work: Work, *, speed: float, cap: float | None = None) -> dict[int, float]:
+def time_widths(
+    plan: Plan,
+    work: Work,
+    *,
+    speed: float,
+    cap: float | None = None,
+    bad: Callable[[str], object] = lambda why: None,
+) -> dict[int, float]:
     """Return the seconds that a unit of work takes at each width that was timed, the costliest width first.
 
     A few steps of a group are trained here, of fewer replicas where all of them would take too long. What goes wrong
@@ -43,6 +50,7 @@ def time_widths(plan: Plan, work: Work, *, speed: float, cap: float | None = Non
         work: of training a group.
         speed: units of work a second to expect, to choose what to time.
         cap: seconds for all of it.
+        bad: is called with why a width could not be timed.
     """
     costs: dict[int, float] = {}
     largest: dict[int, Group] = {}
@@ -58,11 +66,16 @@ def time_widths(plan: Plan, work: Work, *, speed: float, cap: float | None = Non
         left = cap - (time.perf_counter() - start)
         share = max(cap * costs[width] / total, cap / (2 * len(costs)))
         timed = _time_check if largest[width][0].record else _time_steps
-        with suppress(RuntimeError, MemoryError, ValueError):
+        try:
             seconds = timed(largest[width], plan, work, speed, min(left, share))
-            if seconds is not None:
-                found[width] = seconds
-                speed = 1 / seconds
+        except (RuntimeError, MemoryError, ValueError) as error:
+            bad(f"width {width}: {one_line(error) or type(error).__name__}")
+            continue
+        if seconds is None:
+            bad(f"width {width}: its steps are too long to time")
+            continue
+        found[width] = seconds
+        speed = 1 / seconds
     return found
 
 

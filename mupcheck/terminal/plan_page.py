@@ -52,7 +52,8 @@ def print_plan(plan: "Plan", estimate: "Estimate", *, as_json: bool) -> None:
     out.print(memory_text(plan, estimate), soft_wrap=True)
     time = f"about {duration_text(estimate.seconds)}" if estimate.fits else "no estimate of time"
     if estimate.fits and plan.missing and not estimate.timed_widths:
-        time += " (a guess, as no step could be timed)"
+        why = f": {estimate.not_timed[0]}" if estimate.not_timed else ""
+        time += f" (a guess, as no step could be timed{why})"
     out.print(
         f"{plan.missing} of {len(plan.runs)} runs to train in {len(plan.groups)} groups, {estimate.flops:.2g} FLOPs, "
         f"{time} on {plan.where}; nothing was trained",

@@ -112,18 +112,24 @@ def test_steps_are_timed_in_few_replicas_and_the_widest_first(tmp_path, sweep):
     assert list(known) == [64, 16]
     assert all(1e-12 < seconds < 1e-7 for seconds in known.values())
     # a machine that is expected to be a billion times slower has no time to try anything
-    assert time_widths(plan, work, speed=1.0, cap=5.0) == {}
+    said: list[str] = []
+    assert time_widths(plan, work, speed=1.0, cap=5.0, bad=said.append) == {}
+    assert said == [f"width {width}: its steps are too long to time" for width in (64, 16)]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_step_that_fails_leaves_a_guess(tmp_path, monkeypatch):
+def test_a_step_that_fails_leaves_a_guess_and_why(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise RuntimeError("CUDA out of memory")
         yield
 
     monkeypatch.setattr("mupcheck.training.train.train", full)
-    answer = estimate(plan_sweep(tiny(), out=tmp_path))
+    plan = plan_sweep(tiny(), out=tmp_path)
+    answer = estimate(plan)
     assert answer.timed_widths == ()
+    assert "width 16: CUDA out of memory" in answer.not_timed
+    print_plan(plan, answer, as_json=False)
+    assert f"(a guess, as no step could be timed: {answer.not_timed[0]})" in capsys.readouterr().out
     assert answer.seconds > SWEEP_SECONDS
 
 
