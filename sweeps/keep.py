@@ -5,8 +5,8 @@
 
 Every run's row is kept whole. Of a run's steps so many rows are, evenly spread, beside the first, the last and all with
 a held-out loss, so that whether wider is better, step by step, is told from these. Of a coordinate check every size is
-kept, to BITS of its mantissa: that moves a slope by less than 1e-4. An archive holds a table of each kind; laid out, it
-is read, judged and drawn as any results are, and what it holds is not trained again.
+kept, to BITS of its mantissa, which moves a slope by less than 1e-4, and every diagnostic as it is. An archive holds a
+table of each kind; laid out, it is read, judged and drawn as any results are, and what it holds is not trained again.
 """
 
 import argparse
@@ -47,9 +47,7 @@ def keep(folder: Path, out: Path, *, rows: int = ROWS) -> Path:
     """
     tables, _, _ = read_tables(folder, tables=("steps", "coords"))
     tables["steps"] = _thinned(tables["steps"], rows)
-    values = tables["coords"]["value"].to_numpy()
-    at = tables["coords"].schema.get_field_index("value")
-    tables["coords"] = tables["coords"].set_column(at, tables["coords"].schema.field(at), pa.array(_rounded(values)))
+    tables["coords"] = _rounded(tables["coords"])
     parts = {f"{name}.parquet": _to_parquet(tables[name], order) for name, order in ORDERS.items()}
     file = out / f"{folder.name}.tar.xz"
     out.mkdir(parents=True, exist_ok=True)
@@ -119,10 +117,14 @@ def _by_run(table: pa.Table) -> dict[str, pa.Table]:
     return {each["values"]: table.slice(start, each["counts"]) for each, start in zip(counts, starts, strict=False)}
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Return values to BITS of their mantissa."""
+def _rounded(coords: pa.Table) -> pa.Table:
+    """Return coords with sizes to BITS of their mantissa; diagnostics, which are compared with settings, are left."""
+    at = coords.schema.get_field_index("value")
+    values = coords["value"].to_numpy()
     mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(mantissa * 2.0**BITS) / 2.0**BITS, exponent)
+    rounded = np.ldexp(np.round(mantissa * 2.0**BITS) / 2.0**BITS, exponent)
+    exact = pc.equal(coords["kind"], "diagnostic").to_numpy()
+    return coords.set_column(at, coords.schema.field(at), pa.array(np.where(exact, values, rounded)))
 
 
 def _thinned(steps: pa.Table, rows: int) -> pa.Table:

@@ -18,7 +18,7 @@ from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, need_columns
 from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
-from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
+from mupcheck.coordinates.training import decayed, loss_falls, never_moved, replaced, rounded, rounded_activations
 from mupcheck.coordinates.values import wrong_values
 from mupcheck.results.comparable import GROUP, is_imported
 from mupcheck.results.path import Path
@@ -319,8 +319,8 @@ def _protocol(check: Check) -> Iterator[Finding]:
 
 PARTS: tuple[Part, ...] = (
     _missing, _diverged, no_numbers, zero_readout, certain_softmax, copied_seeds, copied_widths, _width, wrong_values,
-    _scalars, applied, _clipping, _realised, decayed, _decay, loss_falls, never_moved, rounded, rounded_activations,
-    trained, _eps, _gates, wrong_path, _protocol,
+    _scalars, applied, _clipping, _realised, decayed, _decay, loss_falls, never_moved, replaced, rounded,
+    rounded_activations, trained, _eps, _gates, wrong_path, _protocol,
 )  # fmt: skip
 # of these what holds of any model, whatever its sites are called
 OF_ANY_MODEL: tuple[Part, ...] = (_missing, _diverged, no_numbers, copied_seeds, copied_widths, loss_falls, rounded)

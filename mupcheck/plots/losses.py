@@ -203,9 +203,12 @@ def _draw_diverged(panel: Axes, optimum: Optimum, color: str, *, down: float) ->
         panel.plot([p.log2_lr for p in hit], [height] * len(hit), marker, color=color, transform=transform, **style)
         panel.lines[-1].set_markersize(size)
         if not whole and apart >= COUNT_INCHES:
+            per_inch = np.ptp(panel.get_xlim()) / width
             for p in hit:
-                x = p.log2_lr - 0.04 / width * np.ptp(panel.get_xlim())
-                panel.text(x, height, f"{p.n_diverged}/{len(p.seed_losses)}", ha="right", **small)
+                # on the other side of it where the panel ends
+                side = -1 if p.log2_lr - COUNT_INCHES * per_inch > panel.get_xlim()[0] else 1
+                x, align = p.log2_lr + side * 0.04 * per_inch, "right" if side < 0 else "left"
+                panel.text(x, height, f"{p.n_diverged}/{len(p.seed_losses)}", ha=align, **small)
 
 
 def _draw_interval(panel: Axes, optimum: Optimum, color: str, *, up: float) -> None:

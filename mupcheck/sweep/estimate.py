@@ -97,9 +97,7 @@ def estimate(plan: Plan, *, cap: float | None = None, timed: bool = True) -> Est
         seconds = 0.0
     available, processes = plan.available_bytes, plan.n_processes
     widths = tuple(sorted(known))
-    return Estimate(
-        rows, flops, seconds, plan.needed_bytes, available, plan.fits, processes, widths, tuple(not_timed)
-    )
+    return Estimate(rows, flops, seconds, plan.needed_bytes, available, plan.fits, processes, widths, tuple(not_timed))
 
 
 def work_of(plan: Plan, run: RunSpec, replicas: int) -> float:

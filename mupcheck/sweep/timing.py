@@ -39,7 +39,7 @@ def time_widths(
     *,
     speed: float,
     cap: float | None = None,
-    bad: Callable[[str], object] = lambda why: None,
+    bad: Callable[[str], object] = lambda _: None,
 ) -> dict[int, float]:
     """Return the seconds that a unit of work takes at each width that was timed, the costliest width first.
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 from planted_code import SETTINGS, check_of, judged, train_check
 
-from mupcheck.coordinates.training import decayed, loss_falls, never_moved, rounded, rounded_activations
+from mupcheck.coordinates.training import (
+    REPLACED,
+    decayed,
+    loss_falls,
+    never_moved,
+    replaced,
+    rounded,
+    rounded_activations,
+)
 from mupcheck.model import build
 from mupcheck.training import optim
 
@@ -165,3 +173,31 @@ def test_activations_in_bfloat16_are_warned_of_where_they_hardly_change():
     assert warned(dtype="bfloat16", lrs=[2.0**-14]) == ["warning"]
     assert warned(dtype="bfloat16", lrs=[2.0**-8]) == [], "the number type alone is no reason"
     assert warned(lrs=[2.0**-14]) == []
+
+
+# What comes into the weights
+
+
+@pytest.mark.parametrize(("optimizer", "mode"), SETTINGS)
+def test_a_step_that_replaces_the_inputs_is_found_and_no_wrong_rule_is_seen_in_it(optimizer, mode):
+    setting = {"optimizer": optimizer, "mode": mode, "seeds": 4, "record": (0, 1)}
+    assert found(train_check(**setting), replaced) == []
+    lr = {"adamw": 2.0**-6, "sgd": 1.0}[optimizer]
+    results = train_check(**setting, n_layers=4, projection_std=0.05, embedding_std=0.02, tied=True, lrs=[lr])
+    (finding,) = found(results, replaced)
+    assert (finding.name, finding.effect, finding.widths, finding.steps) == ("replaced", "cannot tell", (32,), (1,))
+    assert finding.kinds == ("effective_update",) and "smaller lr, such as 2^-" in finding.advice
+    pooled = judged(results).pooled
+    assert "fail" not in set(pooled.loc[pooled["kind"] == "effective_update", "verdict"])
+
+
+def test_a_table_that_is_wrong_replaces_nothing_at_the_width_where_all_agree():
+    results = train_check(parametrizations=["sp"], optimizer="sgd", record=(0, 1))
+    change, size = (
+        results.coords[(results.coords["kind"] == kind) & (results.coords["stat"] == "rms")]
+        for kind in ("activation_update", "activation")
+    )
+    key = ["run_id", "layer", "site"]
+    change, size = change[change["step"] == 1].set_index(key)["value"], size[size["step"] == 0].set_index(key)["value"]
+    assert (change / size).max() > REPLACED, "at wider ones it does"
+    assert found(results, replaced) == []
