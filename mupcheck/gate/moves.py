@@ -167,7 +167,7 @@ def lr_moves(a: Transfer, b: Transfer, *, shared: bool, without: Collection[str]
     """
     wanted = [what for what in _quantities(a, b) if what[0] not in without]
     together = 1 - (1 - FAMILY_CONFIDENCE) / max(len(wanted), 1)
-    alike = [each.curve for each in a.optima] == [each.curve for each in b.optima]
+    alike = [(each.width, each.curve) for each in a.optima] == [(each.width, each.curve) for each in b.optima]
     tolerances = {OPTIMUM: OPTIMUM_TOLERANCE, DRIFT: a.tolerance, COST: a.cost.tolerance}
     moves = []
     for what, width in wanted:
