@@ -39,6 +39,8 @@ def test_models_of_a_users_own_are_a_pair_by_their_names():
     one, two = (plant(mode="own", parametrization="own", sweep=name) for name in ("big", "small"))
     (pair,) = diff(together(one, two), two).pairs
     assert pair.a[0] == pair.b[0] == "small" and pair.measured.shared
+    # two models and a third are no sweeps of one table, of which one would have to be named
+    assert diff(together(one, two), plant(mode="own", parametrization="own", sweep="third")).pairs == ()
     renamed = diff(one, two).pairs[0]  # the only ones there are, and other models
     assert renamed.title.startswith("big -> small") and not renamed.measured.shared
 
