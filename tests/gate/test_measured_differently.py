@@ -50,6 +50,8 @@ def test_where_data_lies_and_what_code_read_it_change_no_draw():
     found = measured(a, b)
     assert found.shared and found.settings == () and texts(found.code) == ["commit a -> b", "torch a -> b"]
     assert texts(measured(plant(commit=None), plant(commit="b")).code) == [], "of what one side does not say"
+    found = measured(plant(backend="chunk", device="cpu"), plant(backend="reference", device="cuda"))
+    assert found.shared and texts(found.code) == ["device cpu -> cuda", "backend chunk -> reference"]
     other = measured(plant(data="text:a"), plant(data="stdlib"))
     assert texts(other.settings) == ["data text -> stdlib"] and not other.shared
 
