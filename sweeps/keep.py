@@ -5,12 +5,15 @@
 
 Every run's row is kept whole. Of a run's steps so many rows are, evenly spread, beside the first, the last and all with
 a held-out loss, so that whether wider is better, step by step, is told from these. Of a coordinate check every size is
-kept, to BITS of its mantissa, which moves a slope by less than 1e-4, and every diagnostic as it is. An archive holds a
-table of each kind; laid out, it is read, judged and drawn as any results are, and what it holds is not trained again.
+kept to its last bit, by which seeds and widths that repeat others are told: rounded to 13 bits, a sound check fails. An
+archive holds a table of each kind; laid out, it is read, judged and drawn as any results are, and what it holds is not
+trained again.
 """
 
 import argparse
 import io
+import lzma
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mupcheck.results.files import one_line, write_whole
 from mupcheck.results.reading import read_sweep, read_tables
-from mupcheck.results.writing import write_run, write_sweep
+from mupcheck.results.writing import write_run
 
 KEPT = Path(__file__).with_name("kept")
 ROWS = 96
-BITS = 13
 SEALS = ("schema_version", "steps_sha256", "coords_sha256", "row_sha256")  # which writing sets anew
 # Like lies by like, for xz to find.
 ORDERS = {
@@ -43,11 +46,11 @@ def keep(folder: Path, out: Path, *, rows: int = ROWS) -> Path:
         folder: the sweep's.
         rows: of a run's steps, about.
     Raises:
-        ValueError: if there are no runs, or one is damaged.
+        ValueError: if there are no runs or no `sweep.json`, or one is damaged.
     """
+    read_sweep(folder)  # of several sweeps there is none
     tables, _, _ = read_tables(folder, tables=("steps", "coords"))
     tables["steps"] = _thinned(tables["steps"], rows)
-    tables["coords"] = _rounded(tables["coords"])
     parts = {f"{name}.parquet": _to_parquet(tables[name], order) for name, order in ORDERS.items()}
     file = out / f"{folder.name}.tar.xz"
     out.mkdir(parents=True, exist_ok=True)
@@ -60,17 +63,16 @@ def keep(folder: Path, out: Path, *, rows: int = ROWS) -> Path:
 
 
 def lay_out(kept: Path, out: Path) -> Iterator[Path]:
-    """Unpack every archive in `kept` into `out`; yield the folder of each sweep.
+    """Unpack every archive in `kept` into `out`, in place of runs that are there; yield the folder of each sweep.
 
     Raises:
+        ValueError: if an archive is damaged; nothing of it is written.
         StoreError: if it cannot be written.
     """
     for file in sorted(kept.glob("*.tar.xz")):
         folder = out / file.name.removesuffix(".tar.xz")
-        with tarfile.open(file) as archive:
-            archive.extract(f"{folder.name}/sweep.json", out, filter="data")
-            tables = {name: _from_archive(archive, f"{folder.name}/{name}.parquet") for name in ORDERS}
-        write_sweep(folder, read_sweep(folder))
+        sweep, tables = _read(file, folder.name)
+        write_whole([(folder / "sweep.json", sweep)])
         parts = {name: _by_run(tables[name]) for name in ("steps", "coords")}
         for row in tables["runs"].to_pylist():
             steps, coords = (parts[name].get(row["run_id"]) for name in parts)
@@ -94,11 +96,16 @@ def _to_parquet(table: pa.Table, order: tuple[str, ...]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _from_archive(archive: tarfile.TarFile, name: str) -> pa.Table:
-    member = archive.extractfile(name)
-    if member is None:
-        raise ValueError(f"{archive.name} holds no {name}; write it again with sweeps/keep.py")
-    return pq.read_table(io.BytesIO(member.read()))
+def _read(file: Path, name: str) -> tuple[bytes, dict[str, pa.Table]]:
+    """Return the `sweep.json` and the tables of an archive."""
+    try:
+        with tarfile.open(file) as archive:
+            held = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+            data = {place: each.read() for place, each in held.items() if each is not None}
+        tables = {table: pq.read_table(io.BytesIO(data[f"{name}/{table}.parquet"])) for table in ORDERS}
+        return data[f"{name}/sweep.json"], tables
+    except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{file} is damaged ({one_line(error)}); write it again with sweeps/keep.py") from error
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
@@ -117,16 +124,6 @@ def _by_run(table: pa.Table) -> dict[str, pa.Table]:
     return {each["values"]: table.slice(start, each["counts"]) for each, start in zip(counts, starts, strict=False)}
 
 
-def _rounded(coords: pa.Table) -> pa.Table:
-    """Return coords with sizes to BITS of their mantissa; diagnostics, which are compared with settings, are left."""
-    at = coords.schema.get_field_index("value")
-    values = coords["value"].to_numpy()
-    mantissa, exponent = np.frexp(values)
-    rounded = np.ldexp(np.round(mantissa * 2.0**BITS) / 2.0**BITS, exponent)
-    exact = pc.equal(coords["kind"], "diagnostic").to_numpy()
-    return coords.set_column(at, coords.schema.field(at), pa.array(np.where(exact, values, rounded)))
-
-
 def _thinned(steps: pa.Table, rows: int) -> pa.Table:
     """Return about so many rows of each run's steps, the first, the last and those with a held-out loss among them."""
     wanted = []
@@ -136,7 +133,7 @@ def _thinned(steps: pa.Table, rows: int) -> pa.Table:
         chosen[np.linspace(0, n_rows - 1, min(rows, n_rows)).round().astype(int)] = True
         chosen |= of["val_loss"].is_valid().to_numpy(zero_copy_only=False)
         wanted.append(of.filter(pa.array(chosen)))
-    return pa.concat_tables(wanted)
+    return pa.concat_tables([steps.slice(0, 0), *wanted])
 
 
 def main() -> None:
@@ -146,12 +143,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="of a run's steps, about")
     parser.add_argument("--lay-out", type=Path, metavar="OUT", help="unpack what is kept into this folder")
     given = parser.parse_args()
-    for folder in given.folders:
-        file = keep(folder, KEPT, rows=given.rows)
-        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
-    if given.lay_out:
-        for folder in lay_out(KEPT, given.lay_out):
-            print(folder)
+    try:
+        for folder in given.folders:
+            file = keep(folder, KEPT, rows=given.rows)
+            print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+        if given.lay_out:
+            for folder in lay_out(KEPT, given.lay_out):
+                print(folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from mupcheck.gate.moves import COST, MOVED, ONLY_A, ONLY_B, OPTIMUM, SAME, Move
 
 HEAD = ("quantity", "of", "A", "B", "B - A", f"{FAMILY_CONFIDENCE:.0%} interval", "")
 MARKS = {SAME: "✅", MOVED: "❌"}
-N_ROWS = 40  # of a group in a summary, which has at most a mebibyte
+N_ROWS = 40  # of a group on a page, or in a summary, which has at most a mebibyte
+LEFT_OUT = f"The first {N_ROWS} rows; mupcheck diff --all prints every one."
 
 
 def row_of(move: Move) -> tuple[str, ...]:
@@ -123,6 +124,7 @@ def markdown_of_difference(difference: Difference, *, every: bool = False) -> st
         lines += ["", f"#### {cell(each.title)}", "", *(f"- {cell(line)}" for line in more)]
         if rows and not every:
             lines += ["", *table(HEAD, rows[:N_ROWS], cells=True)]
+            lines += ["", LEFT_OUT] if len(rows) > N_ROWS else []
         elif rows:
             lines += folded("every quantity", HEAD, rows)
         lines += ["", f"{cell(each.counted)}"]

@@ -53,7 +53,7 @@ class Pair:
     @property
     def compared(self) -> list[Move]:
         """Return what both sides have."""
-        return [each for each in self.moves if each.verdict not in (ONLY_A, ONLY_B)]
+        return [each for each in self.moves if _is_in_both(each)]
 
     @property
     def is_verdict_new(self) -> bool:
@@ -63,7 +63,7 @@ class Pair:
     @property
     def worth(self) -> list[Move]:
         """Return what a reader should see first: what moved, or has another verdict."""
-        return [each for each in self.moves if each.moved or (each.was != each.now and each in self.compared)]
+        return [each for each in self.moves if each.moved or (each.was != each.now and _is_in_both(each))]
 
     @property
     def counted(self) -> str:
@@ -186,6 +186,10 @@ def _compare(a: Answer, b: Answer, of_a: Results, of_b: Results) -> Pair:
         cost_was=costs[0], cost_now=costs[1], measured=measured,
         moves=tuple(sorted(moves, key=_first)),
     )  # fmt: skip
+
+
+def _is_in_both(move: Move) -> bool:
+    return move.verdict not in (ONLY_A, ONLY_B)
 
 
 def _first(move: Move) -> tuple[bool, bool, bool, float]:

@@ -81,9 +81,7 @@ def compare_measured(a: Judgement | Transfer, b: Judgement | Transfer, of_a: Res
     return Measured(
         settings=settings,
         code=tuple(each for each in code if NONE not in (each.a, each.b)),
-        shared=not settings
-        and title_of(a) == title_of(b)
-        and all(runs["data_hash"].notna().all() for _, runs in pairs),
+        shared=not settings and title_of(a) == title_of(b) and all(_is_data_known(runs) for _, runs in pairs),
         without=tuple(dict.fromkeys(name for names in without.values() for name in names)),
         why=tuple(without),
     )

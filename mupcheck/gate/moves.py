@@ -103,7 +103,7 @@ def apart(a: Span, b: Span) -> Span:
     )
 
 
-def _verdict(together: Span, alone: Span, tolerance: float) -> str:
+def verdict_of(together: Span, alone: Span, tolerance: float) -> str:
     """Return moved, same or cannot tell by the interval that holds for all, and by the plain one."""
     if together.low > 0 or together.high < 0:
         return MOVED
@@ -167,7 +167,7 @@ def lr_moves(a: Transfer, b: Transfer, *, shared: bool, without: Collection[str]
     """
     wanted = [what for what in _quantities(a, b) if what[0] not in without]
     together = 1 - (1 - FAMILY_CONFIDENCE) / max(len(wanted), 1)
-    alike = [each.curve for each in a.optima] == [each.curve for each in b.optima]
+    alike = [(each.width, each.curve) for each in a.optima] == [(each.width, each.curve) for each in b.optima]
     tolerances = {OPTIMUM: OPTIMUM_TOLERANCE, DRIFT: a.tolerance, COST: a.cost.tolerance}
     moves = []
     for what, width in wanted:
@@ -179,7 +179,7 @@ def lr_moves(a: Transfer, b: Transfer, *, shared: bool, without: Collection[str]
             by_all = _difference(a, b, what, width, together, shared=shared)
             alone = _difference(a, b, what, width, CONFIDENCE, shared=shared)
             doubt = _doubt(a, b, what, width)
-        verdict = CANNOT_TELL if doubt else _verdict(by_all, alone, tolerances[what])
+        verdict = CANNOT_TELL if doubt else verdict_of(by_all, alone, tolerances[what])
         moves.append(Move(what, what, of, one, other, by_all, tolerances[what], verdict, reason=doubt))
     return [*moves, *(() if OPTIMUM in without else _of_one_side(a, b))]
 

@@ -25,7 +25,7 @@ def half_of_paired(a: Sequence[Optimum], b: Sequence[Optimum], weights: Floats, 
         weights: such as those of one width, or of the drift.
         confidence: of the interval.
     Returns:
-        None with one seed, or where the seeds differ.
+        None with one seed, or where either side has another number of seeds.
     """
     one, other = (fit_jointly([optimum.curve for optimum in side]) for side in (a, b))
     n_seeds = len(one.shares)

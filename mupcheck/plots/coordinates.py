@@ -72,10 +72,7 @@ def draw_coordinates(
     rows = shown_slopes(slopes)
     room = len(rows) if len(names) == 1 else MOST_ROWS * COLUMNS.get(len(names), 1)
     rows, left_out = rows[:room], rows[room:]
-    values = np.stack([sizes["step"].to_numpy(dtype=float), log2(sizes["width"]), log2(sizes["value"])])
-    at = sizes.groupby(["parametrization", "site", "layer"]).indices
-    none = np.array([], dtype=int)
-    points = [[values[:, at.get((name, *place_of(row)), none)] for name in names] for row in rows]
+    values, points = points_of(sizes, rows, names)
     steps = sorted({int(step) for step in sizes["step"]})
     looks = canvas.ordered_looks(steps)
 
@@ -113,6 +110,20 @@ def draw_coordinates(
         handles=_handles(looks, values, required=any(not np.isnan(row["required_high"]) for row in rows)),
     )
     return figure
+
+
+def points_of(sizes: pd.DataFrame, rows: Sequence[dict], names: Sequence[str]) -> tuple[Floats, list[list[Floats]]]:
+    """Return step, log2 width and log2 size, [3, size], of all sizes, and those of each row's site by parametrization.
+
+    Args:
+        sizes: as of `draw_coordinates`.
+        rows: of `shown_slopes`.
+        names: of the parametrizations.
+    """
+    values = np.stack([sizes["step"].to_numpy(dtype=float), log2(sizes["width"]), log2(sizes["value"])])
+    at = sizes.groupby(["parametrization", "site", "layer"]).indices
+    none = np.array([], dtype=int)
+    return values, [[values[:, at.get((name, *place_of(row)), none)] for name in names] for row in rows]
 
 
 def shown_slopes(slopes: pd.DataFrame) -> list[dict]:

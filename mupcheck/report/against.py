@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from mupcheck.gate.diff_words import HEAD, row_of
+from mupcheck.gate.diff_words import HEAD, LEFT_OUT, N_ROWS, row_of
 from mupcheck.gate.difference import Difference, Pair
 from mupcheck.report.tables import Grid
-
-MOST_ROWS = 40  # of a table: what moved least is in `mupcheck diff`
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ def against(difference: Difference, key: tuple[str, ...]) -> Against:
 
 
 def _grid(pair: Pair) -> Grid:
-    moves = pair.worth[:MOST_ROWS]
-    more = f" The first {MOST_ROWS} rows; mupcheck diff --all prints every one." if len(pair.worth) > MOST_ROWS else ""
+    moves = pair.worth[:N_ROWS]
+    more = f" {LEFT_OUT}" if len(pair.worth) > N_ROWS else ""
     return Grid(
         caption=f"{pair.title}: what moved",
         about=f"{pair.counted}.{more}",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 100_000  # a row is one line, however long
 STYLES = {
-    **dict.fromkeys(("pass", "transfers", "negligible", "holds"), "green"),
-    **dict.fromkeys(("fail", "drifts", "costly", "moves"), "red"),
+    **dict.fromkeys(("pass", "transfers", "negligible", "holds", "same"), "green"),
+    **dict.fromkeys(("fail", "drifts", "costly", "moves", "moved"), "red"),
     "cannot tell": "yellow",
 }
 MAX_LINES = 10

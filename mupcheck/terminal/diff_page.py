@@ -2,39 +2,30 @@
 
 from typing import TYPE_CHECKING
 
-from mupcheck.terminal.console import MAX_LINES, console, print_json, table_of
+from mupcheck.terminal.console import MAX_LINES, STYLES, console, print_json
+from mupcheck.terminal.grid import Column, print_grid
+from mupcheck.terminal.prose import print_prose
 
 if TYPE_CHECKING:
     from mupcheck.gate.difference import Difference, Pair
 
-STYLES = {"moved": "red", "same": "green", "cannot tell": "yellow"}
-
 
 def print_difference(difference: "Difference", *, every: bool) -> None:
     """Print in what both were measured differently, a line a group, and of each what moved, or with `every` all."""
-    from rich.text import Text
-
-    out = console()
-    out.print(f"A {difference.a}", soft_wrap=True)
-    out.print(f"B {difference.b}", soft_wrap=True)
-    for line in difference.lines:
-        out.print(line, soft_wrap=True)
+    for line in (f"A {difference.a}", f"B {difference.b}", *difference.lines):
+        print_prose(line)
     for each in difference.pairs:
-        out.print(Text(each.headline, STYLES[each.outcome]), soft_wrap=True)
+        print_prose(each.headline, style=STYLES[each.outcome])
         for line in difference.lines_of(each):
-            out.print(f"  {line}", soft_wrap=True)
+            print_prose(line, indent=2)
     for each in difference.pairs:
         _print_moves(each, every=every)
     if not difference.pairs:
-        out.print("nothing is in both: no group of A has a kind, table, optimizer and mode of B", soft_wrap=True)
+        print_prose("nothing is in both: no group of A has a kind, table, optimizer and mode of B")
     hidden = any(len(each.worth) > MAX_LINES or len(each.worth) < len(each.moves) for each in difference.pairs)
     more = "; --all prints every quantity" if hidden and not every else ""
-    out.print(
-        f"{len(difference.pairs)} in both:",
-        Text(difference.outcome, STYLES[difference.outcome]),
-        f"(mupcheck explain diff){more}",
-        soft_wrap=True,
-    )
+    said = f"{len(difference.pairs)} in both: {difference.outcome} (mupcheck explain diff){more}"
+    print_prose(said, verdicts=(difference.outcome,))
 
 
 def _print_moves(pair: "Pair", *, every: bool) -> None:
@@ -44,15 +35,12 @@ def _print_moves(pair: "Pair", *, every: bool) -> None:
     moves = shown(pair, every=every)
     if not moves:
         return
-    out = console()
-    out.print(f"\n{pair.title}, {'slopes' if pair.kind == 'coord' else 'learning rates'}:", soft_wrap=True)
-    table = table_of(*HEAD)
-    table.padding = (0, 1, 0, 0)  # seven columns in the width of a pipe
-    for move in moves if every else moves[:MAX_LINES]:
-        table.add_row(*row_of(move))
-    out.print(table)
+    console().print()
+    print_prose(f"{pair.title}, {'slopes' if pair.kind == 'coord' else 'learning rates'}:")
+    columns = [Column(heading, right=2 <= i < len(HEAD) - 1) for i, heading in enumerate(HEAD)]
+    print_grid(columns, [row_of(move) for move in (moves if every else moves[:MAX_LINES])])
     left = 0 if every else len(moves) - MAX_LINES
-    out.print(f"  {pair.counted}" + (f"; {left} rows more with --all" if left > 0 else ""), soft_wrap=True)
+    print_prose(pair.counted + (f"; {left} rows more with --all" if left > 0 else ""), indent=2)
 
 
 def print_difference_json(difference: "Difference") -> None:

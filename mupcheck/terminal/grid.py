@@ -127,5 +127,6 @@ def _print_as_words(columns: Sequence[Column], rows: Sequence[Sequence[str] | st
             print_prose(row)
             continue
         (first, *rest), (_, *headings) = row, columns
-        said = ", ".join(f"{each.heading} {cell}" for each, cell in zip(headings, rest, strict=True) if cell.strip())
+        cells = zip(headings, rest, strict=True)
+        said = ", ".join(f"{each.heading} {cell}".strip() for each, cell in cells if cell.strip())
         print_prose(f"{first}: {said}", indent=EDGE)

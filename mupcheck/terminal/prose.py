@@ -16,21 +16,23 @@ def columns_of_terminal() -> int | None:
     return max(console().width, LEAST_COLUMNS) if sys.stdout.isatty() else None
 
 
-def print_prose(text: str, *, indent: int = 0, verdicts: Iterable[str] = ()) -> None:
+def print_prose(text: str, *, indent: int = 0, verdicts: Iterable[str] = (), style: str = "") -> None:
     """Print a paragraph: one line in a pipe, in a terminal as many as it takes; a word or an interval is never broken.
 
     Args:
         text: of one paragraph.
         indent: columns before it.
         verdicts: that get their colour where they stand after a colon, or at the start.
+        style: of all of it, as rich has them.
     """
     from rich.text import Text
 
     out = console()
     for line in wrapped(text, columns_of_terminal(), indent=indent):
-        shown = Text(line)
+        shown = Text(line, style)
         for verdict in verdicts:
-            shown.highlight_regex(rf"(?:(?<=: )|^ *){re.escape(verdict)}(?=$|[;,]|  | as )", STYLES.get(verdict, ""))
+            found = rf"(?:(?<=: )|^ *){re.escape(verdict)}(?=$|[;,]|  | as | \()"
+            shown.highlight_regex(found, STYLES.get(verdict, ""))
         out.print(shown, soft_wrap=True)
 
 

@@ -5,9 +5,10 @@ import math
 import re
 from dataclasses import replace
 
+import pytest
 from planted_checks import EFFECTIVE, RIGHT, plant, together
 
-from mupcheck.gate.diff_words import HEAD, document_of_difference, markdown_of_difference, row_of
+from mupcheck.gate.diff_words import HEAD, LEFT_OUT, N_ROWS, document_of_difference, markdown_of_difference, row_of
 from mupcheck.gate.difference import diff
 from mupcheck.gate.moves import Move, Span
 
@@ -43,14 +44,29 @@ def test_markdown_says_groups_first_and_then_what_moved():
     assert len(every) == 2 * (2 + 3)
 
 
-def test_no_name_breaks_out_of_markdown():
+@pytest.mark.parametrize("every", [True, False])
+def test_no_name_breaks_out_of_markdown(every):
     difference = diff(plant(), plant(WRONG, parametrization=NASTY, data=NASTY, sweep="t"), names=(NASTY, NASTY))
     pair = difference.pairs[0]
     moves = tuple(replace(each, name=NASTY, of=NASTY, reason=NASTY) for each in pair.moves)
-    text = markdown_of_difference(replace(difference, pairs=(replace(pair, moves=moves),), only_a=(NASTY,)), every=True)
+    measured = replace(pair.measured, why=(NASTY,))
+    whole = replace(difference, pairs=(replace(pair, moves=moves, measured=measured, title=NASTY),), only_a=(NASTY,))
+    text = markdown_of_difference(whole, every=every)
     assert {len(row) for row in cells_of(text)} == {len(HEAD)}
     assert "<b>" not in text and "@someone" not in text.replace(r"\@someone", "") and "`c`" not in text
-    assert r"a\|b\`c\`&lt;b&gt;\*d\*\_e\_ \@someone \#1" in text
+    safe = r"a\|b\`c\`&lt;b&gt;\*d\*\_e\_ \@someone \#1"
+    # A and B, what is in A alone, both data, the headline, the title, why, and two or three cells a row
+    assert text.count(safe) == 2 + 1 + 1 + 1 + 1 + 1 + len(pair.moves if every else pair.worth) * 2 + (2 * every)
+
+
+def test_of_many_rows_the_first_are_shown_and_that_is_said():
+    difference = diff(plant(), plant(WRONG))
+    pair = difference.pairs[0]
+    for n, left in ((N_ROWS, False), (N_ROWS + 1, True)):
+        many = replace(difference, pairs=(replace(pair, moves=pair.moves[:1] * n),))
+        text = markdown_of_difference(many)
+        assert len(cells_of(text)) == 2 + N_ROWS and (LEFT_OUT in text) == left
+        assert len(cells_of(markdown_of_difference(many, every=True))) == 2 + n
 
 
 def test_a_document_has_everything_and_is_json():
@@ -62,6 +78,10 @@ def test_a_document_has_everything_and_is_json():
     first = pair["moves"][0]
     assert (first["what"], first["name"], first["of"]) == ("slope", "effective_update rms", "a_proj later")
     assert first["moved"] and set(first["difference"]) == set(first["a"]) == {"value", "low", "high"}
+    open_ended = replace(difference.pairs[0].moves[0], difference=Span(1.0, 0.5, INF), b=Span(*[math.nan] * 3))
+    bounds = replace(difference, pairs=(replace(difference.pairs[0], moves=(open_ended,)),))
+    (move,) = document_of_difference(bounds)["pairs"][0]["moves"]
+    assert move["difference"] == {"value": 1.0, "low": 0.5, "high": None} and set(move["b"].values()) == {None}
     json.dumps(document, allow_nan=False)
 
 
@@ -73,6 +93,10 @@ def test_a_bound_reads_as_one():
     assert row_of(both) == ("best lr", "width 64", "2^-7.00", "?", "?", "", "cannot tell")
     cost = replace(low, what="cost", a=Span(1.0, 0.5, 2.0), b=Span(3.0, 2.5, 4.0), difference=Span(2.0, 1.0, 3.1))
     assert row_of(cost)[2:6] == ("1.0%", "3.0%", "+2.0%", "[+1.0%, +3.1%]")
+    small = replace(low, a=known, b=known, difference=Span(-0.001, -0.0049, 0.004))
+    assert row_of(small)[4:6] == ("+0.00", "[+0.00, +0.00]"), "no zero has a minus"
+    only = replace(low, was="", now="fail", verdict="only in B")
+    assert row_of(only)[-1] == "only in B"
     nothing = replace(low, b=Span(*[math.nan] * 3), difference=Span(*[math.nan] * 3), verdict="only in A")
     assert row_of(nothing)[3:] == ("", "", "", "only in A")
     turned = replace(low, was="pass", now="fail", verdict="cannot tell", reason="one seed")

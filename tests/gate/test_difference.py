@@ -8,6 +8,7 @@ from planted_checks import EFFECTIVE, FREE, RESIDUAL, RIGHT, SEEDS, plant, toget
 from scipy import stats
 
 from mupcheck.coordinates.judge import judge
+from mupcheck.gate.compare import family_factor
 from mupcheck.gate.difference import diff
 from mupcheck.gate.moves import Span, apart, slope_moves
 
@@ -110,6 +111,15 @@ def test_of_many_pairs_that_differ_by_noise_alone_few_are_said_to_have_moved():
 
     assert alarms(1.0) <= 5
     assert alarms(0.3) > 15, "intervals that are too narrow are seen"
+
+
+def test_of_two_numbers_of_seeds_the_smaller_one_counts():
+    few, many = plant(seeds=(0, 1, 2), noise=0.3), plant(seeds=OTHERS, noise=0.3)
+    for a, b in ((few, many), (many, few)):
+        for each in one(a, b).moves:
+            halves = [(span.high - span.low) / 2 for span in (each.a, each.b)]
+            wanted = family_factor(3, 3) * np.hypot(*halves)
+            assert each.difference.high - each.difference.value == pytest.approx(wanted) and wanted > 0.005
 
 
 def test_few_seeds_cannot_tell():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from planted_curves import LRS, sweep
+from planted_curves import LRS, diverge, judge, sweep
 
 from mupcheck.gate.difference import diff
-from mupcheck.gate.moves import OPTIMUM_TOLERANCE
+from mupcheck.gate.moves import DRIFT, OPTIMUM, OPTIMUM_TOLERANCE, Span, lr_moves, verdict_of
 from mupcheck.learning_rates.apart import half_of_paired, weights_of_drift
 from mupcheck.learning_rates.drift import find_optima
 from mupcheck.results.reading import Results
@@ -32,6 +32,10 @@ def drawn(seed, *, drift=0.0, shift=0.0, seeds=6, first=0, noise=0.03, x=LRS):
 def moves_of(a, b):
     (pair,) = diff(a, b).pairs
     return pair, {(each.what, each.of): each for each in pair.moves}
+
+
+def mirrored(span):
+    return Span(-span.value, -span.high, -span.low)
 
 
 def moved(found):
@@ -88,6 +92,14 @@ def test_a_move_within_the_tolerance_is_the_same_unless_it_is_beyond_doubt():
     assert moved(found) == set(OPTIMA) and OPTIMUM_TOLERANCE > 0.2
 
 
+def test_the_same_is_within_the_tolerance_on_either_side():
+    together = Span(0.2, -1.0, 1.4)
+    for alone, verdict in ((Span(0.2, -0.1, 0.5), "same"), (Span(0.2, -0.1, 0.51), "cannot tell")):
+        for each, wide in ((alone, together), (mirrored(alone), mirrored(together))):
+            assert verdict_of(wide, each, 0.5) == verdict
+            assert verdict_of(each._replace(low=0.01, high=0.02), each, 0.5) == "moved"
+
+
 def test_noise_beyond_the_tolerance_cannot_be_told():
     pair, found = moves_of(drawn(1, noise=0.9, seeds=3), drawn(5, noise=0.9, seeds=3, first=6))
     assert pair.outcome == "cannot tell" and "cannot tell" in {found[key].verdict for key in OPTIMA}
@@ -104,6 +116,58 @@ def test_seeds_that_drew_the_same_are_compared_one_by_one():
     assert {alone[key] for key in OPTIMA} == {"same"}
     pair, apart = moves_of(results(runs), results(again.assign(seed=again["seed"] + 6)))
     assert max(apart[key].difference.high for key in OPTIMA) > 0.3 and pair.outcome != "moved"
+
+
+def test_intervals_hold_for_all_quantities_of_a_pair_together():
+    """Five quantities at 99%: each at 99.8, by seeds where they drew the same and by either side's own where not."""
+    a, b = judge(drawn(1).runs), judge(drawn(2).runs)
+    weights = {**dict(zip(OPTIMA, np.eye(3), strict=True)), ("drift", ""): weights_of_drift(a.optima)}
+    for without, level in (((), 1 - 0.01 / 5), (("drift", "cost"), 1 - 0.01 / 3)):
+        for each in lr_moves(a, b, shared=True, without=without):
+            if each.what in (OPTIMUM, DRIFT):
+                half = half_of_paired(a.optima, b.optima, weights[each.what, each.of], level)
+                assert each.difference.high - each.difference.value == pytest.approx(max(half, 0.005))
+    own = [judge(side, confidence=1 - 0.01 / 5) for side in (drawn(1).runs, drawn(2).runs)]
+    moves = {each.what: each for each in lr_moves(a, b, shared=False)}
+    (low, high), (from_low, from_high) = ((each.drift.ci_low, each.drift.ci_high) for each in own)
+    wide = np.hypot(from_high - b.drift.slope, a.drift.slope - low)
+    assert moves[DRIFT].difference.high - moves[DRIFT].difference.value == pytest.approx(wide)
+    assert high > a.drift.ci_high and from_low < b.drift.ci_low
+    # a cost's level is another function of the confidence: 0.9 of it are 0.75
+    cost = judge(drawn(1).runs, confidence=0.75).cost
+    assert tuple(moves["cost"].a) == pytest.approx((cost.percent, cost.percent_low, cost.percent_high))
+
+
+def test_less_than_rounding_has_not_moved_however_alike_the_seeds():
+    for shift, verdict in ((0.001, "same"), (0.02, "moved")):
+        _, found = moves_of(results(), results(centre=-6.2 + shift))
+        assert {found[key].verdict for key in OPTIMA} == {verdict}
+        assert {round(found[key].difference.value, 4) for key in OPTIMA} == {shift}
+
+
+def test_what_is_known_from_one_side_is_a_bound_for_shared_seeds_too():
+    x = np.arange(-5.0, -1.0)
+    pair, found = moves_of(drawn(1, x=x), drawn(2, shift=-1.0, x=x))
+    assert pair.measured.shared
+    for key in OPTIMA:
+        assert tuple(found[key].difference)[1:] == (-np.inf, np.inf) and found[key].verdict == "cannot tell"
+
+
+def test_a_width_that_is_missing_leaves_drift_and_cost_in_doubt():
+    part = results(widths=(32, 64))
+    spec = {"widths": [32, 64, 128], "lrs": [2.0**x for x in LRS]}
+    part.sweeps["s"] = {"run_ids": list(results().runs["run_id"]), "spec": spec}
+    pair, found = moves_of(results(widths=(32, 64), noise=0.05), part)
+    assert found["drift", ""].reason == "runs are missing in B" and found["drift", ""].verdict == "cannot tell"
+    assert pair.outcome == "cannot tell" and found["cost", "32 at 64"].reason.endswith(" in B")
+
+
+def test_a_cost_where_runs_diverge_is_not_compared():
+    runs = sweep(drift=-0.9, noise=0.05)
+    runs = diverge(runs, (runs["width"] == 128) & (runs["log2_lr"] >= -7))
+    _, found = moves_of(results(drift=-0.9), results(runs))
+    assert found["cost", "32 at 128"].reason == "runs diverge there in B"
+    assert found["cost", "32 at 128"].verdict == "cannot tell"
 
 
 def test_an_optimum_at_an_edge_is_a_bound():
@@ -128,7 +192,7 @@ def test_one_width_has_an_optimum_and_no_drift():
 def test_widths_of_one_side_are_named():
     pair, found = moves_of(drawn(1), results(widths=(32, 64, 128, 256)))
     assert found["best lr", "width 256"].verdict == "only in B"
-    assert ("cost", "32 at 128") not in found, "it is of other widths"
+    assert "cost" not in {what for what, _ in found}, "it is of other widths"
     assert "1 only in B" in pair.counted
 
 

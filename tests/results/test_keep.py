@@ -1,13 +1,15 @@
-"""What is kept of a sweep takes a part of its size and is judged as the sweep is."""
+"""What is kept of a sweep takes a part of its size, and is judged as the sweep is."""
 
 import importlib.util
 import shutil
 from pathlib import Path
 
 import pytest
-from commands import mupcheck
-from tiny_sweeps import numbers, tiny, tiny_coord, trained
+from small_results import files_under, refusal
+from tiny_sweeps import HASHES, tiny, tiny_coord, trained
 
+from mupcheck.coordinates.judge import judge
+from mupcheck.learning_rates.drift import transfer
 from mupcheck.results.reading import load_results
 
 SPEC = importlib.util.spec_from_file_location("keep", Path(__file__).parents[2] / "sweeps" / "keep.py")
@@ -23,45 +25,104 @@ def results(tmp_path_factory):
     return out
 
 
-def without(name, value):
-    """Return JSON without what is called so, at any depth."""
-    if isinstance(value, dict):
-        return {key: without(name, each) for key, each in value.items() if key != name}
-    return [without(name, each) for each in value] if isinstance(value, list) else value
+@pytest.fixture(scope="module")
+def kept(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("kept")
+    for name in ("tiny", "check"):
+        keep.keep(results / name, out, rows=5)
+    return out
 
 
-def test_what_was_kept_is_judged_as_it_was(results, tmp_path):
-    kept = tmp_path / "kept"
-    files = [keep.keep(results / name, kept, rows=5) for name in ("tiny", "check")]
-    assert [file.name for file in files] == ["tiny.tar.xz", "check.tar.xz"]
-    sizes = [sum(each.stat().st_size for each in (results / name).rglob("*.parquet")) for name in ("tiny", "check")]
-    shares = [file.stat().st_size / size for file, size in zip(files, sizes, strict=True)]
-    assert max(shares) < 0.3, shares  # what runs have in common is most of them, the more runs the more
-    assert [each.name for each in keep.lay_out(kept, tmp_path / "out")] == ["check", "tiny"]
-    answers = [mupcheck("check", where, "--json").json for where in (results, tmp_path / "out")]
-    # whether wider is better is told from the steps that are left
-    whole, small = (without("wider_is_better", answer) for answer in answers)
-    assert whole == small and len(whole["groups"]) == 4
-    whole, small = load_results(results), load_results(tmp_path / "out")
-    for one, other in zip(numbers(whole), numbers(small), strict=True):
-        # runs and sizes are whole; of steps there are some
-        assert one.equals(other) or "grad_norm" in one
-    steps = small.steps[small.steps["run_id"].isin(small.runs.loc[small.runs["kind"] == "lr", "run_id"])]
-    of_one = steps[steps["run_id"] == steps["run_id"].iloc[0]]
-    assert of_one["step"].to_list() == [0, 6, 7, 13, 14, 20, 22, 27, 29]
-    assert of_one["val_loss"].notna().sum() == 5
-    merged = steps.merge(whole.steps, on=["run_id", "step"], suffixes=("", "_whole"))
-    assert len(merged) == len(steps) and merged["loss"].equals(merged["loss_whole"])
+@pytest.fixture(scope="module")
+def laid_out(kept, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    assert [each.name for each in keep.lay_out(kept, out)] == ["check", "tiny"]
+    return out
 
 
-def test_the_same_results_give_the_same_bytes(results, tmp_path):
-    one, other = (keep.keep(results / "tiny", tmp_path / name).read_bytes() for name in "ab")
-    assert one == other
+def by(frame, *keys):
+    """Return a frame in the order of its keys, which tell its rows apart."""
+    assert len(frame) > 0 and not frame.duplicated(list(keys)).any()
+    return frame.sort_values(list(keys)).reset_index(drop=True)
+
+
+def test_it_takes_a_part_of_the_size(results, kept):
+    for name in ("tiny", "check"):
+        size = sum(each.stat().st_size for each in (results / name).rglob("*.parquet"))
+        # what runs have in common is most of them, the more runs the more
+        assert (kept / f"{name}.tar.xz").stat().st_size < 0.3 * size
+
+
+def test_every_row_of_a_run_is_whole_but_for_its_seals(results, laid_out):
+    runs = [by(load_results(each).runs.drop(columns=list(HASHES)), "run_id") for each in (results, laid_out)]
+    assert runs[0].equals(runs[1]) and set(runs[0]["kind"]) == {"coord", "lr"}
+
+
+def test_of_steps_there_are_some_the_ends_and_all_with_a_held_out_loss(results, laid_out):
+    runs, steps, small = (load_results(results).runs, *(load_results(each).steps for each in (results, laid_out)))
+    for run_id, rows in steps[steps["run_id"].isin(runs.loc[runs["kind"] == "lr", "run_id"])].groupby("run_id"):
+        left = by(small[small["run_id"] == run_id], "step")
+        assert left["step"].to_list() == [0, 6, 7, 13, 14, 20, 22, 27, 29]
+        assert left["val_loss"].count() == rows["val_loss"].count() == 5
+        assert left.equals(by(rows[rows["step"].isin(left["step"])], "step"))
+
+
+def test_every_size_is_there_to_its_last_bit(results, laid_out):
+    keys = ["run_id", "step", "layer", "site", "kind", "stat"]
+    whole, small = (by(load_results(each).coords, *keys) for each in (results, laid_out))
+    assert whole.equals(small)
+
+
+def test_it_is_judged_as_it_was(results, laid_out):
+    whole, small = (load_results(each) for each in (results, laid_out))
+    for one, other in zip(transfer(whole), transfer(small), strict=True):
+        # whether wider is better is told from the steps that are left
+        assert one.optima == other.optima and one.sentence == other.sentence and one.how_measured == other.how_measured
+    judged, again = judge(whole), judge(small)
+    assert len(judged) == len(again) == 2
+    for one, other in zip(judged, again, strict=True):
+        assert (one.verdict, one.reason, one.findings) == (other.verdict, other.reason, other.findings)
+        assert one.how_measured == other.how_measured and one.pooled.equals(other.pooled)
+
+
+def test_the_same_results_give_the_same_bytes(results, kept, laid_out, tmp_path):
+    for name in ("tiny", "check"):
+        assert keep.keep(results / name, tmp_path, rows=5).read_bytes() == (kept / f"{name}.tar.xz").read_bytes()
+    before = {name: (laid_out / name).read_bytes() for name in files_under(laid_out)}
+    list(keep.lay_out(kept, laid_out))
+    assert {name: (laid_out / name).read_bytes() for name in files_under(laid_out)} == before
 
 
 def test_what_is_damaged_is_not_kept(results, tmp_path):
     shutil.copytree(results / "tiny", tmp_path / "tiny")
     file = next((tmp_path / "tiny" / "steps").iterdir())
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="damaged"):
-        keep.keep(tmp_path / "tiny", tmp_path / "kept")
+    assert "damaged" in refusal(keep.keep, tmp_path / "tiny", tmp_path / "kept")
+    (tmp_path / "tiny" / "sweep.json").unlink()
+    assert "sweep.json" in refusal(keep.keep, tmp_path / "tiny", tmp_path / "kept")
+    assert "sweep.json" in refusal(keep.keep, results, tmp_path / "kept"), "two sweeps are not one"
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "flipped", "renamed"])
+def test_a_damaged_archive_is_refused_in_one_line_and_nothing_is_written(kept, tmp_path, damage):
+    data = bytearray((kept / "tiny.tar.xz").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file = tmp_path / ("tini.tar.xz" if damage == "renamed" else "tiny.tar.xz")
+    whole = (kept / "tiny.tar.xz").read_bytes()
+    broken = {"cut": whole[:-100], "empty": b"", "other": b"no archive" * 99, "flipped": bytes(data), "renamed": whole}
+    file.write_bytes(broken[damage])
+    said = refusal(list, keep.lay_out(tmp_path, tmp_path / "out"))
+    assert said.startswith(f"{file} is damaged (") and said.endswith("; write it again with sweeps/keep.py")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_it_cannot_do_is_one_line(kept, tmp_path, monkeypatch):
+    (tmp_path / "full").write_bytes(b"")
+    monkeypatch.setattr(keep, "KEPT", kept)
+    for given, said in ((["--lay-out", "full/out"], "cannot write"), (["none"], "none")):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["keep.py", *given])
+        with pytest.raises(SystemExit) as ended:
+            keep.main()
+        assert str(ended.value).startswith("error: ") and said in str(ended.value) and "\n" not in str(ended.value)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from mupcheck.imported.sizes import SIZE
 from mupcheck.plots import canvas
 from mupcheck.plots.canvas import Floats
-from mupcheck.plots.coordinates import by_place, place_of, shown_slopes
+from mupcheck.plots.coordinates import by_place, place_of, points_of, shown_slopes
 from mupcheck.plots.frame import cut_front, text_inches
 from mupcheck.plots.panels import (
     MIN_OCTAVES,
@@ -25,7 +25,6 @@ from mupcheck.plots.panels import (
     Panel,
     draw_required,
     draw_step,
-    log2,
     shared_span,
 )
 from mupcheck.plots.paper.layout import (
@@ -73,10 +72,7 @@ def draw_coordinates(
     """
     rows, _ = drawn_sites(slopes, columns)
     names = list(dict.fromkeys(slopes["parametrization"]))
-    values = np.stack([sizes["step"].to_numpy(dtype=float), log2(sizes["width"]), log2(sizes["value"])])
-    at = sizes.groupby(["parametrization", "site", "layer"]).indices
-    none = np.array([], dtype=int)
-    points = [[values[:, at.get((name, *place_of(row)), none)] for name in names] for row in rows]
+    values, points = points_of(sizes, rows, names)
     steps = sorted({int(step) for step in sizes["step"]})
     looks = canvas.ordered_looks(steps)
     panels, total = lay_out(points, columns, size, least=least)
