@@ -84,7 +84,7 @@ check: install
 	$(BIN)/mypy
 
 test: check slurm chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --durations 30 -m "not gpu"
 	$(MAKE) regression
 
 # the lines that the README shows below its commands, and the picture of the run that it quotes
