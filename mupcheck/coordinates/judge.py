@@ -8,6 +8,7 @@ import pandas as pd
 
 from mupcheck.coordinates import own
 from mupcheck.coordinates.by_width import Sizes, sizes_by_width
+from mupcheck.coordinates.coded import beside, coded, spelled
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
@@ -121,10 +122,11 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
     judgements = []
+    every = coded(results.coords)
     for key, runs in chosen.groupby(GROUP):
         resolved = results.sweeps.get(key[0], {})
         table = find_rules(runs, resolved.get("tables", {}))
-        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        coords = every[every["run_id"].isin(runs["run_id"])]
         check_once(coords)
         tables = {} if table is None else {table.name: table}
         # who looks again after every round of a top-up has as many chances to be wrong
@@ -168,6 +170,8 @@ def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
     """Return rows of `fit_slopes` with no verdict where a finding says that there can be none."""
     table = table.copy()
     for finding in findings:
+        if finding.effect != "cannot tell":
+            continue
         rows = _affected(table, finding) & ~table["verdict"].isin(["info", "cannot tell"])
         table.loc[rows, "reason"] = table.loc[rows, "reason"] + f"; {finding}"
         table.loc[rows, "verdict"] = "cannot tell"
@@ -241,7 +245,7 @@ def _conclude(
         if any(finding.name == OFF for finding in against["fail"]):
             pass  # a width that is off bends whatever is read off a slope
         elif first["mode"] == OWN:
-            causes = own.causes(pooled, slopes, coords.merge(runs[["run_id", "width"]], on="run_id"))
+            causes = own.causes(pooled, slopes, spelled(beside(coords, runs, ("width",))))
         elif not is_imported(runs):
             causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
@@ -344,7 +348,7 @@ def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
     return shared | {
         "widths": tuple(sorted(set(runs["width"]))),
         "seeds": tuple(sorted(set(runs["seed"]))),
-        "record": tuple(sorted(set(coords["step"]))),
+        "record": tuple(sorted(coords["step"].unique().tolist())),
         "torch": tuple(sorted(set(runs["torch"].dropna()))),
         "device": tuple(sorted(set(runs["device"].dropna()))),
     }
