@@ -1,7 +1,9 @@
 """What a finding is drawn from: the runs of one group, and what they measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from mupcheck.coordinates.coded import spelled
@@ -52,3 +54,10 @@ class Check:
             rows = self.rows((self.coords["kind"] == kind) & (self.coords["stat"] == stat))
             self._sizes[kind, stat] = rows[rows["run_id"].isin(whole)]
         return self._sizes[kind, stat].copy()
+
+
+def medians_of(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the medians over seeds of the finite diagnostics among rows of coords, with `by` told apart as well."""
+    rows = rows[(rows["kind"] == "diagnostic") & np.isfinite(rows["value"])]
+    key = [*by, "width", "layer", "site", "stat", "step"]
+    return spelled(rows.groupby(key, as_index=False, observed=True)["value"].median())

@@ -121,7 +121,7 @@ def has_gates(runs: pd.DataFrame, coords: pd.DataFrame) -> bool:
 
 
 def _gradients(coords: pd.DataFrame) -> pd.DataFrame:
-    """Return the few rows that are asked for again and again: those of the gates' sites and of what they stand beside."""
+    """Return the few rows that are asked for again and again: of the gates and of what they stand beside."""
     return coords[coords["site"].isin((*GATES, VALUES, REFERENCE))]
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.coordinates.applied import applied
-from mupcheck.coordinates.coded import spelled
 from mupcheck.coordinates.copies import copied_seeds, copied_widths
-from mupcheck.coordinates.evidence import Check
+from mupcheck.coordinates.evidence import Check, medians_of
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, joined, need_columns
 from mupcheck.coordinates.path import wrong_path
@@ -78,9 +77,7 @@ def examine(
     if len(runs[GROUP].drop_duplicates()) != 1:
         raise ValueError(f"runs of {len(runs[GROUP].drop_duplicates())} groups; pass those of one")
     mine = joined(runs, coords)
-    rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
-    key = ["width", "layer", "site", "stat", "step"]
-    medians = spelled(rows.groupby(key, as_index=False, observed=True)["value"].median())
+    medians = medians_of(mine)
     none = pd.DataFrame()
     check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
     if parts is None:

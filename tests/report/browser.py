@@ -170,6 +170,11 @@ def errors(page: Page) -> list[str]:
     return page.console
 
 
+def warnings(page: Page) -> list[str]:
+    """The warnings in the page's console since it was last read, of errors or of these."""
+    return [e["message"] for e in page.driver.get_log("browser") if e["level"] == "WARNING"]
+
+
 def requests(page: Page) -> list[str]:
     """The addresses outside the file that the page has asked for so far."""
     for entry in page.driver.get_log("performance"):
