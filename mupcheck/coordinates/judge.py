@@ -151,9 +151,8 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
         if foreign:
-            named = resolved.get("required", {})
             told = (judgement.verdict, judgement.reason, judgement.next_step)
-            judgement = replace(judgement, **advise(*told, pooled, named), causes=())
+            judgement = replace(judgement, **advise(*told, pooled, options["required_by_name"]), causes=())
         judgements.append(replace(judgement, confidence=confidence, paths=paths, sizes=sizes_by_width(runs, coords)))
     return Answers(judgements)
 
@@ -169,9 +168,7 @@ def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
 def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
     """Return rows of `fit_slopes` with no verdict where a finding says that there can be none."""
     table = table.copy()
-    for finding in findings:
-        if finding.effect != "cannot tell":
-            continue
+    for finding in (each for each in findings if each.effect == "cannot tell"):
         rows = _affected(table, finding) & ~table["verdict"].isin(["info", "cannot tell"])
         table.loc[rows, "reason"] = table.loc[rows, "reason"] + f"; {finding}"
         table.loc[rows, "verdict"] = "cannot tell"
@@ -343,8 +340,7 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs of a group share, and over what they range."""
-    first = runs.iloc[0]
-    shared = {name: first[name] for name in (*SAME, *same_by_mode(first["mode"]))}
+    shared = {name: runs[name].iloc[0] for name in (*SAME, *same_by_mode(runs["mode"].iloc[0]))}
     return shared | {
         "widths": tuple(sorted(set(runs["width"]))),
         "seeds": tuple(sorted(set(runs["seed"]))),

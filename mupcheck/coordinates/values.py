@@ -16,7 +16,7 @@ bfloat16 2.2e-4 (CPU, widths 32-256, 2 to 8 seeds; tied and untied, 1-4 layers, 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from math import inf, isnan, nan, sqrt
 from typing import Any
 
@@ -74,6 +74,7 @@ SHAPES = {"gate": _silu, "mlp_hidden": _silu, "beta": _sigmoid}
 Place = tuple[str, int, int]
 PLACE = ["site", "layer", "width"]
 SEED = ["seed", "value"]
+GAUSS = np.polynomial.hermite_e.hermegauss(64)  # nodes and weights of his rule over a Gaussian's density
 
 
 @dataclass(frozen=True)
@@ -322,17 +323,11 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
 
 def _square(shape: Callable[[NDArray], NDArray], sigma: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Return mean and relative variance of shape(sigma z)^2, z Gaussian, for each sigma."""
-    z, weights = _gauss()
+    z, weights = GAUSS
     squares = shape(sigma[:, None] * z) ** 2
     weights = weights / weights.sum()
     mean = squares @ weights
     return mean, squares**2 @ weights / mean**2 - 1
-
-
-@cache
-def _gauss() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return nodes and weights of Gauss's rule over a Gaussian's density."""
-    return np.polynomial.hermite_e.hermegauss(64)
 
 
 def _at_start(check: Check, kind: str, stat: str = "rms") -> pd.DataFrame:
