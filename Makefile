@@ -18,7 +18,7 @@ help:
 	@echo "make regression coordinate checks of all shipped tables against sweeps/baseline.txt; UPDATE=--update-baseline renews it"
 	@echo "make faults     kills, crashes, full disks, signals, random input: the sweep engine's figures, about an hour; FAULTS=kills for one"
 	@echo "make text       161 MB of Python sources into data/text, by their hashes, for sweeps at real widths"
-	@echo "make figures    figures and page of the sweeps at real widths, from the results kept in sweeps/kept, into $(RESULTS)/kept"
+	@echo "make figures    figures and page of the sweeps at real widths, from the results kept in sweeps/kept, into $(RESULTS)/kept; the README's gallery"
 	@echo "make readme     run the README's commands, renew what it quotes of them and its picture"
 	@echo "make bench      op, step and coordinate check beside other libraries, tables in $(RESULTS)/bench"
 	@echo "make gpu-check  tests, demo sweeps and bench on a CUDA device, results in $(RESULTS)/gpu-check"
@@ -71,6 +71,7 @@ figures: install
 	$(BIN)/python sweeps/keep.py --lay-out $(RESULTS)/kept
 	$(BIN)/mupcheck plot $(RESULTS)/kept
 	$(BIN)/mupcheck report $(RESULTS)/kept
+	$(BIN)/python sweeps/gallery.py $(RESULTS)/kept
 
 # exit code 3 is "cannot tell", which is an answer
 demo: install

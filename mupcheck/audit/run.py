@@ -29,7 +29,8 @@ from mupcheck.audit.user_file import LR, UserModel, default_batch, default_loss,
 from mupcheck.recording.recorder import Recorder
 from mupcheck.recording.tables import check_name, run_id_of
 from mupcheck.results.files import StoreError
-from mupcheck.roles.infer import fused_rows
+from mupcheck.roles.described import described
+from mupcheck.roles.infer import fused_rows, infer_roles
 from mupcheck.sweep.plan import find_devices
 
 WIDTHS, SEEDS, RECORD = (64, 128, 256), 4, (0, 1, 2, 3)
@@ -134,9 +135,17 @@ def audit(plan: Plan, tell: Callable[[str], None] | None = None, *, follow: Foll
     """
     on = check_growth(plan.user, plan.widths)
     mend_before(plan)
+    parameters = _parameters(plan.user, plan.widths)
     start, widths, done = time.monotonic(), plan.widths, done_before(plan)
     while True:
-        errors = train_missing(plan, run_one, done=done, sweep=_described(plan), model_device=on, follow=follow)
+        errors = train_missing(
+            plan,
+            run_one,
+            done=done,
+            sweep=_described(plan) | {"parameters": parameters},
+            model_device=on,
+            follow=follow,
+        )
         done |= {cell.run_id for cell in plan.cells}
         if tell is not None:
             tell(f"{plan.name}: {len(plan.cells)} runs in {time.monotonic() - start:.0f} s, into {plan.folder}")
@@ -273,6 +282,15 @@ def checked(loss: Any, where: str, *, first: bool) -> Tensor:
             f"the loss of {where} is {float(loss.detach())}; look at the model's initial values and the batch"
         )
     return loss
+
+
+def _parameters(user: UserModel, widths: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the roles of a model's parameters as sweep.json keeps them, none where they cannot be told."""
+    base, model = (built(user, width) for width in sorted(widths)[:2])
+    try:
+        return described(infer_roles(model, base, roles=user.stated))
+    except ValueError:
+        return []  # `mupcheck roles` says why; an audit needs none
 
 
 def _described(plan: Plan) -> dict[str, Any]:

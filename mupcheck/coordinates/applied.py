@@ -63,8 +63,8 @@ class Seen(NamedTuple):
 
 def applied(check: Check) -> Iterator[Finding]:
     """Find weights that did not move as the table and the optimizer's formula say."""
-    rows = check.coords[check.coords["kind"] == "diagnostic"]
-    misfit = rows[rows["stat"] == "applied_misfit"]
+    diagnostic = check.coords["kind"] == "diagnostic"
+    misfit = check.rows(diagnostic & (check.coords["stat"] == "applied_misfit"))
     if misfit.empty:
         misfit, off = first_changes(check)
         off = _with_columns(off)
@@ -72,6 +72,7 @@ def applied(check: Check) -> Iterator[Finding]:
         key = ["width", "seed", *WEIGHT, "step"]
         off = misfit.loc[misfit["value"] > DEPARTS, key]
         if len(off):
+            rows = check.rows(diagnostic)
             wide = rows[rows["stat"].str.startswith("applied")].merge(off, on=key)
             off = wide.pivot_table(index=key, columns="stat", values="value").rename(columns=_plain)
             off = off.reindex(columns=list(SAID)).fillna(0.0).reset_index()

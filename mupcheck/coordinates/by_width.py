@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.coded import beside, spelled
 from mupcheck.coordinates.slopes import pool
 
 Sizes = dict[tuple[str, str, str, bool], tuple[float, ...]]
@@ -18,7 +19,7 @@ def sizes_by_width(runs: pd.DataFrame, coords: pd.DataFrame) -> Sizes:
         By kind, stat, site and whether it is of the steps after 0; NaN where a width has no size, or one that has no
         logarithm.
     """
-    rows = pool(coords).merge(runs[["run_id", "width"]], on="run_id")
+    rows = spelled(beside(pool(coords), runs, ("width",)))
     if rows.empty:
         return {}
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
@@ -22,8 +23,10 @@ MOST = 0.5  # share of the quantities that can tell, from which on it is the wid
 def copied_seeds(check: Check) -> Iterator[Finding]:
     """Find seeds that repeat another: the interval counts them as independent."""
     drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
-    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value")
-    alike = [int(seed) for seed in sizes.index[sizes.duplicated(keep=False)]]
+    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value", observed=True)
+    # by their bytes, as thousands of columns are compared one by one otherwise
+    bits = pd.Series([row.tobytes() for row in sizes.to_numpy(dtype=float)], index=sizes.index, dtype=object)
+    alike = [int(seed) for seed in sizes.index[bits.duplicated(keep=False)]]
     if alike:
         who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
         text = f"{who} gave the same sizes"
@@ -48,7 +51,7 @@ def copied_widths(check: Check) -> Iterator[Finding]:
     scalars = [site for site, of in PARAMETERS.items() if of.role is Role.GATE_SCALAR]
     rows = check.coords[~check.coords["kind"].isin(["diagnostic", *WEIGHT_UPDATES])]
     rows = rows[~rows["site"].isin(scalars)]
-    by_seed = rows.pivot_table(index=QUANTITY, columns=["width", "seed"], values="value", sort=False)
+    by_seed = rows.pivot_table(index=QUANTITY, columns=["width", "seed"], values="value", sort=False, observed=True)
     sizes = {int(width): by_seed[width] for width in sorted(set(by_seed.columns.get_level_values("width")))}
     for low, high in combinations(sizes, 2):
         seeds = sizes[low].columns.intersection(sizes[high].columns)

@@ -1,9 +1,12 @@
 """What a finding is drawn from: the runs of one group, and what they measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.coded import spelled
 from mupcheck.results.path import Path
 from mupcheck.theory.parametrization import Table
 
@@ -14,7 +17,7 @@ class Check:
 
     Attributes:
         runs: rows of the `runs` table.
-        coords: rows of the `coords` table of those that did not fail, with width and seed.
+        coords: rows of the `coords` table of those that did not fail, with width and seed; `coded` or not.
         diagnostics: medians over seeds of the finite ones.
         table: what the runs should have followed, None where it is not known.
         missing, planned: runs that the sweep asked for and that are not there, and all that it asked for.
@@ -40,10 +43,21 @@ class Check:
         """Return the diagnostics of one stat: width, layer, site, step, value."""
         return self.diagnostics[self.diagnostics["stat"] == stat]
 
+    def rows(self, which: pd.Series) -> pd.DataFrame:
+        """Return some rows of coords, their names as text."""
+        return spelled(self.coords[which])
+
     def sizes(self, kind: str, stat: str = "rms") -> pd.DataFrame:
         """Return what the runs that did not diverge measured of one kind: width, seed, layer, site, step, value."""
         if (kind, stat) not in self._sizes:
             whole = self.runs.loc[self.runs["status"] == "ok", "run_id"]
-            rows = self.coords[(self.coords["kind"] == kind) & (self.coords["stat"] == stat)]
+            rows = self.rows((self.coords["kind"] == kind) & (self.coords["stat"] == stat))
             self._sizes[kind, stat] = rows[rows["run_id"].isin(whole)]
         return self._sizes[kind, stat].copy()
+
+
+def medians_of(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the medians over seeds of the finite diagnostics among rows of coords, with `by` told apart as well."""
+    rows = rows[(rows["kind"] == "diagnostic") & np.isfinite(rows["value"])]
+    key = [*by, "width", "layer", "site", "stat", "step"]
+    return spelled(rows.groupby(key, as_index=False, observed=True)["value"].median())

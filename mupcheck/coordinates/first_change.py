@@ -66,7 +66,7 @@ def _changes(check: Check) -> pd.DataFrame:
     rows = _at(check, "weight_update", 1).assign(step=1)
     for name, kind in (("weight", "weight"), ("grad", "weight_grad")):
         rows = rows.merge(_at(check, kind, 0).rename(columns={"value": name}), on=KEY)
-    ratios = check.coords[(check.coords["stat"] == "adam_eps_ratio") & (check.coords["step"] == 1)]
+    ratios = check.rows((check.coords["stat"] == "adam_eps_ratio") & (check.coords["step"] == 1))
     rows = rows.merge(ratios[[*KEY, "value"]].rename(columns={"value": "eps_ratio"}), on=KEY, how="left")
     finite = np.isfinite(rows[["value", "weight", "grad"]].astype(float)).all(axis=1)
     return rows[finite & (rows["grad"] > 0) & rows["site"].isin(list(PARAMETERS))]

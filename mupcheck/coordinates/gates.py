@@ -97,6 +97,7 @@ def fit_gates(
     Raises:
         ValueError: if no gradient of a gate was recorded, or runs do not compare (see `fit_slopes`).
     """
+    coords = _gradients(coords)
     relative, terms = _relative(runs, coords), _terms(runs, coords)
     if relative.empty or terms.empty:
         raise ValueError(
@@ -115,7 +116,13 @@ def fit_gates(
 
 def has_gates(runs: pd.DataFrame, coords: pd.DataFrame) -> bool:
     """Say whether the coordinate checks among the runs recorded what `fit_gates` needs."""
+    coords = _gradients(coords)
     return not (_relative(runs, coords).empty or _terms(runs, coords).empty)
+
+
+def _gradients(coords: pd.DataFrame) -> pd.DataFrame:
+    """Return the few rows that are asked for again and again: of the gates and of what they stand beside."""
+    return coords[coords["site"].isin((*GATES, VALUES, REFERENCE))]
 
 
 def _sizes(runs: pd.DataFrame, coords: pd.DataFrame, kind: str, *sites: str) -> pd.DataFrame:

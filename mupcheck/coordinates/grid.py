@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mupcheck.coordinates.coded import beside, spelled
 from mupcheck.coordinates.quantiles import t_ppf
-from mupcheck.results.comparable import GROUP, other_settings, same_by_mode
+from mupcheck.results.comparable import other_settings, same_by_mode
 from mupcheck.theory.required import OWN
 
 SITE = ["kind", "stat", "site"]
@@ -56,15 +57,14 @@ def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None
 
 
 def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
-    """Give each row of `coords` its run's GROUP, width and seed; rows of runs that failed are left out."""
-    finished = runs.loc[runs["status"] != "failed", ["run_id", "width", "seed", *GROUP]]
-    return coords.merge(finished, on="run_id")
+    """Give each row of `coords` its run's width and seed; rows of other runs and of those that failed are left out."""
+    return beside(coords, runs[runs["status"] != "failed"], ("width", "seed"))
 
 
 def fixed_sites(runs: pd.DataFrame, coords: pd.DataFrame) -> frozenset[str]:
     """Return the sites of parameters that have as many values in all of these runs."""
     counts = coords[(coords["stat"] == "n_values") & coords["run_id"].isin(runs["run_id"])]
-    n_sizes = counts.groupby("site")["value"].nunique()
+    n_sizes = counts.groupby("site", observed=True)["value"].nunique()
     return frozenset(n_sizes.index[n_sizes == 1])
 
 
@@ -97,8 +97,8 @@ def lay_out(group: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     """Lay the rows of one group out as [quantity, seed, width], with holes where a run has no such row."""
     # runs that failed count here, so that a width nobody finished is missed rather than forgotten
     seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
-    by_quantity = rows.groupby(QUANTITY)
-    quantities = by_quantity.size().index.to_frame(index=False)
+    by_quantity = rows.groupby(QUANTITY, observed=True)
+    quantities = spelled(by_quantity.size().index.to_frame(index=False))
     cell = (
         by_quantity.ngroup().to_numpy(),
         np.searchsorted(seeds, rows["seed"].to_numpy()),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from mupcheck.coordinates import own
 from mupcheck.coordinates.by_width import Sizes, sizes_by_width
+from mupcheck.coordinates.coded import beside, coded, spelled
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
@@ -121,10 +122,11 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
     judgements = []
+    every = coded(results.coords)
     for key, runs in chosen.groupby(GROUP):
         resolved = results.sweeps.get(key[0], {})
         table = find_rules(runs, resolved.get("tables", {}))
-        coords = results.coords[results.coords["run_id"].isin(runs["run_id"])]
+        coords = every[every["run_id"].isin(runs["run_id"])]
         check_once(coords)
         tables = {} if table is None else {table.name: table}
         # who looks again after every round of a top-up has as many chances to be wrong
@@ -149,9 +151,8 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         pooled, slopes = _in_doubt(pooled, findings), _in_doubt(slopes, findings)
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
         if foreign:
-            named = resolved.get("required", {})
             told = (judgement.verdict, judgement.reason, judgement.next_step)
-            judgement = replace(judgement, **advise(*told, pooled, named), causes=())
+            judgement = replace(judgement, **advise(*told, pooled, options["required_by_name"]), causes=())
         judgements.append(replace(judgement, confidence=confidence, paths=paths, sizes=sizes_by_width(runs, coords)))
     return Answers(judgements)
 
@@ -167,7 +168,7 @@ def _affected(table: pd.DataFrame, finding: Finding) -> pd.Series:
 def _in_doubt(table: pd.DataFrame, findings: Sequence[Finding]) -> pd.DataFrame:
     """Return rows of `fit_slopes` with no verdict where a finding says that there can be none."""
     table = table.copy()
-    for finding in findings:
+    for finding in (each for each in findings if each.effect == "cannot tell"):
         rows = _affected(table, finding) & ~table["verdict"].isin(["info", "cannot tell"])
         table.loc[rows, "reason"] = table.loc[rows, "reason"] + f"; {finding}"
         table.loc[rows, "verdict"] = "cannot tell"
@@ -241,7 +242,7 @@ def _conclude(
         if any(finding.name == OFF for finding in against["fail"]):
             pass  # a width that is off bends whatever is read off a slope
         elif first["mode"] == OWN:
-            causes = own.causes(pooled, slopes, coords.merge(runs[["run_id", "width"]], on="run_id"))
+            causes = own.causes(pooled, slopes, spelled(beside(coords, runs, ("width",))))
         elif not is_imported(runs):
             causes = diagnose(pooled, slopes, table=table, **setting)
         reason = str(against["fail"][0]) if against["fail"] else worst[0]
@@ -339,12 +340,11 @@ def _more(open_ones: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 def _measured(runs: pd.DataFrame, coords: pd.DataFrame) -> dict[str, Any]:
     """Return what the runs of a group share, and over what they range."""
-    first = runs.iloc[0]
-    shared = {name: first[name] for name in (*SAME, *same_by_mode(first["mode"]))}
+    shared = {name: runs[name].iloc[0] for name in (*SAME, *same_by_mode(runs["mode"].iloc[0]))}
     return shared | {
         "widths": tuple(sorted(set(runs["width"]))),
         "seeds": tuple(sorted(set(runs["seed"]))),
-        "record": tuple(sorted(set(coords["step"]))),
+        "record": tuple(sorted(coords["step"].unique().tolist())),
         "torch": tuple(sorted(set(runs["torch"].dropna()))),
         "device": tuple(sorted(set(runs["device"].dropna()))),
     }

@@ -115,17 +115,17 @@ def fit_slopes(
     chosen = runs[runs["kind"] == "coord"]
     measured = coords
     coords = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
-    rows_of = dict(list(joined(chosen, coords).groupby(GROUP)))
     fitted = []
     for key, group in chosen.groupby(GROUP):
         check_comparable(group, key)
-        if key in rows_of:
+        rows = joined(group, coords)
+        if len(rows):
             run = group.iloc[0]
             if tables is None and sweeps is not None:
                 table = find_rules(group, sweeps.get(key[0], {}).get("tables", {}))
             else:
                 table = (TABLES if tables is None else tables).get(run["parametrization"])
-            grid = lay_out(group, rows_of[key])
+            grid = lay_out(group, rows)
             foreign = is_imported(group)
             named = required_by_name
             if foreign and named is None:
@@ -147,7 +147,8 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(measured["value"].to_numpy(dtype=float))
     key = ["run_id", *SITE, "later"]
-    table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0).groupby(key, as_index=False)
+    table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0)
+    table = table.groupby(key, as_index=False, observed=True)
     pooled = table.agg(log=("log", "mean"), none=("none", "any"))
     pooled["log"] = pooled["log"].mask(pooled["none"])  # what has no logarithm is not averaged away
     # a run that diverged lacks the last steps, and stays comparable all the same

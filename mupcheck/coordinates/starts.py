@@ -25,8 +25,8 @@ def no_numbers(check: Check) -> Iterator[Finding]:
     What nothing is required of stands against a pass all the same.
     """
     whole = check.runs.loc[check.runs["status"] == "ok", "run_id"]
-    rows = check.coords[check.coords["run_id"].isin(whole)]
-    rows = rows[~np.isfinite(rows["value"].astype(float))]
+    rows = check.rows(~np.isfinite(check.coords["value"].astype(float)))
+    rows = rows[rows["run_id"].isin(whole)]
     # without an eps the ratio to it is none, and a weight of zeros that has not moved has no relative change
     rows = rows[~rows["stat"].isin(["o_norm_eps_ratio", "relative_update"])]
     optimizer, mode = check.shared("optimizer"), check.shared("mode")
@@ -61,7 +61,7 @@ def zero_readout(check: Check) -> Iterator[Finding]:
     said = check.runs["readout_std"].dropna() if "readout_std" in check.runs else start
     if not any(len(values) and (values == at).all() for values, at in ((start, 0), (change, 1), (said, 0))):
         return
-    steps = sorted({2, 3, 4} | {step for step in set(check.coords["step"]) if step >= 2})
+    steps = sorted({2, 3, 4} | {step for step in check.coords["step"].unique().tolist() if step >= 2})
     advice = f"record steps from 2 on (--record {','.join(map(str, steps))}), or set readout_std above 0"
     text = "the readout starts at 0: no gradient passes it at step 0"
     for kinds, seen in ((UPDATES, f"{text}, so that at step 1 nothing else has moved"), (("activation_grad",), text)):

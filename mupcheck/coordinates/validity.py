@@ -13,9 +13,9 @@ import pandas as pd
 
 from mupcheck.coordinates.applied import applied
 from mupcheck.coordinates.copies import copied_seeds, copied_widths
-from mupcheck.coordinates.evidence import Check
+from mupcheck.coordinates.evidence import Check, medians_of
 from mupcheck.coordinates.finding import EFFECTS, Finding
-from mupcheck.coordinates.grid import QUANTITY, need_columns
+from mupcheck.coordinates.grid import QUANTITY, joined, need_columns
 from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
 from mupcheck.coordinates.training import decayed, loss_falls, never_moved, replaced, rounded, rounded_activations
@@ -76,9 +76,8 @@ def examine(
     need_columns(coords, "coords", COORDS_COLUMNS)
     if len(runs[GROUP].drop_duplicates()) != 1:
         raise ValueError(f"runs of {len(runs[GROUP].drop_duplicates())} groups; pass those of one")
-    mine = coords.merge(runs.loc[runs["status"] != "failed", ["run_id", "width", "seed"]], on="run_id")
-    rows = mine[(mine["kind"] == "diagnostic") & np.isfinite(mine["value"])]
-    medians = rows.groupby(["width", "layer", "site", "stat", "step"], as_index=False)["value"].median()
+    mine = joined(runs, coords)
+    medians = medians_of(mine)
     none = pd.DataFrame()
     check = Check(runs, mine, medians, table, missing, planned, paths, none if steps is None else steps)
     if parts is None:
@@ -125,7 +124,7 @@ def _width(check: Check) -> Iterator[Finding]:
 
 def _scalars(check: Check) -> Iterator[Finding]:
     """Find gate scalars that start at another size at another width: they are drawn from common random numbers."""
-    start = check.coords[(check.coords["kind"] == "weight") & (check.coords["step"] == 0)]
+    start = check.rows((check.coords["kind"] == "weight") & (check.coords["step"] == 0))
     for site, of in PARAMETERS.items():
         rows = start[start["site"] == site]
         if of.role is not Role.GATE_SCALAR or rows.empty:

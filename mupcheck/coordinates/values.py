@@ -73,6 +73,8 @@ def _silu(x: NDArray[np.float64]) -> NDArray[np.float64]:
 SHAPES = {"gate": _silu, "mlp_hidden": _silu, "beta": _sigmoid}
 Place = tuple[str, int, int]
 PLACE = ["site", "layer", "width"]
+SEED = ["seed", "value"]
+GAUSS = np.polynomial.hermite_e.hermegauss(64)  # nodes and weights of his rule over a Gaussian's density
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,8 @@ def _row(
 
 def _drawn(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
     """Yield the tests of weights: std m^init."""
-    counts = check.of("n_values").set_index(PLACE)["value"]
-    for (site, layer, width), rows in _at_start(check, "weight").groupby(PLACE):
+    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
+    for (site, layer, width), rows in _at_start(check, "weight").groupby(PLACE)[SEED]:
         std, n = (specs[width].std(site) if site in PARAMETERS else nan), counts.get((site, layer, width), nan)
         if not (np.isfinite(std) and np.isfinite(n)):
             continue
@@ -251,7 +253,7 @@ def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
     """Yield the tests of what norms make: the probe's `expected_rms` of what came in, times the gain."""
     made, held = (_by_seed(check, kind) for kind in ("activation", "weight"))
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (site, layer, width), rows in _at_start(check, "diagnostic", "expected_rms").groupby(PLACE):
+    for (site, layer, width), rows in _at_start(check, "diagnostic", "expected_rms").groupby(PLACE)[SEED]:
         if site in SHAPED:
             continue
         expected, seeds = rows["value"].to_numpy(dtype=float), rows["seed"]
@@ -265,9 +267,9 @@ def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
 def _mapped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
     """Yield the tests of what matrices make of what comes in."""
     made, weights = _by_seed(check, "activation"), _at_start(check, "weight")
-    counts = check.of("n_values").set_index(PLACE)["value"]
+    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (weight, layer, width), rows in weights[weights["site"].isin(LAYERS)].groupby(PLACE):
+    for (weight, layer, width), rows in weights[weights["site"].isin(LAYERS)].groupby(PLACE)[SEED]:
         (comes_in, goes_out), spec = LAYERS[weight], specs[width]
         n_out, n = spec.n_outputs(weight), counts.get((weight, layer, width), nan)
         factor = spec.m ** exponents.entries[weight].multiplier
@@ -286,9 +288,9 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
     as its tail is longer. Where a norm's eps takes part, tokens come in several sizes, and nothing is tested.
     """
     made, held, even = (_by_seed(check, *of) for of in (("activation",), ("weight",), ("diagnostic", "expected_rms")))
-    counts = check.of("n_values").set_index(PLACE)["value"]
+    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (site, layer, width), rows in _at_start(check, "activation").groupby(PLACE):
+    for (site, layer, width), rows in _at_start(check, "activation").groupby(PLACE)[SEED]:
         if site not in SHAPED:
             continue
         spec = specs[width]
@@ -321,7 +323,7 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
 
 def _square(shape: Callable[[NDArray], NDArray], sigma: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Return mean and relative variance of shape(sigma z)^2, z Gaussian, for each sigma."""
-    z, weights = np.polynomial.hermite_e.hermegauss(64)
+    z, weights = GAUSS
     squares = shape(sigma[:, None] * z) ** 2
     weights = weights / weights.sum()
     mean = squares @ weights
@@ -331,7 +333,7 @@ def _square(shape: Callable[[NDArray], NDArray], sigma: NDArray[np.float64]) -> 
 def _at_start(check: Check, kind: str, stat: str = "rms") -> pd.DataFrame:
     """Return what was measured of one kind at step 0: site, layer, width, seed, value."""
     rows = check.sizes(kind, stat)
-    return rows.loc[rows["step"] == 0, [*PLACE, "seed", "value"]]
+    return rows.loc[rows["step"] == 0, [*PLACE, *SEED]]
 
 
 def _by_seed(check: Check, kind: str, stat: str = "rms") -> Sizes:

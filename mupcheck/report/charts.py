@@ -19,6 +19,10 @@ RUN_COLORS = ["#7a5fc7", "#2f7fd1", "#12908a", "#4d8f28", "#b0761a", "#c8503c", 
 VERDICT_COLORS = {"pass": "#2f8f4e", "fail": "#cc4b2c", "cannot tell": "#8a63c9", "info": "#7d8590"}
 POWER = "'2^' + replace(format(datum.value, '~g'), '−', '-')"
 INK = "currentColor"
+MORE = "More"
+# Of charts whose height is that of their rows. Vega-Lite fits no width to its container without a warning there, so the
+# page does (page.js).
+TO_FIT = 300
 
 CONFIG: Spec = {
     "background": "transparent",
@@ -42,7 +46,15 @@ CONFIG: Spec = {
 
 
 def chart(
-    name: str, title: str, spec: Spec, rows: dict[str, list[Row]], *, table: str, about: str, main: bool = False
+    name: str,
+    title: str,
+    spec: Spec,
+    rows: dict[str, list[Row]],
+    *,
+    table: str,
+    about: str,
+    main: bool = False,
+    under: str = MORE,
 ) -> Spec:
     """Return a chart as the page embeds it.
 
@@ -54,9 +66,13 @@ def chart(
         table: which of them its CSV and its table hold.
         about: what a screen reader says of it.
         main: whether it is one of those that answer.
+        under: the heading of the others.
     """
     spec = {"config": CONFIG, "description": about} | spec
-    return {"name": name, "title": title, "about": about, "spec": spec, "rows": rows, "table": table, "main": main}
+    return {"name": name, "title": title, "about": about, "spec": spec, "rows": rows, "table": table} | {
+        "main": main,
+        "under": under,
+    }
 
 
 def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths: Sequence[int]) -> Spec:
@@ -74,7 +90,7 @@ def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths:
     y = {"field": "y", "type": "quantitative", "scale": {"domain": domain, "zero": False}}
     y["axis"] = {"title": f"{loss_name} (nats)"}
     shown = {row["width"] for row in curves}
-    looks = _looks("width", {width: look for width, look in width_looks(widths).items() if width in shown})
+    looks = looks_of("width", {width: look for width, look in width_looks(widths).items() if width in shown})
     pick = [{"calculate": "shifted ? datum.above : datum.loss", "as": "y"}]
     tips = [{"field": name} for name in ("width", "log2_lr", "loss", "seeds", "diverged")]
     lines = [{"filter": "isValid(datum.y)"}]
@@ -136,7 +152,7 @@ def optima(rows: list[Row]) -> Spec:
     x["axis"] = {"values": widths, "format": "d", "grid": False}
     y = {"field": "log2_lr", "type": "quantitative", "title": "best lr", "scale": {"zero": False, "padding": 12}}
     y["axis"] = {"labelExpr": POWER, "tickMinStep": 1}
-    color, shape = _looks("parametrization", table_looks(names)).values()
+    color, shape = looks_of("parametrization", table_looks(names)).values()
     placed = [{"filter": "isValid(datum.log2_lr)"}]
     tips = [{"field": name} for name in ("parametrization", "width", "log2_lr", "ci_low", "ci_high", "flags")]
     return {
@@ -172,7 +188,7 @@ def penalties() -> Spec:
     tips = [{"field": name} for name in ("trained", "lr_of", "nats", "percent", "ci_low", "ci_high", "reason")]
     scale = {"domain": [0, 5], "clamp": True, "range": ["#f3ead2", "#d98a2b"]}
     return {
-        "width": "container",
+        "width": TO_FIT,
         "height": {"step": 44},
         "layer": [
             {
@@ -218,7 +234,7 @@ def slopes() -> Spec:
     tips += [{"field": name} for name in ("required_low", "required_high", "implied_low", "verdict", "reason")]
     rows = {"data": {"name": "slopes"}}
     return {
-        "width": "container",
+        "width": TO_FIT,
         "height": {"step": 18},
         "layer": [
             rows
@@ -258,7 +274,7 @@ def layers() -> Spec:
     tips = [{"field": name} for name in ("layer", "step", "slope", "ci_low", "ci_high", "verdict")]
     scale = {"domain": [-1, 0, 1], "clamp": True, "range": ["#3f7fc4", "#efece6", "#c9663c"]}
     return {
-        "width": "container",
+        "width": TO_FIT,
         "height": {"step": 40},
         "layer": [
             {
@@ -306,7 +322,7 @@ def curves() -> Spec:
     }
 
 
-def _looks(field: str, looks: Mapping[Any, Look]) -> dict[str, Spec]:
+def looks_of(field: str, looks: Mapping[Any, Look]) -> dict[str, Spec]:
     """Return the encodings of colour and shape by a field whose values look so."""
     domain, found = list(looks), list(looks.values())
     colors, shapes = [look.color for look in found], [look.shape for look in found]

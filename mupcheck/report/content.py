@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -16,8 +17,9 @@ from mupcheck.learning_rates.drift import Transfer
 from mupcheck.looks import MIN_SHARE
 from mupcheck.report import charts, rows
 from mupcheck.report.against import Against, against
+from mupcheck.report.guards import guard_charts
 from mupcheck.report.rows import Row
-from mupcheck.report.tables import Grid, gates_grid, rules_grid
+from mupcheck.report.tables import Grid, gates_grid, parameters_grid, rules_grid
 from mupcheck.results.comparable import UNKNOWN, name_of
 from mupcheck.results.reading import Results
 from mupcheck.theory.parametrization import table_order
@@ -105,10 +107,15 @@ def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results,
     resolved = results.sweeps.get(sweep, {})
     answers = [checked.answer for checked in members]
     made = _lr_charts([a for a in answers if isinstance(a, Transfer)], runs, results.steps)
-    made = made if kind == "lr" else _coord_charts([a for a in answers if isinstance(a, Judgement)])
+    if kind == "coord":
+        judged = _coord_charts([a for a in answers if isinstance(a, Judgement)])
+        made = chain(judged, guard_charts(runs, results.coords))
     grids = (
         rules_grid(runs, resolved.get("tables", {}), [checked.parametrization for checked in members]),
         (gates_grid(runs, results.coords) if kind == "coord" else None),
+        parameters_grid(runs, results.coords, resolved.get("parameters", ()))
+        if mode == OWN and kind == "coord"
+        else None,
     )
     return Section(
         title=" · ".join(part for part in (sweep, optimizer, mode) if part != UNKNOWN),

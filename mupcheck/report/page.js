@@ -132,6 +132,13 @@
     details.addEventListener("toggle", () => { if (details.open) fill(); });
   };
 
+  // the width of its container, to a chart whose height is that of its rows
+  const fitted = ({ width: _, ...spec }) => {
+    const update = "isFinite(containerSize()[0]) ? containerSize()[0] : 300";
+    const width = { name: "width", init: update, on: [{ update, events: "window:resize" }] };
+    return { ...spec, autosize: { type: "fit-x", contains: "padding" }, signals: [width, ...(spec.signals ?? [])] };
+  };
+
   const draw = async (chart) => {
     const figure = document.getElementById(chart.name);
     const [view, tools, note, details] = [".view", ".tools", ".note", "details"].map((name) => figure.querySelector(name));
@@ -142,7 +149,7 @@
       : chart.rows.runs ? runs(chart, tools, note) : () => {};
     update();
     const datasets = Object.fromEntries(Object.entries(chart.drawn).map(([name, rows]) => [name, rows.map((row) => ({ ...row }))]));
-    const made = await vegaEmbed(view, { ...chart.spec, datasets }, { renderer: "svg", actions: false, ast: true, logLevel: 1 });
+    const made = await vegaEmbed(view, { ...chart.spec, datasets }, { renderer: "svg", actions: false, ast: true, logLevel: 1, patch: chart.spec.height.step ? fitted : undefined });
     page.views[chart.name] = made.view;
     await made.view.resize().runAsync(); // labels are measured once they are there
     const svg = element("button", "Save SVG", { type: "button", class: "save-svg", "aria-label": `Save ${chart.title} as SVG` });
@@ -161,5 +168,14 @@
       }
     });
   }
+  // on paper nothing can be opened
+  const opened = [];
+  addEventListener("beforeprint", () => {
+    opened.push(...document.querySelectorAll("section > details:not([open])"));
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const details of opened.splice(0)) details.open = false;
+  });
   page.ready = Promise.all(charts.map(draw));
 })();

@@ -103,8 +103,9 @@ def _section(section: Section, i: int) -> Iterator[str]:
     yield '<div class="panels">' + "".join(map(_figure, main)) + "</div>"
     if not section.charts:
         yield "<p>There is nothing to draw: no run has finished with something measured.</p>"
-    if rest:
-        yield '<h3>More</h3><div class="panels">' + "".join(map(_figure, rest)) + "</div>"
+    for under in dict.fromkeys(chart["under"] for chart in rest):
+        figures = "".join(_figure(chart) for chart in rest if chart["under"] == under)
+        yield f'<h3>{escape(under)}</h3><div class="panels">{figures}</div>'
     yield from map(_grid, section.grids)
     yield "<h3>Ledger</h3>" + "".join(map(_ledger, section.answers))
     yield "<h3>How it was measured</h3><dl>"

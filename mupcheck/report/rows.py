@@ -103,6 +103,11 @@ def slope_rows(table: pd.DataFrame) -> list[Row]:
     ]
 
 
+def plain_rows(table: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table as JSON has them."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def run_rows(runs: pd.DataFrame, steps: pd.DataFrame) -> Iterator[Row]:
     """Yield every run with its curve: loss, gradient norm and lr at about MOST_STEPS steps, the last among them."""
     by_run = dict(list(steps.groupby("run_id", sort=False))) if len(steps) else {}

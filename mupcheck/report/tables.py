@@ -1,4 +1,4 @@
-"""Tables of the page: the rules of its parametrizations side by side, and what its gates speak for."""
+"""Tables of the page: rules of parametrizations side by side, parameters of a user's model, what gates speak for."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ from typing import Any
 import pandas as pd
 
 from mupcheck.coordinates.gates import fit_gates, has_gates
+from mupcheck.coordinates.given import Given, settings_given
+from mupcheck.coordinates.own import shown
 from mupcheck.results.comparable import find_rules
 from mupcheck.theory.parametrization import MULTIPLIER_SITES, Role, Table, write_exponent
 
+SETTINGS = {"lr": "lr", "weight_decay": "weight decay", "eps": "eps"}
 RULE = {"init": "init std", "lr": "lr", "multiplier": "multiplier", "eps": "eps"}  # fields of a rule, as they are named
 
 
@@ -65,6 +68,56 @@ def _exponents(*, optimizer: str, mode: str) -> Iterator[tuple[str, Any]]:
             yield f"{role}, {said}", value
     for site in MULTIPLIER_SITES:
         yield f"multiplier on {site}", lambda table, site=site: table.multiplier(site, mode=mode)
+
+
+def parameters_grid(runs: pd.DataFrame, coords: pd.DataFrame, parameters: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """Return the parameters of an audited model with their roles and what its optimizer gave them; None without any.
+
+    Args:
+        runs: of one sweep.
+        parameters: of its sweep.json, () where it has none, as of an earlier mupcheck: then names stand alone.
+    """
+    given = settings_given(runs, coords)
+    if not given:
+        return None
+    sites = dict.fromkeys(site for site, _ in given)
+    known = list(parameters) or [{"site": site} for site in sites]
+    # what is tied, or frozen, may be described and not recorded
+    rows = tuple(
+        (
+            *(shown(str(row["site"])), str(row.get("rows", "")), *_growth(row), str(row.get("role") or "?")),
+            *(_written(given.get((str(row["site"]), field))) for field in SETTINGS),
+        )
+        for row in known
+    )
+    widths = ", ".join(str(width) for width in sorted(set(runs["width"])))
+    return Grid(
+        caption="Parameters",
+        about="Of alike layers in one row. In and out: powers of width by which a matrix's fan-in and a parameter's "
+        f"fan-out grow; role: as mupcheck roles tells it; then what the optimizer gave it at widths {widths}.",
+        head=("parameter", "rows", "count", "in", "out", "role", *SETTINGS.values()),
+        rows=rows,
+        marked=frozenset(),
+    )
+
+
+def _growth(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Write how often a parameter is there and how it grows, blanks where that is not known."""
+    if "growth" not in row:
+        return "", "", ""
+    fan_in, fan_out = (write_exponent(round(2 * power) / 2) for power in row["growth"])
+    return str(row["count"]), fan_in if row["matrix"] else "", fan_out
+
+
+def _written(given: Given | None) -> str:
+    """Write a setting: one value where it is the same at every width, else its power of m and all values."""
+    if given is None:
+        return "not recorded"
+    values = [f"{value:.3g}" for value in given.by_width.values()]
+    if len(set(values)) == 1:
+        return values[0]
+    power = "" if given.exponent is None else f"m^{write_exponent(round(given.exponent, 2) + 0.0)}: "
+    return power + ", ".join(values)
 
 
 def gates_grid(runs: pd.DataFrame, coords: pd.DataFrame) -> Grid | None:

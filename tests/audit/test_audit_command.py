@@ -8,6 +8,7 @@ from commands import mupcheck
 
 import mupcheck as public
 from mupcheck.cli import exits
+from mupcheck.results.reading import read_sweep
 
 HERE = Path(__file__).parents[2] / "sweeps" / "own_model.py"
 QUICK = ("--widths", "16,32,64", "--seeds", "2")
@@ -51,6 +52,13 @@ def test_the_answer_is_a_document_too():
     (summary,) = answer.json["summary"]
     assert (summary["sweep"], summary["mode"]) == ("my", "own")
     assert {row["site"] for row in answer.json["pooled"]} >= {"0.weight", "1.weight", "1.bias", "3.weight"}
+
+
+def test_the_roles_of_its_parameters_are_kept_with_it():
+    assert audited(BUILD, *QUICK, "--expect", "fail").code in (exits.OK, exits.FAILED, exits.CANNOT_TELL)
+    kept = {row["site"]: (row["role"], row["growth"]) for row in read_sweep("results/my")["parameters"]}
+    assert kept["1.weight"] == ("hidden", [1.0, 1.0]) and kept["3.weight"][0] == "readout"
+    assert set(kept) == {"0.weight", "1.weight", "1.bias", "3.weight", "3.bias"}
 
 
 def test_an_audit_again_replaces_the_one_before_and_a_changed_file_is_another():

@@ -55,6 +55,7 @@ class Page:
     timeout: float
     console: list[str] = field(default_factory=list)
     network: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
 
 
 def lacking() -> str | None:
@@ -166,8 +167,20 @@ def evaluate(page: Page, script: str) -> Any:
 
 def errors(page: Page) -> list[str]:
     """The errors in the page's console so far: logged, thrown, rejected, not loaded."""
-    page.console.extend(e["message"] for e in page.driver.get_log("browser") if e["level"] == "SEVERE")
+    _read_console(page)
     return page.console
+
+
+def warnings(page: Page) -> list[str]:
+    """The warnings in the page's console so far."""
+    _read_console(page)
+    return page.warned
+
+
+def _read_console(page: Page) -> None:
+    for entry in page.driver.get_log("browser"):
+        of_level = {"SEVERE": page.console, "WARNING": page.warned}.get(entry["level"], [])
+        of_level.append(entry["message"])
 
 
 def requests(page: Page) -> list[str]:

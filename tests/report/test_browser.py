@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from browser import axe, downloaded, emulate, errors, evaluate, lacking, opened, printed, requests, started
+from browser import axe, downloaded, emulate, errors, evaluate, lacking, opened, printed, requests, started, warnings
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +80,8 @@ def test_what_is_logged_without_being_an_error_is_none_and_another_page_has_its_
         pass
     with opened(browser, write(tmp_path, script=script)) as page:
         assert errors(page) == []
+        (warned,) = warnings(page)
+        assert '"c"' in warned
 
 
 MARKUP = """

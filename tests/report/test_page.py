@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from browser import axe, downloaded, emulate, errors, evaluate, opened, printed, requests
+from browser import axe, downloaded, emulate, errors, evaluate, opened, printed, requests, warnings
 from planted_figures import planted_coords, planted_lrs, planted_steps, results
 
 from mupcheck.report import report
@@ -57,7 +57,7 @@ def test_a_page_has_no_errors_asks_for_nothing_and_is_accessible(browser, file):
         assert evaluate(page, "document.querySelectorAll('figure svg').length") == evaluate(
             page, "document.querySelectorAll('figure').length"
         )
-        assert errors(page) == requests(page) == axe(page) == []
+        assert errors(page) == warnings(page) == requests(page) == axe(page) == []
         # the policy in the page keeps even a script from asking
         kept = """new Promise((done) => {
             document.addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective));
@@ -167,6 +167,23 @@ def test_print_has_all_sections(browser, file):
     with opened(browser, file) as page:
         n_sections = evaluate(page, "document.querySelectorAll('section').length")
         assert n_sections == 2 and len(printed(page)) > 20_000
+
+
+def test_on_paper_charts_fit_a_page_and_the_ledger_is_open(browser, file):
+    with opened(browser, file, scheme="dark") as page:
+        is_open = "[...document.querySelectorAll('section > details')].map((details) => details.open)"
+        assert not any(evaluate(page, is_open))
+        evaluate(page, "window.seen = null; addEventListener('beforeprint', () => { window.seen = " + is_open + "; })")
+        printed(page)
+        assert all(evaluate(page, "window.seen")) and not any(evaluate(page, is_open))
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        heights = evaluate(
+            page, "[...document.querySelectorAll('figure')].map((f) => f.getBoundingClientRect().height)"
+        )
+        assert max(heights) < 26 * 96 / 2.54  # cm of an A4 page between its margins
+        assert evaluate(page, "getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        tools = evaluate(page, "[...document.querySelectorAll('.tools, nav, .switch')].map((e) => e.offsetHeight)")
+        assert tools and not any(tools)
 
 
 def test_hostile_text_is_shown_and_never_run(browser, tmp_path):
