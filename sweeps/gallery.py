@@ -2,8 +2,8 @@
 
     python sweeps/gallery.py results/kept
 
-writes gallery_adamw.png, gallery_sgd.png and gallery_page.png beside this file, each below 150 KB. The page is taken with Chromium; where
-there is none its picture stays as it is.
+writes gallery_adamw.png, gallery_sgd.png and gallery_page.png beside this file, each below 150 KB. The page is taken
+with Chromium; where there is none its picture stays as it is.
 """
 
 import shutil
