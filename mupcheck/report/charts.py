@@ -75,7 +75,9 @@ def chart(
     }
 
 
-def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths: Sequence[int]) -> Spec:
+def losses(
+    curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths: Sequence[int], lrs: tuple[float, float]
+) -> Spec:
     """Return loss against lr by width, of one parametrization; the parameter `shifted` takes each width's optimum off.
 
     Args:
@@ -83,8 +85,10 @@ def losses(curves: list[Row], limits: tuple[Ends, Ends], loss_name: str, widths:
         limits: the ends of the loss axis, as measured and shifted, which parametrizations of a sweep share.
         loss_name: for the axis.
         widths: of all parametrizations of the sweep, which share their looks.
+        lrs: the least and greatest log2 lr of all of them.
     """
-    x = {"field": "log2_lr", "type": "quantitative", "title": "lr", "scale": {"zero": False, "padding": 12}}
+    scale = {"domain": list(lrs), "zero": False, "nice": False, "padding": 12}
+    x = {"field": "log2_lr", "type": "quantitative", "title": "lr", "scale": scale}
     x["axis"] = {"labelExpr": POWER, "tickMinStep": 1, "grid": False}
     domain = {"expr": f"shifted ? {list(limits[1])} : {list(limits[0])}"}
     y = {"field": "y", "type": "quantitative", "scale": {"domain": domain, "zero": False}}
@@ -227,6 +231,7 @@ def slopes() -> Spec:
         "axis": {"labelLimit": 400, "maxExtent": 420, "domain": False},
     }
     x = {"type": "quantitative", "title": "slope: size ~ width^slope", "scale": {"zero": True, "padding": 8}}
+    x["axis"] = {"orient": "top"}  # in sight where the answer is read, of many rows
     colors = {"domain": list(VERDICT_COLORS), "range": list(VERDICT_COLORS.values())}
     verdict = {"field": "verdict", "type": "nominal", "scale": colors}
     shapes = {"domain": list(VERDICT_COLORS), "range": ["circle", "cross", "diamond", "circle"]}

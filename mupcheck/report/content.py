@@ -21,7 +21,7 @@ from mupcheck.report.guards import guard_charts
 from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, parameters_grid, rules_grid
 from mupcheck.results.comparable import UNKNOWN, name_of
-from mupcheck.results.reading import Results
+from mupcheck.results.reading import Results, say_incomplete
 from mupcheck.theory.parametrization import table_order
 from mupcheck.theory.required import OWN
 
@@ -37,6 +37,7 @@ class Answer:
     Attributes:
         name: of the parametrization or model.
         verdict: transfers, drifts, pass, fail or cannot tell.
+        cost: negligible, costly or cannot tell; "" of a coordinate check.
         sentence: the answer with its interval, in one sentence.
         reason: why, one line; "" where the sentence says it.
         next_step: what to do next, "" where nothing is.
@@ -45,6 +46,7 @@ class Answer:
 
     name: str
     verdict: str
+    cost: str
     sentence: str
     reason: str
     next_step: str
@@ -65,6 +67,7 @@ class Section:
         facts: (name, value) of how it was measured.
         command: that made it, "" where that is not known.
         missing: a line where runs are missing, else "".
+        terms: what its verdicts mean, and how many seeds they rest on.
         since: what moved since other results, None without any.
     """
 
@@ -77,6 +80,7 @@ class Section:
     facts: tuple[tuple[str, str], ...]
     command: str
     missing: str
+    terms: str
     since: Against | None = None
 
 
@@ -126,7 +130,8 @@ def _section(key: tuple[str, ...], members: Sequence[Checked], results: Results,
         grids=tuple(grid for grid in grids if grid is not None),
         facts=tuple(_facts(members[0], runs)),
         command=str(resolved.get("command") or ""),
-        missing=next((a.missing for a in answers if isinstance(a, Transfer)), ""),
+        missing=say_incomplete(results, sweep),
+        terms=_terms(answers[0], runs),
     )
 
 
@@ -146,11 +151,37 @@ def _answer(checked: Checked) -> Answer:
     answer = checked.answer
     if isinstance(answer, Transfer):
         sentence, lines = answer.sentence, (answer.drift_text, *notes(checked), *answer.notes)
+        cost, next_step = answer.cost.verdict, _next(answer)
     else:
-        sentence = f"{answer.title}: {answer.verdict}; {answer.counted}"
+        sentence, cost, next_step = f"{answer.title}: {answer.verdict}; {answer.counted}", "", answer.next_step
         lines = (*answer.worst, *map(str, answer.causes), *map(str, answer.findings))
-    return Answer(
-        _named(answer), checked.verdict, sentence, checked.reason, answer.next_step, tuple(filter(None, lines))
+    lines = tuple(filter(None, lines))
+    return Answer(_named(answer), checked.verdict, cost, sentence, checked.reason, next_step, lines)
+
+
+def _next(answer: Transfer) -> str:
+    """Say what to do next: what the drift asks for, unless what it costs is known to be next to nothing."""
+    if answer.cost.verdict == "negligible":
+        do = f"train the wider ones with the best lr of width {answer.cost.source} (mupcheck recommend)"
+        return f"{do}; to tell the drift, {answer.next_step}" if answer.next_step else do
+    if answer.next_step or answer.cost.verdict != "cannot tell":
+        return answer.next_step
+    return f"to tell the cost, {answer.cost.next_step}"
+
+
+def _terms(answer: Transfer | Judgement, runs: pd.DataFrame) -> str:
+    """Say what the verdicts of a section mean, and how many seeds they rest on."""
+    n = runs["seed"].nunique()
+    said = f"Widths {', '.join(map(str, sorted(runs['width'].unique())))}; {n} seed{'s' * (n != 1)}; "
+    if isinstance(answer, Transfer):
+        return said + (
+            f"{answer.drift.confidence:.0%} intervals. A best lr transfers where its drift is known to lie within "
+            f"±{answer.tolerance:g} octaves per doubling of width, and drifts outside; a cost within "
+            f"{answer.cost.tolerance:g}% of the loss is negligible."
+        )
+    return said + (
+        f"{answer.confidence:.0%} intervals. A slope is p in size ~ width^p, pooled over layers; it passes where the "
+        "whole interval lies in the green band. What is not judged is grey; later means the steps after the first."
     )
 
 
@@ -172,6 +203,7 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
         return
     widths = sorted({row["width"] for _, curves, _ in drawn for row in curves})
     diverged = any(row["diverged"] for _, curves, _ in drawn for row in curves)
+    lrs = [row["log2_lr"] for _, curves, _ in drawn for row in curves]
     every_seed = [row for _, _, seeds in drawn for row in seeds]
     limits = {name: _limits(every_seed, name, len(widths) if diverged else 0) for name in ("loss", "above")}
     for answer, curves, seeds in drawn:
@@ -180,7 +212,7 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
         yield charts.chart(
             f"losses-{answer.parametrization}",
             f"{_named(answer)}: loss against learning rate",
-            charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name, widths),
+            charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name, widths, (min(lrs), max(lrs))),
             {"curves": curves, "seeds": seeds, "optima": optima, "lost": lost},
             table="curves",
             about=answer.sentence,

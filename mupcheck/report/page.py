@@ -14,7 +14,10 @@ from mupcheck.report.tables import Grid
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 GOOD, BAD = ("good", "✓"), ("bad", "✗")
-LOOKS = {**dict.fromkeys(("transfers", "pass", "same"), GOOD), **dict.fromkeys(("drifts", "fail", "moved"), BAD)}
+LOOKS = {
+    **dict.fromkeys(("transfers", "negligible", "pass", "same"), GOOD),
+    **dict.fromkeys(("drifts", "costly", "fail", "moved"), BAD),
+}
 UNSURE = ("unsure", "?")
 WIDE = {"slopes", "drifts", "runs"}  # rows of figures that take all of the page's width
 MOST_LINES = 12  # of an answer, beside its sentence
@@ -91,13 +94,14 @@ def _section(section: Section, i: int) -> Iterator[str]:
     if section.missing:
         yield f'<p class="missing"><strong>Not finished:</strong> {escape(section.missing)}</p>'
     yield '<ul class="answers">' + "".join(map(_answer, section.answers)) + "</ul>"
+    yield f'<p class="quiet">{escape(section.terms)}</p>'
     if section.since is not None:
         yield from _since(section.since)
     main = [chart for chart in section.charts if chart["main"]]
     rest = [chart for chart in section.charts if not chart["main"]]
     if any(map(_shifts, main)):
         yield (
-            '<p class="switch"><label><input type="checkbox"> less each width\'s loss at its optimum</label>'
+            '<p class="switch"><label><input type="checkbox"> subtract each width\'s loss at its optimum</label>'
             ' <span class="quiet">◆ optimum and interval; × seeds diverged; dots are seeds</span></p>'
         )
     yield '<div class="panels">' + "".join(map(_figure, main)) + "</div>"
@@ -117,16 +121,22 @@ def _section(section: Section, i: int) -> Iterator[str]:
 
 
 def _answer(answer: Answer) -> str:
-    return _card(answer.verdict, answer.sentence, answer.next_step)
+    why = answer.reason if answer.verdict != "pass" and not answer.cost else ""
+    return _card(answer.verdict, answer.sentence, answer.next_step, cost=answer.cost, why=why)
 
 
-def _card(verdict: str, sentence: str, next_step: str = "") -> str:
+def _card(verdict: str, sentence: str, next_step: str = "", *, cost: str = "", why: str = "") -> str:
+    marks = _mark(verdict, "drift: " if cost and verdict not in LOOKS else "")
+    marks += " " + _mark(cost, "cost: ") if cost else ""
+    then = f'<p class="why">{escape(why)}</p>' if why else ""
+    then += f'<p class="next">{escape(next_step)}</p>' if next_step else ""
+    look = UNSURE if cost and cost not in LOOKS and LOOKS.get(verdict) == GOOD else LOOKS.get(verdict, UNSURE)
+    return f'<li class="answer {look[0]}"><p class="sentence">{marks} {escape(sentence)}</p>{then}</li>'
+
+
+def _mark(verdict: str, of: str = "") -> str:
     look, sign = LOOKS.get(verdict, UNSURE)
-    then = f'<p class="next">{escape(next_step)}</p>' if next_step else ""
-    return (
-        f'<li class="answer {look}"><p class="sentence"><span class="verdict">{sign} {escape(verdict)}</span> '
-        f"{escape(sentence)}</p>{then}</li>"
-    )
+    return f'<span class="verdict {look}">{sign} {of}{escape(verdict)}</span>'
 
 
 def _since(since: Against) -> Iterator[str]:

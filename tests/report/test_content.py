@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ from mupcheck.coordinates.gates import fit_gates
 from mupcheck.coordinates.judge import judge
 from mupcheck.gate.check import check_results
 from mupcheck.learning_rates.drift import transfer
-from mupcheck.report import report, write_report
+from mupcheck.report import content, report, write_report
 from mupcheck.report.charts import span
 from mupcheck.report.content import sections_of
 from mupcheck.report.tables import gates_grid, rules_grid
@@ -84,8 +85,36 @@ def test_rows_are_the_answers_numbers(lrs):
             (p.source, p.target, p.nats) for p in answer.penalty
         ]
         assert any(answer.sentence in text for text in page.text)
+        assert any(text.endswith(f"cost: {answer.cost.verdict}") for text in page.text)
     verdicts = [text for text in page.text if text.strip("✓✗? ") in ("drifts", "transfers", "cannot tell")]
     assert [text[0] for text in verdicts] == ["✗", "✓"]  # sp first, and not by colour alone
+
+
+@pytest.mark.parametrize(
+    ("cost", "drift", "said"),
+    [
+        ("negligible", "", "train the wider ones with the best lr of width 32 (mupcheck recommend)"),
+        (
+            "negligible",
+            "give 9 seeds",
+            "train the wider ones with the best lr of width 32 (mupcheck recommend); to tell the drift, give 9 seeds",
+        ),
+        ("costly", "see which sizes change", "see which sizes change"),
+        ("cannot tell", "", "to tell the cost, give 9 seeds"),
+        ("cannot tell", "add lrs", "add lrs"),
+        ("costly", "", ""),
+    ],
+)
+def test_what_is_next_goes_by_the_cost_first(lrs, cost, drift, said):
+    answer = transfer(lrs)[0]
+    of = replace(answer.cost, verdict=cost, source=32, next_step="give 9 seeds")
+    assert content._next(replace(answer, cost=of, next_step=drift)) == said
+
+
+def test_runs_that_are_missing_are_said_whatever_the_verdict(lrs):
+    wanted = [*lrs.runs["run_id"], "0123456789abcdef"]
+    page, _ = parsed(replace(lrs, sweeps={"lrs": {"run_ids": wanted}}))
+    assert any("1 of" in text and "missing" in text for text in page.text)
 
 
 def test_the_line_of_a_drift_goes_where_the_fit_placed_it(lrs):
