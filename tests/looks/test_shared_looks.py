@@ -79,7 +79,7 @@ def test_a_width_and_a_table_look_the_same_in_a_figure_and_on_the_page():
     answers = transfer(planted_lrs(names=("sp", "gdn-mup")))
     widths = [optimum.width for optimum in answers[0].optima]
     curves = [{"width": width} for width in widths[1:]]  # one that lacks a width keeps the looks of the others
-    encoding = charts.losses(curves, ((0, 1), (0, 1)), "val_loss", widths)["layer"][2]["encoding"]
+    encoding = charts.losses(curves, ((0, 1), (0, 1)), "val_loss", widths, (-8.0, -6.0))["layer"][2]["encoding"]
     means = {
         to_hex(line.get_color()): line.get_marker()
         for line in draw_losses(answers, T).axes[0].lines

@@ -32,18 +32,18 @@ def test_faults_are_many_and_cover_every_exponent_both_optimizers_and_both_modes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_fault_of_a_table_is_caught_and_named(optimizer, mode):
-    faults = [fault for fault in TABLE_FAULTS if (fault.optimizer, fault.mode) == (optimizer, mode)]
+@pytest.mark.parametrize(("part", "setting"), list(enumerate((o, m) for o in OPTIMIZERS for m in MODES)))
+def test_faults_of_a_table_are_caught_and_named(part, setting):
+    # `mupcheck selftest` plants all of them, in six minutes of one core; here a third of each setting, another in each
+    faults = [fault for fault in TABLE_FAULTS if (fault.optimizer, fault.mode) == setting][part % 3 :: 3]
+    assert len(faults) >= 2
     for each in plant_faults(faults, jobs=1):
         assert each.caught, (each.fault.name, each.verdict, each.said)
         assert each.named is not False, (each.fault.name, each.verdict, each.said)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "mode"), list(zip(OPTIMIZERS, MODES, strict=True)))
 def test_some_faults_of_each_kind_of_code_and_numbers_are_caught_and_what_cannot_be_seen_is_not(optimizer, mode):
     # `mupcheck selftest` plants all of them; here is one of each kind under each optimizer
     few = choose(quick=True)

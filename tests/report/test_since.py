@@ -42,7 +42,7 @@ def test_a_page_says_what_diff_says_below_the_answers(browser, tmp_path):
         assert sorted(shown) == sorted(wanted) and len(shown) > 5
         order = """[...document.querySelectorAll('section')].map((section) =>
             [...section.children].map((child) => child.className).filter((name) => name))"""
-        assert all(names[:2] == ["answers", "since"] for names in evaluate(page, order))
+        assert all(names[:3] == ["answers", "quiet", "since"] for names in evaluate(page, order))
         assert errors(page) == requests(page) == axe(page) == []
     with opened(browser, tmp_path / "page.html", scheme="dark") as page:
         assert axe(page) == []
