@@ -114,7 +114,9 @@ def test_what_is_next_goes_by_the_cost_first(lrs, cost, drift, said):
 def test_runs_that_are_missing_are_said_whatever_the_verdict(lrs):
     wanted = [*lrs.runs["run_id"], "0123456789abcdef"]
     page, _ = parsed(replace(lrs, sweeps={"lrs": {"run_ids": wanted}}))
-    assert any("1 of" in text and "missing" in text for text in page.text)
+    said = page.text[page.text.index("Not finished:") + 1]
+    assert "1 of 145 runs of lrs is missing" in said, "above the answers, and not in the ledger alone"
+    assert "Not finished:" not in parsed(lrs)[0].text
 
 
 def test_the_line_of_a_drift_goes_where_the_fit_placed_it(lrs):
