@@ -75,6 +75,9 @@ class SweepSpec(Shape, Training):
     seeds: Annotated[
         tuple[Seed, ...], Field(min_length=1, description="seeds, or how many"), BeforeValidator(_as_seeds)
     ]
+    seeds_of: dict[str, Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_as_seeds)]] = Field(
+        default_factory=dict, description="seeds, or how many, of parametrizations that take more than `seeds`"
+    )
     vocab_size: PositiveInt | None = Field(default=None, description="of tokens:GLOB data (bytes have 256)")
     expect: dict[str, Literal["pass", "fail", "transfers", "drifts"]] = Field(
         default_factory=dict, description="verdict each parametrization is expected to get"
@@ -107,13 +110,22 @@ class SweepSpec(Shape, Training):
             raise ValueError(f"lrs = {_shown(self.lrs)}: a coordinate check takes one lr, not {len(self.lrs)}")
         if self.kind == "coord" and max(self.record) > self.steps:
             raise ValueError(f"record names step {max(self.record)}, beyond steps={self.steps}; try more steps")
-        if (n_runs := len(self.widths) * len(self.parametrizations) * len(self.lrs) * len(self.seeds)) > MAX_RUNS:
+        if self.kind == "coord" and self.seeds_of:
+            raise ValueError("seeds_of belongs to a sweep of lrs (kind = 'lr'); a coordinate check has top_up")
+        most_seeds = max(map(len, (self.seeds, *self.seeds_of.values())))
+        if (n_runs := len(self.widths) * len(self.parametrizations) * len(self.lrs) * most_seeds) > MAX_RUNS:
             raise ValueError(f"the grid has {n_runs:,} runs, more than {MAX_RUNS:,}; split it into several sweeps")
         tables = self.tables
         if len({table.name for table in tables}) < len(tables):
             raise ValueError("two parametrizations have the same name; results of two tables are never mixed")
-        if strangers := set(self.expect) - {table.name for table in tables}:
-            raise ValueError(f"expect names {min(strangers)!r}, which is not one of the parametrizations")
+        for field in ("expect", "seeds_of"):
+            if strangers := set(getattr(self, field)) - {table.name for table in tables}:
+                raise ValueError(f"{field} names {min(strangers)!r}, which is not one of the parametrizations")
+        for name, seeds in self.seeds_of.items():
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"seeds_of {name!r} = {_shown(seeds)} names a value twice")
+            if missing := set(self.seeds) - set(seeds):
+                raise ValueError(f"seeds_of {name!r} leaves out seed {min(missing)} of `seeds`; give those and more")
         for verdict in self.expect.values():
             if verdict not in VERDICTS[self.kind]:
                 known = " or ".join(VERDICTS[self.kind])
@@ -165,7 +177,7 @@ class SweepSpec(Shape, Training):
                 (table, lr, seed)
                 for table in self.tables
                 for lr in (*self.lrs, *(added or {}).get((table.name, width), ()))
-                for seed in self.seeds
+                for seed in self.seeds_of.get(table.name, self.seeds)
             )
             for table, lr, seed in cells:
                 varied: dict[str, Any] = {

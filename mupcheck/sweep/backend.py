@@ -29,6 +29,7 @@ def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
     from mupcheck.ops.choice import check_triton
 
     one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
+    one_each |= {"seeds_of": {}}
     runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
     heads = sorted({run.heads for run in runs})
     copies = len(sweep.lrs) * len(sweep.seeds) * len(sweep.parametrizations)

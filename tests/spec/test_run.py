@@ -48,6 +48,14 @@ def test_lrs_that_are_added_come_beside_the_grid_at_their_own_table_and_width():
     assert {run.run_id for run in beyond} < set(run_ids(sweep(parametrizations=["mup"], lrs=[0.4, 0.15], seeds=[3, 5])))
 
 
+def test_a_table_may_take_more_seeds_and_its_runs_are_those_of_a_sweep_of_as_many():
+    one = {"lrs": [0.1, 0.2], "seeds": 2}
+    more = run_ids(sweep(parametrizations=["sp", "mup"], seeds_of={"mup": [0, 1, 7]}, **one))
+    alone = run_ids(sweep(parametrizations=["mup"], **one | {"seeds": [0, 1, 7]}))
+    assert set(more) == {*run_ids(sweep(parametrizations=["sp"], **one)), *alone}
+    assert len(more) == 2 * 2 * (2 + 3)
+
+
 @pytest.mark.parametrize("precision", [0.0, -0.25, "fine"])
 def test_a_precision_that_is_no_distance_is_refused(precision):
     assert "precision" in refusal(kind="lr", refine=True, precision=precision)
