@@ -1,0 +1,42 @@
+"""How `make test` hands tests to its processes: a file to one process as a whole, what takes longest first.
+
+What the tests of a file share is made once so, and no process still has a minute to do when the others are done.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# folders whose tests share what takes long to make, so that they go to one process too
+TOGETHER = ("tests/readme",)
+# what takes 15 s and more, the longest first; all else follows in the order in which it is found
+LONGEST = (
+    "tests/proof/test_selftest.py",
+    "tests/sweep/test_real_slurm.py",
+    "tests/readme",
+)
+
+
+def handed_out(nodeid: str) -> str:
+    """Return what a test is handed out with: its file, or its folder where that goes together."""
+    file = nodeid.partition("::")[0]
+    folder = file.rpartition("/")[0]
+    return folder if folder in TOGETHER else file
+
+
+def longest_first(nodeids: Sequence[str]) -> list[int]:
+    """Return the places of tests in the order to run them in."""
+    ranks = {part: rank for rank, part in enumerate(LONGEST)}
+    return sorted(range(len(nodeids)), key=lambda i: ranks.get(handed_out(nodeids[i]), len(ranks)))
+
+
+class LongestFirst(LoadFileScheduling):
+    """xdist's `--dist loadfile`, with the folders that go together, in the order of the tests."""
+
+    def __init__(self, config: pytest.Config, log: object = None) -> None:
+        config.option.loadscopereorder = False  # by how many tests a file has
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return handed_out(nodeid)
