@@ -16,6 +16,7 @@ LONGEST = (
     "tests/sweep/test_real_slurm.py",
     "tests/readme",
     "tests/audit/test_families.py",
+    "tests/audit/test_faults_of_user_code.py",
     "tests/kernels/test_rule.py",
     "tests/kernels/test_backward.py",
     "tests/audit/test_audit_engine.py",
@@ -27,6 +28,8 @@ LONGEST = (
     "tests/sweep/test_real_ray.py",
     "tests/faults/test_disk.py",
     "tests/sweep/test_slurm.py",
+    "tests/audit/test_lr_sweep_of_file.py",
+    "tests/learning_rates/test_drift.py",
     "tests/gate/test_difference.py",
     "tests/plots/test_formats.py",
     "tests/cli/test_answers.py",
@@ -37,7 +40,6 @@ LONGEST = (
     "tests/gate/test_pytest_plugin.py",
     "tests/sweep/test_shared_checkpoints.py",
     "tests/gate/test_difference_of_lrs.py",
-    "tests/audit/test_lr_sweep_of_file.py",
     "tests/bench/test_step_bench.py",
 )
 
