@@ -6,8 +6,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
+# what Python compiles is kept, also where the shell says otherwise: the tests start some hundred processes
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install slurm chromium text figures demo test check readme regression faults bench gpu-check clean
+.PHONY: help install slurm chromium daemons text figures demo test check readme regression faults bench gpu-check clean
 
 help:
 	@echo "make demo       install, run the demo sweeps, draw their figures, print the verdicts"
@@ -57,6 +59,11 @@ chromium:
 			|| echo "no Chromium could be installed; its tests are skipped"; \
 	else echo "no Chromium here; its tests are skipped"; fi
 
+# one after the other: there is one lock on Debian's packages
+daemons:
+	$(MAKE) slurm
+	$(MAKE) chromium
+
 # What sweeps at real widths train on; unpacked beside, then moved, so that it is there as a whole or not at all.
 TEXT := data/text
 text: $(TEXT)
@@ -84,9 +91,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check slurm chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --durations 30 -m "not gpu"
-	$(MAKE) regression
+# Debian's packages come beside pip's, and mypy reads on one core what the regression trains. Three processes for two cores:
+# tests of clusters, of what was killed and of locks wait for a part of their time.
+TESTS ?= 3
+test:
+	$(MAKE) --jobs 2 install daemons
+	$(MAKE) --jobs 2 check regression
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TESTS) --dist loadfile --durations 30 -m "not gpu"
 
 # the lines that the README shows below its commands, and the picture of the run that it quotes
 readme: install

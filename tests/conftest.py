@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -67,8 +68,25 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let `--dist loadfile` hand out what takes longest first."""
+    from longest_first import LongestFirst
+
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Keep no bytecode from here on: of a file written again within a second, as tests do, the old one would be run."""
+    sys.dont_write_bytecode = True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device where there is none, and the long audits that were not asked for."""
+    if hasattr(config, "workerinput"):  # a process of several
+        from longest_first import longest_first
+
+        items[:] = [items[i] for i in longest_first([item.nodeid for item in items])]
     if "families" not in config.option.markexpr:
         for item in items:
             if item.get_closest_marker("families"):

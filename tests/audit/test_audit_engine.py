@@ -68,7 +68,7 @@ def test_what_a_file_imports_beside_it_is_part_of_it(tmp_path):
     Path("my.py").write_text(text)
 
     def run():
-        command = [sys.executable, "-m", "mupcheck", "audit", "my.py", *QUICK]
+        command = [sys.executable, "-m", "mupcheck", "audit", "my.py", *QUICK, "--jobs", "1"]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr
 
     assert "6 of 6 runs to train" in run()

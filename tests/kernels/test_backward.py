@@ -139,7 +139,7 @@ def test_hard_inputs(case):
 @pytest.mark.parametrize(("time", "key_dim", "value_dim"), [(1, 16, 16), (1, 8, 300), (70, 16, 16), (70, 8, 300)])
 def test_what_a_step_does_with_itself_is_not_in_the_gradient_of_log_alpha(time, key_dim, value_dim, log_alpha):
     # Where all is forgotten at once nothing is left of that gradient but rounding of what should not be in its sums.
-    drawn = rule_inputs(1, time, 2, key_dim, value_dim, **SETTINGS["forgets at once"])
+    drawn = rule_inputs(1, time, 1, key_dim, value_dim, **SETTINGS["forgets at once"])
     inputs = {name: x.to(DEVICE) for name, x in zip(NAMES, drawn, strict=True)}
     if log_alpha is not None:
         inputs["log_alpha"].fill_(log_alpha)

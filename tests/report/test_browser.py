@@ -272,4 +272,5 @@ def test_a_machine_without_chromium_says_what_installs_it(monkeypatch, tmp_path)
     (tmp_path / "chromium").touch(0o755)
     assert lacking() == "no chromedriver is installed; `make chromium` installs both"
     targets = (Path(__file__).parents[2] / "Makefile").read_text()
-    assert "\nchromium:\n" in targets and "\ntest: check slurm chromium\n" in targets
+    assert "\nchromium:\n" in targets and "\n\t$(MAKE) chromium\n" in targets.partition("\ndaemons:\n")[2]
+    assert "daemons\n" in targets.partition("\ntest:\n")[2].partition("\n\n")[0]

@@ -168,16 +168,17 @@ def accounting(request, tmp_path, monkeypatch):
     return True
 
 
-def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_it(cluster, accounting, tmp_path):
-    sweep = tiny(parametrizations=("gdn-mup",), seeds=3)
+def test_an_array_is_complete_on_the_second_call_whatever_happened_to_it(cluster, accounting, tmp_path):
+    # as few tasks as may each meet something else: the last waits, three of those between are left alone
+    sweep = tiny(parametrizations=("gdn-mup",), widths=(16,), seeds=3)
     # in the same groups: the norm of gradients may round otherwise in another one, on a CPU too
     here, _ = trained(sweep, tmp_path / "local", jobs=1, exact=True)
     plan = plan_sweep(sweep, out=tmp_path / "a folder of 5%", here=False, jobs=2, exact=True)
-    assert len(plan.groups) == 12
+    assert len(plan.groups) == 6
     slurm.submit(plan, plan.groups, Slurm(), say=lambda _: None)
     first, *_ = wait_for(cluster.running)
     job = first.partition("_")[0]
-    cluster.call("scancel", f"{job}_11")
+    cluster.call("scancel", f"{job}_5")
     cluster.kill(first)
     killed = int(first.partition("_")[2])
     assert wait_for(lambda: ended(job, killed) == "FAILED") if accounting else ended(job, killed) == ""
@@ -190,5 +191,5 @@ def test_an_array_of_twelve_is_complete_on_the_second_call_whatever_happened_to_
     errors = through(plan)
     assert through(plan_sweep(sweep, out=tmp_path / "a folder of 5%", here=False, jobs=2, exact=True)) == []
     assert len(errors) <= 1
-    assert len(finished_runs(plan.folder)) == 12
+    assert len(finished_runs(plan.folder)) == 6
     assert_same(numbers(load_results(plan.folder)), numbers(here))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -51,9 +52,7 @@ class Bucket:
 
     def __init__(self, monkeypatch, tmp_path):
         self.monkeypatch, self.tmp_path = monkeypatch, tmp_path
-        self.server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        self.server.start()
-        self.endpoint = "http://{}:{}".format(*self.server.get_host_and_port())
+        self.serve(0)
         monkeypatch.setenv("AWS_ENDPOINT_URL", self.endpoint)
         for name, value in {
             "AWS_ACCESS_KEY_ID": "key",
@@ -69,13 +68,21 @@ class Bucket:
         self.ask("reset")  # servers of one process have the same buckets
         self.system.mkdir("bucket")
 
+    def serve(self, port):
+        """Start a server, and forget what was connected to the one before."""
+        self.server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+        self.server.start()
+        self.endpoint = "http://{}:{}".format(*self.server.get_host_and_port())
+        vars(self).pop("system", None)
+
     def ask(self, what, data=b""):
         """Ask something of the server itself."""
         request = urllib.request.Request(f"{self.endpoint}/moto-api/{what}", data=data, method="POST")
         urllib.request.urlopen(request).read()
 
-    @property
+    @cached_property
     def system(self):
+        # once: a client takes half a second to make
         import s3fs
 
         return s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
@@ -216,8 +223,7 @@ def test_a_server_that_goes_is_said_and_what_is_finished_is_sent_by_the_next_cal
         assert nobody.code == 4
         assert "does not answer" in nobody.err.splitlines()[-1]
     assert len(finished_runs(mirror_of(f"{OUT}/tiny"))) == 8
-    bucket.server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=gone[0])
-    bucket.server.start()
+    bucket.serve(gone[0])
     if not bucket.system.exists("bucket"):
         bucket.system.mkdir("bucket")
     monkeypatch.setattr(runner, "run_group", untrained)
