@@ -24,6 +24,7 @@ EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-23, "float64": 2.0**-52}  # of
 # layers with initial weights of 0.02 (tied, both optimizers and modes, widths 256 to 2048, H100) gave a correct table's
 # o_proj slopes of -0.1 to -0.2 at 0.2, -0.4 at 0.8, -0.45 at 1.0 and -0.50 at 1.3 and above; the defaults are at 0.6.
 REPLACED = 0.8
+LOST = 1.2  # from here on a change says little of how large a step was: 1.3 and 1.4 at 2^3 and 2^6 times the lr of 1.1
 NORMED = ("norm1", "o_norm", "norm2", "final_norm")
 GAINS = (Role.NORM_GAIN, Role.HEAD_NORM_GAIN)
 BFLOAT16 = 2.0**-7
@@ -105,8 +106,9 @@ def replaced(check: Check) -> Iterator[Finding]:
     text = f"step {first} leaves little of what comes into the weights: {site} changed by {relative.max():.2g} of its "
     text += f"size{f' in layer {layer}' if layer >= 0 else ''}, and an effective update then falls as width^-1/2"
     width, lr = int(check.runs["width"].min()), float(check.runs["lr"].iloc[0])
+    smaller = lr_text(lr / (64 if relative.max() > LOST else 8))
     yield Finding(
-        "replaced", "cannot tell", text, f"use a smaller lr, such as {lr_text(lr / 8)}", ("effective_update",),
+        "replaced", "cannot tell", text, f"use a smaller lr, such as {smaller}", ("effective_update",),
         layers=(int(layer),) if layer >= 0 else (), widths=(width,), steps=(first,),
     )  # fmt: skip
 

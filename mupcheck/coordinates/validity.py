@@ -18,7 +18,15 @@ from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.grid import QUANTITY, joined, need_columns
 from mupcheck.coordinates.path import wrong_path
 from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax, no_numbers, zero_readout
-from mupcheck.coordinates.training import decayed, loss_falls, never_moved, replaced, rounded, rounded_activations
+from mupcheck.coordinates.training import (
+    EPSILON,
+    decayed,
+    loss_falls,
+    never_moved,
+    replaced,
+    rounded,
+    rounded_activations,
+)
 from mupcheck.coordinates.values import wrong_values
 from mupcheck.results.comparable import GROUP, is_imported
 from mupcheck.results.path import Path
@@ -245,10 +253,13 @@ def trained(check: Check) -> Iterator[Finding]:
         return
     last = relative[relative["step"] == relative["step"].max()]
     by_width = last.groupby("width")["value"].max()
-    if by_width.min() < TRAINED and not any(zero_readout(check)):
+    bit = EPSILON.get(str(check.shared("dtype")), EPSILON["float32"])
+    if by_width.min() < TRAINED * bit / EPSILON["float32"] and not any(zero_readout(check)):
         text = f"nothing trained: at width {by_width.idxmin()} no weight changed by more than {by_width.min():.1g}"
         text += " of its size"
-        yield Finding("nothing trained", "cannot tell", text, "use more steps, a larger lr, no warm-up", kinds=UPDATES)
+        advice = "use more steps, a larger lr, no warm-up"
+        advice += "" if bit == EPSILON["float64"] else ", or --dtype float64"
+        yield Finding("nothing trained", "cannot tell", text, advice, kinds=UPDATES)
     full = last[last["value"] > SATURATED]
     for site, rows in full.groupby("site"):
         worst = rows.loc[rows["value"].idxmax()]

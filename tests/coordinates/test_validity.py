@@ -95,6 +95,13 @@ def test_the_last_recorded_step_says_how_much_was_trained():
     assert the_only(find(runs, first, still)).name == "nothing trained"
 
 
+@pytest.mark.parametrize(("dtype", "still", "moved"), [("float32", 1e-6, 1e-3), ("float64", 1e-14, 1e-6)])
+def test_how_little_is_nothing_goes_by_the_last_bit_of_a_weight(dtype, still, moved):
+    runs = make_runs(dtype=dtype)
+    assert the_only(find(runs, diagnostics(runs, "relative_update", "q_proj", still))).name == "nothing trained"
+    assert find(runs, diagnostics(runs, "relative_update", "q_proj", moved)) == []
+
+
 def test_missing_and_diverged_runs_are_no_pass():
     runs = make_runs()
     found = the_only(find(runs, missing=1))
