@@ -121,7 +121,7 @@ def test_pooled_contrasts_have_more_degrees_of_freedom_and_still_cover():
         found = fit_jointly(curves([lopsided] * 3, [-6.2, -6.5, -6.8], noise=0.02, rng=rng))
         slope, half, _ = found.interval(SLOPE, 0.9)
         covered += abs(slope + 0.3) < half
-        assert found._variance(SLOPE)[1] == 4  # 2 x 2
+        assert 3 < found._variance(SLOPE)[1] <= 4 + 1e-9  # 2 x 2 where widths are equally noisy
     # 60 repeats know a coverage of 0.9 to 0.04, twice that
     assert covered / 60 > 0.82
 

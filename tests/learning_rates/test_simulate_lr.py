@@ -13,7 +13,8 @@ spec.loader.exec_module(simulate_lr)
 
 
 def row(kind, drift, *, n_seeds=6, n_sweeps=25):
-    cells = [cell.strip() for cell in simulate_lr.judge_cell((kind, n_seeds, drift, n_sweeps, 0)).strip("|").split("|")]
+    sweeps = simulate_lr.Cell(kind, n_seeds, drift, simulate_lr.EQUAL, simulate_lr.EQUAL, n_sweeps, 0)
+    cells = [cell.strip() for cell in simulate_lr.judge_cell(sweeps).strip("|").split("|")]
     return dict(zip(("transfers", "drifts", "cannot tell", "covers"), map(float, cells[3:7]), strict=True))
 
 
