@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.coordinates.coded import beside, spelled
-from mupcheck.coordinates.quantiles import t_ppf
+from mupcheck.learning_rates.quantiles import t_ppf
 from mupcheck.results.comparable import other_settings, same_by_mode
 from mupcheck.theory.required import OWN
 

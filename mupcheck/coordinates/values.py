@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
-from mupcheck.coordinates.quantiles import chi2_isf, chi2_ppf
+from mupcheck.learning_rates.quantiles import chi2_isf, chi2_ppf
 from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
 from mupcheck.theory.parametrization import Role, Table
 

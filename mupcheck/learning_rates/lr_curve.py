@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.learning_rates.cubic import joint_minima
+from mupcheck.learning_rates.quantiles import normal_ppf, t_ppf
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -156,7 +156,7 @@ def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: floa
         if len(rises) < 2:
             return False
         error = rises.std(ddof=1) / np.sqrt(len(rises))
-        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+        return bool(rises.mean() > t_ppf((1 + confidence) / 2, len(rises) - 1) * error)
 
     points = curve[lowest + 1 :] if side > 0 else curve[:lowest][::-1]
     return next((point.log2_lr for point in points if is_worse(point)), None)
@@ -210,7 +210,7 @@ def interval(
     if n_seeds < 2 or len(known) < level * len(resampled):
         return None, None
     spread = np.sqrt(np.mean((known - estimate) ** 2) * n_seeds / (n_seeds - 1))
-    half = float(np.hypot(stats.t.ppf(level, n_seeds - 1) * spread, stats.norm.ppf(level) * rounding))
+    half = float(np.hypot(t_ppf(level, n_seeds - 1) * spread, normal_ppf(level) * rounding))
     half = max(half, floor)
     return estimate - half, estimate + half
 
