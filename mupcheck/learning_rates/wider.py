@@ -83,9 +83,10 @@ def compare_widths(runs: pd.DataFrame, steps: pd.DataFrame | None, *, confidence
 
 def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     """Losses after step 0; None for a run that diverged or has a loss that is not finite."""
+    mine = steps[steps["run_id"].isin(runs["run_id"])]
     by_run = {
         run_id: rows["loss"].to_numpy(dtype=float)
-        for run_id, rows in steps[steps["step"] > 0].sort_values("step").groupby("run_id")
+        for run_id, rows in mine[mine["step"] > 0].sort_values("step").groupby("run_id")
     }
     losses: Losses = {}
     for run in runs.itertuples():
