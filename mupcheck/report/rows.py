@@ -99,7 +99,7 @@ def slope_rows(table: pd.DataFrame) -> list[Row]:
     return [
         {name: _plain(row[name]) for name in SLOPES}
         | {"band_low": _plain(max(low, ends[0])), "band_high": _plain(min(high, ends[1]))}
-        for row, low, high in zip(table.to_dict("records"), *bands, strict=True)
+        for row, low, high in zip(table[list(SLOPES)].to_dict("records"), *bands, strict=True)
     ]
 
 
