@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-NAMES = ("run_id", "site", "kind", "stat")
+from mupcheck.results import coding
+
+NAMES = coding.NAMES["coords"]
 
 
 def coded(coords: pd.DataFrame) -> pd.DataFrame:
@@ -26,6 +29,49 @@ def spelled(rows: pd.DataFrame) -> pd.DataFrame:
         array = rows[name].cat.categories.array.take(rows[name].cat.codes.to_numpy(), allow_fill=True)
         text[name] = pd.Series(array, index=rows.index)
     return rows.assign(**text)
+
+
+def keys(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64] | None:
+    """Return one number a row that tells these columns apart, and rises as they do, the first column first.
+
+    A tenth of the time that pandas takes to group, to sort or to look for the same rows by five columns is enough to
+    do it by one. None where a row lacks a name, or the numbers would not fit.
+
+    Args:
+        columns: of names, `coded` or not, and of integers.
+    """
+    total, most = np.zeros(len(rows), dtype=np.int64), 1
+    for name in columns if len(rows) else ():
+        column = rows[name]
+        if not pd.api.types.is_numeric_dtype(column.dtype):
+            coded_one = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
+            digits = coded_one.cat.codes.to_numpy().astype(np.int64)
+        elif pd.api.types.is_float_dtype(column.dtype) or column.hasnans:
+            return None
+        else:
+            digits = column.to_numpy(dtype=np.int64)
+            digits = digits - digits.min()
+        if digits.min() < 0 or most * (int(digits.max()) + 1) >= 2**62:
+            return None
+        total = total * (int(digits.max()) + 1) + digits
+        most *= int(digits.max()) + 1
+    return total
+
+
+def numbered(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of the different values of columns each row has, and the place of the first row of each.
+
+    They are in order, the first column first, as `groupby` has them; a row that lacks one has number -1.
+    """
+    if (key := keys(rows, columns)) is None:
+        numbers = rows.groupby(list(columns), observed=True).ngroup().fillna(-1).to_numpy(dtype=np.int64)
+        found = numbers.max(initial=-1) + 1
+    else:
+        numbers, values = pd.factorize(key, sort=True)
+        found = len(values)
+    first = np.empty(found + 1, dtype=np.int64)
+    first[numbers[::-1]] = np.arange(len(rows))[::-1]  # what is written last stays
+    return numbers, first[:found]
 
 
 def beside(coords: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

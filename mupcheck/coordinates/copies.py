@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from mupcheck.coordinates.coded import spelled
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
-from mupcheck.coordinates.grid import QUANTITY
+from mupcheck.coordinates.grid import QUANTITY, lay_out
 from mupcheck.coordinates.starts import WEIGHT_UPDATES
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.parametrization import DECAYED, Role
@@ -51,20 +52,22 @@ def copied_widths(check: Check) -> Iterator[Finding]:
     scalars = [site for site, of in PARAMETERS.items() if of.role is Role.GATE_SCALAR]
     rows = check.coords[~check.coords["kind"].isin(["diagnostic", *WEIGHT_UPDATES])]
     rows = rows[~rows["site"].isin(scalars)]
-    by_seed = rows.pivot_table(index=QUANTITY, columns=["width", "seed"], values="value", sort=False, observed=True)
-    sizes = {int(width): by_seed[width] for width in sorted(set(by_seed.columns.get_level_values("width")))}
-    for low, high in combinations(sizes, 2):
-        seeds = sizes[low].columns.intersection(sizes[high].columns)
-        if len(seeds) < FEWEST_SEEDS:
+    grid = lay_out(check.runs, rows)
+    there = np.asarray((grid.present & ~np.isnan(grid.values)).any(axis=0))  # [S, W]
+    for (i, low), (j, high) in combinations(enumerate(grid.widths.tolist()), 2):
+        seeds = there[:, i] & there[:, j]
+        if seeds.sum() < FEWEST_SEEDS:
             continue
-        one, other = (sizes[width][seeds] for width in (low, high))
+        one, other = (grid.values[:, seeds, at] for at in (i, j))  # [Q, S]
         with np.errstate(invalid="ignore"):
             tells = (one > 0).all(axis=1) & (one.max(axis=1) > (1 + SCATTERS) * one.min(axis=1))
         same = (one == other).all(axis=1) & tells
         if not same.any():
             continue
-        sites = tuple(dict.fromkeys(by_seed.index[same].get_level_values("site")))
-        layers = tuple(sorted({int(x) for x in by_seed.index[same].get_level_values("layer") if x >= 0}))
+        # in the order in which they were measured
+        found = spelled(rows.drop_duplicates(QUANTITY)).merge(grid.quantities[same], on=QUANTITY)
+        sites = tuple(dict.fromkeys(found["site"]))
+        layers = tuple(sorted({int(x) for x in found["layer"] if x >= 0}))
         if same.sum() > MOST * tells.sum():
             text = f"width {high} gave the sizes of width {low}, to the last bit in every seed"
             advice = "let the width reach the model and the file"

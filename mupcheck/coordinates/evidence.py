@@ -1,14 +1,19 @@
 """What a finding is drawn from: the runs of one group, and what they measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mupcheck.coordinates.coded import spelled
+from mupcheck.coordinates.coded import numbered, spelled
 from mupcheck.results.path import Path
 from mupcheck.theory.parametrization import Table
+
+Place = tuple[str, int, int]
+PLACE = ["site", "layer", "width"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Check:
         """Return what the runs that did not diverge measured of one kind: width, seed, layer, site, step, value."""
         if (kind, stat) not in self._sizes:
             whole = self.runs.loc[self.runs["status"] == "ok", "run_id"]
-            rows = self.rows((self.coords["kind"] == kind) & (self.coords["stat"] == stat))
-            self._sizes[kind, stat] = rows[rows["run_id"].isin(whole)]
+            rows = self.coords[(self.coords["kind"] == kind) & (self.coords["stat"] == stat)]
+            rows = rows[rows["run_id"].isin(whole)]
+            self._sizes[kind, stat] = spelled(rows[["width", "seed", "layer", "site", "step", "value"]])
         return self._sizes[kind, stat].copy()
 
 
@@ -61,3 +67,14 @@ def medians_of(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     rows = rows[(rows["kind"] == "diagnostic") & np.isfinite(rows["value"])]
     key = [*by, "width", "layer", "site", "stat", "step"]
     return spelled(rows.groupby(key, as_index=False, observed=True)["value"].median())
+
+
+def by_place(rows: pd.DataFrame) -> Iterator[tuple[Place, NDArray[np.float64], list[int]]]:
+    """Yield each site, layer and width, in order, with the values of its rows and their seeds."""
+    numbers, first = numbered(rows, PLACE)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[order], np.arange(len(first) + 1))
+    values, seeds = (rows[name].to_numpy()[order] for name in ("value", "seed"))
+    places = zip(*(rows[name].iloc[first].tolist() for name in PLACE), strict=True)
+    for place, (start, end) in zip(places, pairwise(ends), strict=True):
+        yield place, values[start:end].astype(float), seeds[start:end].tolist()

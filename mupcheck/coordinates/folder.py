@@ -25,7 +25,7 @@ def judge_folder(folder: str | Path, *, run_ids: Collection[str] | None = None) 
     """
     mark = _mark(Path(folder), run_ids)
     if not _kept or _kept[0][0] != mark:
-        results = load_results(folder, run_ids=run_ids)
+        results = load_results(folder, run_ids=run_ids, coded=True)
         _kept[:] = [(mark, results, judge(results))]
     return _kept[0][1:]
 

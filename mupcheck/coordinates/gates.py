@@ -20,6 +20,7 @@ from math import isnan, nan
 
 import pandas as pd
 
+from mupcheck.coordinates.coded import spelled
 from mupcheck.coordinates.grid import QUANTITY
 from mupcheck.coordinates.slopes import MIN_WIDTHS, fit_slopes, pool
 from mupcheck.results.comparable import CONFIDENCE, GROUP
@@ -97,13 +98,22 @@ def fit_gates(
     Raises:
         ValueError: if no gradient of a gate was recorded, or runs do not compare (see `fit_slopes`).
     """
-    coords = _gradients(coords)
-    relative, terms = _relative(runs, coords), _terms(runs, coords)
-    if relative.empty or terms.empty:
+    if not (gates := gates_of(runs, coords, pooled=pooled, confidence=confidence)):
         raise ValueError(
             f"no gradients of {' and '.join(GATES)} beside those of {VALUES} and {REFERENCE}; a coordinate check with "
             "full probes records them: mupcheck coord --widths 64,128,256 --opt sgd"
         )
+    return gates
+
+
+def gates_of(
+    runs: pd.DataFrame, coords: pd.DataFrame, *, pooled: bool, confidence: float = CONFIDENCE
+) -> list[GateSlope]:
+    """Return what `fit_gates` does, none where no gradient of a gate was recorded."""
+    coords = _gradients(coords)
+    relative, terms = _relative(runs, coords), _terms(runs, coords)
+    if relative.empty or terms.empty:
+        return []
     chosen = pd.concat([_sizes(runs, coords, SIZE, *GATES), relative], ignore_index=True)
     fitted = fit_slopes(runs, pool(chosen) if pooled else chosen, confidence=confidence)
     key = [*GROUP, *(name for name in QUANTITY if name != "kind")]
@@ -122,7 +132,7 @@ def has_gates(runs: pd.DataFrame, coords: pd.DataFrame) -> bool:
 
 def _gradients(coords: pd.DataFrame) -> pd.DataFrame:
     """Return the few rows that are asked for again and again: of the gates and of what they stand beside."""
-    return coords[coords["site"].isin((*GATES, VALUES, REFERENCE))]
+    return spelled(coords[coords["site"].isin((*GATES, VALUES, REFERENCE)) & (coords["stat"] == "rms")])
 
 
 def _sizes(runs: pd.DataFrame, coords: pd.DataFrame, kind: str, *sites: str) -> pd.DataFrame:

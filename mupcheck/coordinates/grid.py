@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mupcheck.coordinates.coded import beside, spelled
-from mupcheck.coordinates.quantiles import t_ppf
+from mupcheck.coordinates.coded import beside, keys, numbered, spelled
+from mupcheck.learning_rates.quantiles import t_ppf
 from mupcheck.results.comparable import other_settings, same_by_mode
 from mupcheck.theory.required import OWN
 
@@ -70,7 +70,8 @@ def fixed_sites(runs: pd.DataFrame, coords: pd.DataFrame) -> frozenset[str]:
 
 def check_once(coords: pd.DataFrame) -> None:
     """Raise ValueError if a run has two rows of one quantity: which of them was measured cannot be told."""
-    twice = coords[coords.duplicated(["run_id", *QUANTITY])]
+    key = keys(coords, ["run_id", *QUANTITY])
+    twice = coords[coords.duplicated(["run_id", *QUANTITY]) if key is None else pd.Index(key).duplicated()]
     if len(twice):
         row = twice.iloc[0]
         place = f"{row['kind']} {row['stat']} of {row['site']}, layer {row['layer']}, step {row['step']}"
@@ -97,10 +98,10 @@ def lay_out(group: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     """Lay the rows of one group out as [quantity, seed, width], with holes where a run has no such row."""
     # runs that failed count here, so that a width nobody finished is missed rather than forgotten
     seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
-    by_quantity = rows.groupby(QUANTITY, observed=True)
-    quantities = spelled(by_quantity.size().index.to_frame(index=False))
+    which, first = numbered(rows, QUANTITY)
+    quantities = spelled(rows[QUANTITY].iloc[first].reset_index(drop=True))
     cell = (
-        by_quantity.ngroup().to_numpy(),
+        which,
         np.searchsorted(seeds, rows["seed"].to_numpy()),
         np.searchsorted(widths, rows["width"].to_numpy()),
     )

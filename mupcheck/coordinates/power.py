@@ -12,8 +12,8 @@ from math import log2, sqrt
 
 import numpy as np
 
-from mupcheck.coordinates.quantiles import chi2_ppf, normal_cdf, t_isf, t_ppf
 from mupcheck.coordinates.slopes import EFFECTIVE_SHARE, FAMILY_LEVEL, MIN_WIDTHS
+from mupcheck.learning_rates.quantiles import chi2_ppf, normal_cdf, t_isf, t_ppf
 from mupcheck.results.comparable import CONFIDENCE
 from mupcheck.theory.required import CROSSING, TOLERANCES
 

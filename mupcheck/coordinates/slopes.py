@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mupcheck.coordinates.coded import numbered
 from mupcheck.coordinates.grid import (
     QUANTITY,
     SAME,
@@ -113,8 +114,7 @@ def fit_slopes(
     need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
     need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
     chosen = runs[runs["kind"] == "coord"]
-    measured = coords
-    coords = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
+    measured, coords = coords, pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
     fitted = []
     for key, group in chosen.groupby(GROUP):
         check_comparable(group, key)
@@ -140,16 +140,16 @@ def pool(coords: pd.DataFrame) -> pd.DataFrame:
     """Return `coords` with one row per run, kind, stat and site for step 0, and one for all later steps.
 
     Its value is the geometric mean over layers and steps, so its slope is the mean of their slopes, with less noise
-    than any of them; `layer` is -1 and `step` the last of all. What is required is the same at every layer and later
-    step.
+    than any of them; `layer` is -1 and `step` the last of all. What is required is the same at each of them.
     """
     measured = coords[coords["kind"] != "diagnostic"]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(measured["value"].to_numpy(dtype=float))
-    key = ["run_id", *SITE, "later"]
+    place = ["run_id", *SITE, "later"]
     table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0)
-    table = table.groupby(key, as_index=False, observed=True)
-    pooled = table.agg(log=("log", "mean"), none=("none", "any"))
+    numbers, first = numbered(table, place)
+    means = table.groupby(numbers).agg(log=("log", "mean"), none=("none", "any")).loc[0:].reset_index(drop=True)
+    pooled = table[place].iloc[first].reset_index(drop=True).join(means)
     pooled["log"] = pooled["log"].mask(pooled["none"])  # what has no logarithm is not averaged away
     # a run that diverged lacks the last steps, and stays comparable all the same
     step = np.where(pooled["later"], measured["step"].max(), 0)

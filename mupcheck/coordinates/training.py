@@ -7,8 +7,8 @@ import pandas as pd
 
 from mupcheck.coordinates.evidence import Check
 from mupcheck.coordinates.finding import Finding
-from mupcheck.coordinates.quantiles import t_isf
 from mupcheck.coordinates.starts import WEIGHT_UPDATES, zero_readout
+from mupcheck.learning_rates.quantiles import t_isf
 from mupcheck.results.comparable import lr_text
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.parametrization import DECAYED, Role

@@ -25,9 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from mupcheck.coordinates.evidence import Check
+from mupcheck.coordinates.evidence import PLACE, Check, Place, by_place
 from mupcheck.coordinates.finding import Finding
-from mupcheck.coordinates.quantiles import chi2_isf, chi2_ppf
+from mupcheck.learning_rates.quantiles import chi2_isf, chi2_ppf
 from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
 from mupcheck.theory.parametrization import Role, Table
 
@@ -71,8 +71,6 @@ def _silu(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 SHAPES = {"gate": _silu, "mlp_hidden": _silu, "beta": _sigmoid}
-Place = tuple[str, int, int]
-PLACE = ["site", "layer", "width"]
 SEED = ["seed", "value"]
 GAUSS = np.polynomial.hermite_e.hermegauss(64)  # nodes and weights of his rule over a Gaussian's density
 
@@ -238,14 +236,13 @@ def _row(
 def _drawn(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
     """Yield the tests of weights: std m^init."""
     counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
-    for (site, layer, width), rows in _at_start(check, "weight").groupby(PLACE)[SEED]:
+    for (site, layer, width), sizes, _ in by_place(_at_start(check, "weight")):
         std, n = (specs[width].std(site) if site in PARAMETERS else nan), counts.get((site, layer, width), nan)
         if not (np.isfinite(std) and np.isfinite(n)):
             continue
         expected = std * specs[width].m ** exponents.entries[site].init
         # no value is drawn for a gain, so it has no scatter
         dof = inf if site in GAINS.values() else n
-        sizes = rows["value"].to_numpy(dtype=float)
         yield _row("initial size", (site, layer, width), sizes, np.full(len(sizes), expected), dof, SUMMED)
 
 
@@ -253,10 +250,9 @@ def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
     """Yield the tests of what norms make: the probe's `expected_rms` of what came in, times the gain."""
     made, held = (_by_seed(check, kind) for kind in ("activation", "weight"))
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (site, layer, width), rows in _at_start(check, "diagnostic", "expected_rms").groupby(PLACE)[SEED]:
+    for (site, layer, width), expected, seeds in by_place(_at_start(check, "diagnostic", "expected_rms")):
         if site in SHAPED:
             continue
-        expected, seeds = rows["value"].to_numpy(dtype=float), rows["seed"]
         if (gain := GAINS.get(site)) is not None:
             multiplier = specs[width].m ** exponents.entries[gain].multiplier
             expected = expected * multiplier * _of(held, gain, layer, width, seeds)
@@ -269,14 +265,14 @@ def _mapped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
     made, weights = _by_seed(check, "activation"), _at_start(check, "weight")
     counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (weight, layer, width), rows in weights[weights["site"].isin(LAYERS)].groupby(PLACE)[SEED]:
+    for (weight, layer, width), sizes, seeds in by_place(weights[weights["site"].isin(LAYERS)]):
         (comes_in, goes_out), spec = LAYERS[weight], specs[width]
         n_out, n = spec.n_outputs(weight), counts.get((weight, layer, width), nan)
         factor = spec.m ** exponents.entries[weight].multiplier
         if weight == "readout":
             factor *= spec.of("logit_scale") * spec.m ** exponents.multipliers["logits"]
-        x, y = (_of(made, site, layer, width, rows["seed"]) for site in (comes_in, goes_out))
-        expected = rows["value"].to_numpy(dtype=float) * x * sqrt(n / n_out) * factor
+        x, y = (_of(made, site, layer, width, seeds) for site in (comes_in, goes_out))
+        expected = sizes * x * sqrt(n / n_out) * factor
         yield _row("layer size", (goes_out, layer, width), y, expected, n_out, rounding)
 
 
@@ -290,11 +286,10 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
     made, held, even = (_by_seed(check, *of) for of in (("activation",), ("weight",), ("diagnostic", "expected_rms")))
     counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
     rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (site, layer, width), rows in _at_start(check, "activation").groupby(PLACE)[SEED]:
-        if site not in SHAPED:
-            continue
+    start = _at_start(check, "activation")
+    for (site, layer, width), _, seeds in by_place(start[start["site"].isin(SHAPED)]):
         spec = specs[width]
-        of = partial(_of, layer=layer, width=width, seeds=rows["seed"])
+        of = partial(_of, layer=layer, width=width, seeds=seeds)
 
         def acts(name: str, layer: int = layer, width: int = width, spec: Spec = spec, of: Any = of) -> NDArray:
             """Return by what a weight multiplies the rms of its input."""

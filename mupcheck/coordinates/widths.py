@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.grid import Grid
-from mupcheck.coordinates.quantiles import t_ppf, t_sf
+from mupcheck.learning_rates.quantiles import t_ppf, t_sf
 
 Floats = NDArray[np.float64]
 

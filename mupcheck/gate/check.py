@@ -41,7 +41,7 @@ def check(path: str | Path, *, baseline: str | Path | None = None, expect: str |
             stored = read_baseline(baseline)
         except ValueError as error:
             unfit.append(str(error))
-    results = load_results(path)
+    results = load_results(path, coded=True)
     report = check_results(results, baseline=stored, expect=expect, where=str(baseline))
     missing = [f"no run of {name} is there; run it again" for name in _empty_sweeps(path)]
     missing += _not_there(stored or [], report, path, baseline)

@@ -6,8 +6,6 @@ from functools import cache
 from math import hypot, inf, isnan, nan
 from pathlib import Path
 
-from scipy import stats
-
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.gate.baseline import (
     Entry,
@@ -19,6 +17,7 @@ from mupcheck.gate.baseline import (
     store,
     write_baseline,
 )
+from mupcheck.learning_rates.quantiles import t_ppf
 from mupcheck.results.comparable import CONFIDENCE, GROUP, Group
 
 # The same seeds give the same draws on every machine, so what differs is rounding. Six tables under AdamW (head-dim)
@@ -139,8 +138,8 @@ def compare(judgement: Judgement, stored: Stored) -> list[Comparison]:
 def family_factor(n_slopes: int, n_seeds: int) -> float:
     """Return how much wider than one interval one is that holds for n slopes at once (Bonferroni)."""
     dof = max(n_seeds - 1, 1)
-    family = stats.t.ppf(1 - (1 - FAMILY_CONFIDENCE) / (2 * max(n_slopes, 1)), dof)
-    return float(family / stats.t.ppf((1 + CONFIDENCE) / 2, dof))
+    family = t_ppf(1 - (1 - FAMILY_CONFIDENCE) / (2 * max(n_slopes, 1)), dof)
+    return float(family / t_ppf((1 + CONFIDENCE) / 2, dof))
 
 
 def judge_drift(drift: float, halves: Sequence[float], factor: float | None) -> tuple[float, str]:

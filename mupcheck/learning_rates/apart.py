@@ -8,11 +8,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from mupcheck.learning_rates.cubic import Floats
 from mupcheck.learning_rates.joint_fit import fit_jointly
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.quantiles import t_ppf
 
 
 def half_of_paired(a: Sequence[Optimum], b: Sequence[Optimum], weights: Floats, confidence: float) -> float | None:
@@ -34,7 +34,7 @@ def half_of_paired(a: Sequence[Optimum], b: Sequence[Optimum], weights: Floats, 
     by_seed = (other.shares - one.shares) @ weights
     noise = math.sqrt(float(by_seed @ by_seed) / (n_seeds * (n_seeds - 1)))
     open_by_grid = float(np.abs(weights) @ (one.rounding + other.rounding))
-    return float(stats.t.ppf((1 + confidence) / 2, n_seeds - 1)) * noise + open_by_grid
+    return float(t_ppf((1 + confidence) / 2, n_seeds - 1)) * noise + open_by_grid
 
 
 def weights_of_drift(optima: Sequence[Optimum]) -> Floats:

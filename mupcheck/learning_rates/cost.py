@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from mupcheck.learning_rates.curve_family import LOSS, N_PARAMETERS, PLACE, Family, fit_family, rise
 from mupcheck.learning_rates.lr_curve import Floats, mean_curve
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.quantiles import normal_ppf, t_ppf
 from mupcheck.learning_rates.verdict import MOST_SEEDS
 
 COST_TOLERANCE = 1.0  # percent of the loss
@@ -217,8 +217,8 @@ def _root(family: Family, places: Sequence[Place], level: float) -> Root:
     value = root(family.theta)
     variance, rest = _variances(family, gradient)
     misfit, side = float(max(family.misfit[0], family.misfit[-1])), (1 + level) / 2
-    noise = float(stats.t.ppf(side, n_seeds - 1 + PRIOR_DF)) * math.sqrt(misfit * variance)
-    half = math.hypot(noise, float(stats.norm.ppf(side)) * math.sqrt(misfit * rest))
+    noise = float(t_ppf(side, n_seeds - 1 + PRIOR_DF)) * math.sqrt(misfit * variance)
+    half = math.hypot(noise, float(normal_ppf(side)) * math.sqrt(misfit * rest))
     # beyond an end that faces the target's best lr the source's may be that very one
     if (source.beyond == "low" and value >= 0) or (source.beyond == "high" and value <= 0):
         half = math.inf
@@ -253,7 +253,7 @@ def _with_divergence(cost: Cost, target: Optimum, family: Family, source: Place)
     """Say so where seeds of the target diverge at or below the source's best lr, whichever of its interval that is."""
     _, high = family.range_of(-1)
     sd = 0.0 if source.beyond else float(np.sqrt(family.covariance[PLACE, PLACE]))
-    surely = source.log2_lr - float(stats.norm.ppf((1 + cost.level) / 2)) * sd
+    surely = source.log2_lr - float(normal_ppf((1 + cost.level) / 2)) * sd
     dead = [point for point in target.curve if point.n_diverged and high < point.log2_lr <= surely]
     if not dead or source.beyond == "low":
         return cost

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.learning_rates.lr_curve import Floats, Point
+from mupcheck.learning_rates.quantiles import chi2_ppf, chi2_sf
 
 LOSS, PLACE, BEND, LEFT, RIGHT = range(N_PARAMETERS := 5)  # minimum, x*, log k, log a, log b
 LOG_STEEPNESS = (float(np.log(0.3)), float(np.log(0.5)))  # of a and b: where the prior has its middle
@@ -94,7 +94,7 @@ def fit_family(curves: Sequence[Sequence[Point]]) -> Family:
     # 3 of the 5 parameters are a width's own, the shape is mostly shared
     freedom = np.maximum(used.sum(axis=1) - 3, 1)
     squares = (weights * residuals**2).sum(axis=1)
-    misfit = np.where(stats.chi2.sf(squares, freedom) < UNLIKELY, squares / freedom, 1.0)
+    misfit = np.where(chi2_sf(squares, freedom) < UNLIKELY, squares / freedom, 1.0)
     correlation = _correlation(departures, noise)
     return Family(x, used, theta, covariance, follows, noise, correlation, departures, misfit)
 
@@ -136,7 +136,7 @@ def _noise(losses: Floats, used: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     departures = np.where(used[:, None], centred - centred.sum(axis=2, keepdims=True) / n_lrs, 0.0)
     variance = (departures**2).sum(axis=1) / (n - 1) * (n_lrs[:, 0] / np.maximum(n_lrs[:, 0] - 1, 1))
     middle = np.array([np.median(own[there]) for own, there in zip(variance, used, strict=True)])[:, None]
-    middle = middle / (stats.chi2.ppf(0.5, n - 1) / (n - 1))
+    middle = middle / (chi2_ppf(0.5, n - 1) / (n - 1))
     drawn = ((n - 1) * variance + SPREAD_DF * middle) / (n - 1 + SPREAD_DF)
     least = np.finfo(np.float64).eps * np.nanmax(np.abs(losses))
     return np.where(used, np.sqrt(drawn / n) + least, 0.0), departures

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from scipy import stats
 
 from mupcheck.learning_rates.cost import curves_of
 from mupcheck.learning_rates.curve_family import LOSS, PLACE, rise
 from mupcheck.learning_rates.line import Drift
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.quantiles import normal_ppf
 from mupcheck.spec.model import ModelSpec, Shape
 
 MAX_WIDTH = 2**24  # as `mupcheck rules --width`
@@ -154,7 +154,7 @@ def _residual(found: Sequence[Optimum], residuals: np.ndarray, confidence: float
     """Return the half-width (octaves) by which optima lie off their line beyond their own noise."""
     if len(found) < 3:
         return 0.0
-    side = float(stats.norm.ppf((1 + confidence) / 2))
+    side = float(normal_ppf((1 + confidence) / 2))
     noise = (_level(found) or 0.0) / side
     return side * math.sqrt(max(float(residuals @ residuals) / (len(found) - 2) - noise**2, 0.0))
 

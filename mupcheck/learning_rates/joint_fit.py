@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from mupcheck.learning_rates.cubic import Bools, Floats, around, reach, settle
 from mupcheck.learning_rates.lr_curve import Indices, Point, first_worse, mean_curve
+from mupcheck.learning_rates.quantiles import chi2_ppf, f_ppf, normal_ppf, t_ppf
 from mupcheck.learning_rates.width_noise import WidthNoise, noise_of_widths
 from mupcheck.results.comparable import CONFIDENCE
 
@@ -90,9 +90,9 @@ class Joint:
         level = (1 + confidence) / 2
         variance, freedom = self._variance(weights)
         model = [self.spread * weights @ self.by_lopsided, self.misfit * weights @ self.loads, self.wall * weights]
-        model_half = float(stats.norm.ppf(level) * np.linalg.norm(np.concatenate(model)))
+        model_half = float(normal_ppf(level) * np.linalg.norm(np.concatenate(model)))
         bound = float(np.abs(weights) @ self.rounding)
-        half = float(np.hypot(stats.t.ppf(level, freedom) * np.sqrt(variance), model_half)) + bound
+        half = float(np.hypot(t_ppf(level, freedom) * np.sqrt(variance), model_half)) + bound
         return float(weights @ self.log2_lr), half, model_half + bound
 
     def _variance(self, weights: Floats) -> tuple[float, float]:
@@ -200,7 +200,7 @@ def _noise(deviations: Floats, losses: Floats, loads: Floats, cells: Indices, pl
     shares = np.nan_to_num(deviations[:, owner, at]) @ apart.T
     expected = (n_seeds - 1) * float(np.sum(apart**2 @ found.absolute[owner]))
     freedom = (n_seeds - 1) * (n - 1)
-    least = expected * float(stats.chi2.ppf(1 - BEYOND_NOISE, freedom)) / freedom
+    least = expected * float(chi2_ppf(1 - BEYOND_NOISE, freedom)) / freedom
     own = min(1.0, max(float(np.sum(shares**2)) / least, 1e-3)) if least > 0 else 1.0
     variance = 1 + own * (found.variance - 1)
     return found._replace(variance=variance, freedom=found.freedom * (variance / (own * found.variance)) ** 2)
@@ -241,11 +241,11 @@ def _spread(lopsided: Floats, loads: Floats, deviations: Floats, variance: Float
     precision = n_seeds / np.maximum(noise * expected, 1e-12)
     k = lopsided[placed]
     misfit = float(precision @ (k - precision @ k / precision.sum()) ** 2)
-    excess = misfit - (n - 1) * float(stats.f.ppf(BEYOND_NOISE, n - 1, (n_seeds - 1) * n))
+    excess = misfit - (n - 1) * float(f_ppf(BEYOND_NOISE, n - 1, (n_seeds - 1) * n))
     if excess <= 0:
         return LOPSIDED_SPREAD
     seen = np.sqrt(excess / (precision.sum() - np.sum(precision**2) / precision.sum()))
-    return max(LOPSIDED_SPREAD, float(seen * stats.t.ppf(0.95, n - 1) / stats.norm.ppf(0.95)))
+    return max(LOPSIDED_SPREAD, float(seen * t_ppf(0.95, n - 1) / normal_ppf(0.95)))
 
 
 def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:
@@ -254,7 +254,7 @@ def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:
     if n_seeds < 2 or n_left < 1:
         return 0.0
     noise = float(np.sum(of_seeds**2)) / (n_seeds * (n_seeds - 1))
-    excess = float(np.sum(left**2)) - noise * float(stats.f.ppf(BEYOND_NOISE, n_left, (n_seeds - 1) * n_left))
+    excess = float(np.sum(left**2)) - noise * float(f_ppf(BEYOND_NOISE, n_left, (n_seeds - 1) * n_left))
     return float(np.sqrt(max(excess, 0.0) / weight.sum()))
 
 

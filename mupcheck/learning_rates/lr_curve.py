@@ -13,14 +13,15 @@ root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
+from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.learning_rates.cubic import joint_minima
+from mupcheck.learning_rates.quantiles import normal_ppf, t_ppf
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -122,21 +123,32 @@ def resample_losses(curve: Sequence[Point], seeds: Sequence[int], draws: Indices
 
 
 def resample_curves(curves: Sequence[Sequence[Point]]) -> tuple[int, list[Resampled]]:
-    """Return the number of seeds, and every curve under the same resamples of them, so that widths are paired."""
+    """Return the number of seeds, and every curve under the same resamples of them, so that widths are paired.
+
+    Penalties, agreement and exponents ask for the same curves one after another: the last are kept, to be read only.
+    """
+    n_seeds, resampled = _resampled(tuple(map(tuple, curves)))
+    return n_seeds, list(resampled)
+
+
+@lru_cache(maxsize=2)
+def _resampled(curves: tuple[tuple[Point, ...], ...]) -> tuple[int, tuple[Resampled, ...]]:
     seeds = sorted({seed for curve in curves for point in curve for seed, _ in point.seed_losses})
     draws = draw_seeds(len(seeds))
     if not curves:
-        return len(seeds), []
+        return len(seeds), ()
     grids, drawn = [mean_curve(curve)[0] for curve in curves], [resample_losses(c, seeds, draws) for c in curves]
     x = np.unique(np.concatenate(grids))
     together = np.full((len(draws), len(curves), len(x)), np.nan)
     for width, (grid, losses) in enumerate(zip(grids, drawn, strict=True)):
         together[:, width, np.searchsorted(x, grid)] = losses
     minima = joint_minima(x, together).T
-    resampled = [
+    resampled = tuple(
         Resampled(grid, losses, at, interpolate(grid, losses, at))
         for grid, losses, at in zip(grids, drawn, minima, strict=True)
-    ]
+    )
+    for array in chain.from_iterable(resampled):
+        array.flags.writeable = False
     return len(seeds), resampled
 
 
@@ -156,7 +168,7 @@ def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: floa
         if len(rises) < 2:
             return False
         error = rises.std(ddof=1) / np.sqrt(len(rises))
-        return bool(rises.mean() > stats.t.ppf((1 + confidence) / 2, len(rises) - 1) * error)
+        return bool(rises.mean() > t_ppf((1 + confidence) / 2, len(rises) - 1) * error)
 
     points = curve[lowest + 1 :] if side > 0 else curve[:lowest][::-1]
     return next((point.log2_lr for point in points if is_worse(point)), None)
@@ -210,7 +222,7 @@ def interval(
     if n_seeds < 2 or len(known) < level * len(resampled):
         return None, None
     spread = np.sqrt(np.mean((known - estimate) ** 2) * n_seeds / (n_seeds - 1))
-    half = float(np.hypot(stats.t.ppf(level, n_seeds - 1) * spread, stats.norm.ppf(level) * rounding))
+    half = float(np.hypot(t_ppf(level, n_seeds - 1) * spread, normal_ppf(level) * rounding))
     half = max(half, floor)
     return estimate - half, estimate + half
 

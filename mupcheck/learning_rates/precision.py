@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mupcheck.learning_rates.lr_curve import Point
 from mupcheck.learning_rates.optimum import Optimum, find_optima, optima_of
+from mupcheck.learning_rates.quantiles import t_ppf
 from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence
 from mupcheck.results.printing import Answers
 from mupcheck.results.reading import Results
@@ -121,7 +121,7 @@ def _compare(one: Optimum, other: Optimum, dtype: str, another: str, confidence:
         reason = f"{len(seeds)} seed{'s' * (len(seeds) != 1)} give no interval"
     else:
         error = _jackknife(one, other, seeds)
-        reach = stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * error
+        reach = t_ppf((1 + confidence) / 2, len(seeds) - 1) * error
         low, high = shift - reach, shift + reach
         if -half <= low and high <= half:
             verdict = "holds"

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from mupcheck.learning_rates.cubic import REACH, Floats, around
 from mupcheck.learning_rates.joint_fit import stack_curves
 from mupcheck.learning_rates.lr_curve import Point
+from mupcheck.learning_rates.quantiles import f_sf, t_ppf
 
 DEGREE = 4
 ROUNDS = 12
@@ -67,8 +67,8 @@ def register(
     misfit, n_seeds = float(np.sqrt(np.mean(left**2))), len(deviations)
     if n_seeds < 2:
         return Registration(slope, None, None, misfit, None, False)
-    half = stats.t.ppf((1 + confidence) / 2, n_seeds - 1) * np.std(deviations @ inverse[-1], ddof=1) / np.sqrt(n_seeds)
+    half = t_ppf((1 + confidence) / 2, n_seeds - 1) * np.std(deviations @ inverse[-1], ddof=1) / np.sqrt(n_seeds)
     of_seeds = deviations - deviations @ (design @ inverse).T
     noise, free = float(np.sum(of_seeds**2)) / (n_seeds * (n_seeds - 1)), n - n_widths - DEGREE - 1
-    p = float(stats.f.sf(float(left @ left) / noise, free, free * (n_seeds - 1))) if noise > 0 else 0.0
+    p = float(f_sf(float(left @ left) / noise, free, free * (n_seeds - 1))) if noise > 0 else 0.0
     return Registration(slope, float(slope - half), float(slope + half), misfit, p, p >= 1 - confidence)

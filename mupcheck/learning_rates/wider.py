@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mupcheck.learning_rates.lr_curve import Floats
+from mupcheck.learning_rates.quantiles import false_discoveries, t_sf
 
 TENTHS = 10
 Losses = dict[tuple[int, float], dict[int, Floats | None]]  # by (width, log2 lr) and seed, [step]
@@ -83,9 +83,10 @@ def compare_widths(runs: pd.DataFrame, steps: pd.DataFrame | None, *, confidence
 
 def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     """Losses after step 0; None for a run that diverged or has a loss that is not finite."""
+    mine = steps[steps["run_id"].isin(runs["run_id"])]
     by_run = {
         run_id: rows["loss"].to_numpy(dtype=float)
-        for run_id, rows in steps[steps["step"] > 0].sort_values("step").groupby("run_id")
+        for run_id, rows in mine[mine["step"] > 0].sort_values("step").groupby("run_id")
     }
     losses: Losses = {}
     for run in runs.itertuples():
@@ -120,11 +121,11 @@ def _p_worse(gaps: Floats) -> float:
     error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
     if error == 0:
         return 0.5
-    return float(stats.t.sf(gaps.mean() / error, len(gaps) - 1))
+    return float(t_sf(gaps.mean() / error, len(gaps) - 1))
 
 
 def _discoveries(p: Floats, confidence: float) -> NDArray[np.bool_]:
-    return (stats.false_discovery_control(p) if len(p) else p) <= 1 - confidence
+    return (false_discoveries(p) if len(p) else p) <= 1 - confidence
 
 
 def _judge(comparisons: tuple[Comparison, ...]) -> WiderIsBetter:

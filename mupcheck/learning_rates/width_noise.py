@@ -13,7 +13,7 @@ than they are of a width's variance. So this is used for the ratios of widths' n
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from mupcheck.learning_rates.cubic import Bools, Floats
 
@@ -73,8 +73,16 @@ def _moderate(variance: Floats, freedom: Floats) -> WidthNoise:
     beyond = float(np.var(logs, ddof=1) - special.polygamma(1, df / 2).mean())
     if beyond <= SAME:
         return same
-    log_half = optimize.brentq(lambda each: special.polygamma(1, np.exp(each)) - beyond, -25.0, 25.0)
-    prior = 2 * float(np.exp(log_half))
+    prior = 2 * _where_trigamma_is(beyond)
     common = float(np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2)))
     moderated = (prior * common + np.where(known, freedom * found, 0.0)) / (prior + freedom)
     return WidthNoise(moderated / moderated.mean(), moderated, prior + freedom)
+
+
+def _where_trigamma_is(value: float) -> float:
+    """Return the x above 0 at which the trigamma function has a value, by Newton on 1 over it (Smyth, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(ROUNDS):
+        there = special.polygamma(1, x)
+        x += float(there * (1 - there / value) / special.polygamma(2, x))
+    return x

@@ -1,8 +1,7 @@
 """One self-contained HTML page of a results folder: the answers of `check`, with charts that can be asked."""
 
 import time
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from mupcheck.gate.check import check_results
 from mupcheck.gate.difference import diff
 from mupcheck.report.content import sections_of
 from mupcheck.report.page import page_of
+from mupcheck.report.vega import library, library_beside
 from mupcheck.results.files import write_text
 from mupcheck.results.printing import counted
 from mupcheck.results.reading import Results, load_results
@@ -39,9 +39,7 @@ def report(
     Raises:
         ValueError: if there is nothing to judge, or as `gate.difference.diff`.
     """
-    difference = None if against is None else diff(against, results, names=(name, "this page"))
-    sections = sections_of(check_results(results), results, difference)
-    return page_of(sections, title=title, library=_library(), progress=progress, refresh=refresh)
+    return _page(results, library, against=against, name=name, title=title, progress=progress, refresh=refresh)
 
 
 def write_report(path: str | Path, out: str | Path | None = None, *, against: str | Path | None = None) -> Path:
@@ -56,7 +54,9 @@ def write_report(path: str | Path, out: str | Path | None = None, *, against: st
         StoreError: if the file cannot be written.
     """
     file = _file_of(path, out)
-    write_text(file, report(load_results(path), title=_title_of(path), **_other(against)))
+    with library_beside() as made:
+        page = _page(load_results(path, coded=True), made, title=_title_of(path), **_other(against))
+    write_text(file, page)
     return file
 
 
@@ -79,7 +79,9 @@ def watch_report(
         running = any(status.state == RUNNING for status in found)
         progress, refresh = [_progress_of(status) for status in found], seconds if running else None
         try:
-            page = report(load_results(path), title=_title_of(path), progress=progress, refresh=refresh, **other)
+            page = report(
+                load_results(path, coded=True), title=_title_of(path), progress=progress, refresh=refresh, **other
+            )
         except ValueError:
             if not running:
                 raise
@@ -91,13 +93,22 @@ def watch_report(
         time.sleep(seconds)
 
 
+def _page(
+    results: Results, made: Callable[[], str], *, against: Results | None = None, name: str = "A", **about: Any
+) -> str:
+    """Return the page of results; `made` returns the library, and `about` is what else `page_of` takes."""
+    difference = None if against is None else diff(against, results, names=(name, "this page"))
+    sections = sections_of(check_results(results), results, difference)
+    return page_of(sections, library=made(), **about)
+
+
 def _file_of(path: str | Path, out: str | Path | None) -> Path:
     return Path(path) / NAME if out is None else Path(out)
 
 
 def _other(path: str | Path | None) -> dict[str, Any]:
     """Return the results to compare with, and their name, as `report` takes them."""
-    return {} if path is None else {"against": load_results(path), "name": str(path)}
+    return {} if path is None else {"against": load_results(path, coded=True), "name": str(path)}
 
 
 def _title_of(path: str | Path) -> str:
@@ -109,11 +120,3 @@ def _progress_of(status: Status) -> str:
     total = status.total
     left = "" if status.seconds_left is None else f", about {max(status.seconds_left / 60, 1):.0f} min left"
     return f"{status.name}: {status.state}, {total.done} of {counted(total.planned, 'run')}{left}"
-
-
-@cache
-def _library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script; it takes two seconds to put together."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

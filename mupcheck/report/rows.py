@@ -99,7 +99,7 @@ def slope_rows(table: pd.DataFrame) -> list[Row]:
     return [
         {name: _plain(row[name]) for name in SLOPES}
         | {"band_low": _plain(max(low, ends[0])), "band_high": _plain(min(high, ends[1]))}
-        for row, low, high in zip(table.to_dict("records"), *bands, strict=True)
+        for row, low, high in zip(table[list(SLOPES)].to_dict("records"), *bands, strict=True)
     ]
 
 
@@ -110,7 +110,8 @@ def plain_rows(table: pd.DataFrame) -> list[Row]:
 
 def run_rows(runs: pd.DataFrame, steps: pd.DataFrame) -> Iterator[Row]:
     """Yield every run with its curve: loss, gradient norm and lr at about MOST_STEPS steps, the last among them."""
-    by_run = dict(list(steps.groupby("run_id", sort=False))) if len(steps) else {}
+    by_run = steps.groupby("run_id", sort=False).indices if len(steps) else {}
+    columns = {name: steps[name].to_numpy() for name in (*CURVES, "lr_scale") if name in steps}
     for run in runs.sort_values(["parametrization", "width", "log2_lr", "seed"]).to_dict("records"):
         own = by_run.get(run["run_id"])
         row = {
@@ -119,10 +120,11 @@ def run_rows(runs: pd.DataFrame, steps: pd.DataFrame) -> Iterator[Row]:
         }
         row |= {name: [] for name in CURVES}
         if own is not None and len(own):
-            kept = own.iloc[np.unique(np.linspace(0, len(own) - 1, min(MOST_STEPS, len(own))).round().astype(int))]
-            lrs = {"lr": run["lr"] * kept["lr_scale"]} if "lr_scale" in kept else {}
-            of = {name: lrs.get(name, kept.get(name)) for name in CURVES}
-            row |= {name: [_plain(value) for value in values] for name, values in of.items() if values is not None}
+            kept = own[np.unique(np.linspace(0, len(own) - 1, min(MOST_STEPS, len(own))).round().astype(int))]
+            of = {name: values[kept] for name, values in columns.items()}
+            if "lr_scale" in of:
+                of["lr"] = run["lr"] * of["lr_scale"]
+            row |= {name: [_plain(value) for value in of[name].tolist()] for name in CURVES if name in of}
         yield row
 
 

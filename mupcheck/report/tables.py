@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mupcheck.coordinates.gates import fit_gates, has_gates
+from mupcheck.coordinates.gates import gates_of
 from mupcheck.coordinates.given import Given, settings_given
 from mupcheck.coordinates.own import shown
 from mupcheck.results.comparable import find_rules
@@ -123,7 +123,8 @@ def _written(given: Given | None) -> str:
 def gates_grid(runs: pd.DataFrame, coords: pd.DataFrame) -> Grid | None:
     """Return how the gates' gradients grow with width, over layers, and what that speaks for; None without any."""
     coords = coords[coords["run_id"].isin(runs["run_id"])] if len(coords) else coords
-    if not len(coords) or not has_gates(runs, coords):
+    gates = gates_of(runs, coords, pooled=True) if len(coords) else []
+    if not gates:
         return None
     rows = tuple(
         (
@@ -131,7 +132,7 @@ def gates_grid(runs: pd.DataFrame, coords: pd.DataFrame) -> Grid | None:
             f"{gate.slope:+.2f} [{gate.ci_low:+.2f}, {gate.ci_high:+.2f}]",
             gate.reading,
         )
-        for gate in fit_gates(runs, coords, pooled=True)
+        for gate in gates
     )
     return Grid(
         caption="Gates",

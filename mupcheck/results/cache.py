@@ -54,13 +54,14 @@ class Held:
         return Piece(self.table, start, start + self.entries[run_id].n_rows)
 
 
-def read_held(folder: Path, name: str, *, tell: Callable[[str], object]) -> Held:
+def read_held(folder: Path, name: str, *, tell: Callable[[str], object], codes: Sequence[str] = ()) -> Held:
     """Return what was compacted of a sweep's table.
 
     Args:
         folder: the sweep's.
         name: "runs", "steps" or "coords".
         tell: called with what to say of a file that is passed over.
+        codes: columns of text that are read as dictionaries.
     """
     for file in _files(folder, name):
         try:
@@ -74,6 +75,8 @@ def read_held(folder: Path, name: str, *, tell: Callable[[str], object]) -> Held
                 continue  # of another version, whose files may have other columns
             entries = {run_id: Entry(n, sha256, Stamp(*stamp)) for run_id, n, sha256, *stamp in about["held"]}
             if sum(entry.n_rows for entry in entries.values()) == parquet.metadata.num_rows:
+                if codes:
+                    parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=codes)
                 return Held(parquet.read(), entries)
         except FileNotFoundError:
             continue  # compacted anew since it was listed

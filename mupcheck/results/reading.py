@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ import pyarrow as pa
 from mupcheck.results.cache import joined, read_held
 from mupcheck.results.checked import MAX_ROWS as MAX_ROWS
 from mupcheck.results.checked import MOVE, PARTS, Damaged, Piece
+from mupcheck.results.coding import NAMES, in_order, with_codes
 from mupcheck.results.files import EARLIER, one_line
 from mupcheck.results.gathering import gather_parts, gather_runs, run_files
 from mupcheck.results.overview import overview_rows, overview_text
@@ -200,6 +202,7 @@ def load_results(
     *,
     tables: Collection[str] = ("runs", "steps", "coords"),
     run_ids: Collection[str] | None = None,
+    coded: bool = False,
 ) -> Results:
     """Read every whole run under path, a folder of sweeps or one sweep's folder.
 
@@ -211,6 +214,8 @@ def load_results(
         path: `results/`, or one sweep's folder in it, or the address of either in a store, such as s3://bucket/results.
         tables: what to return of runs, steps and coords; runs are read in any case, the others only if asked for.
         run_ids: of the runs to read (default: those that `sweep.json` lists).
+        coded: return the names in coords as pandas categories, in the order of the alphabet, instead of as text: for
+            millions of rows, which load and are judged quicker so, and take a third of the memory.
 
     Raises:
         ValueError: if there are no runs under path, a file is damaged, missing, foreign or from a newer mupcheck, or
@@ -228,17 +233,24 @@ def load_results(
     tables = (tables,) if isinstance(tables, str) else tables
     if unknown := set(tables) - set(SCHEMAS):
         raise ValueError(f"unknown table {min(unknown)!r}; known: {', '.join(SCHEMAS)}")
-    found, sweeps, notes = read_tables(Path(path), tables=tables, run_ids=run_ids)
+    found, sweeps, notes = read_tables(Path(path), tables=tables, run_ids=run_ids, codes=NAMES if coded else {})
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return Results(**{name: _to_frame(name, found[name]) for name in SCHEMAS}, sweeps=sweeps)
 
 
 def read_tables(
-    path: Path, *, tables: Collection[str], run_ids: Collection[str] | None = None
+    path: Path,
+    *,
+    tables: Collection[str],
+    run_ids: Collection[str] | None = None,
+    codes: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]], list[str]]:
     """Return the tables that `load_results` turns into frames, each sweep's `sweep.json`, and what is to be noted.
 
+    Args:
+        path, tables, run_ids: as of `load_results`.
+        codes: by table, columns of text that are to be dictionaries.
     Raises:
         ValueError: as `load_results`.
     """
@@ -250,7 +262,11 @@ def read_tables(
         resolved = read_sweep(folder) if (folder / "sweep.json").exists() else None
         wanted = set(resolved["run_ids"]) if resolved and "run_ids" in resolved else None
         wanted = wanted if run_ids is None else set(run_ids)
-        held = {name: read_held(folder, name, tell=notes.append) for name in SCHEMAS if name in ("runs", *tables)}
+        held = {
+            name: read_held(folder, name, tell=notes.append, codes=codes.get(name, ()))
+            for name in SCHEMAS
+            if name in ("runs", *tables)
+        }
         for run in gather_runs(folder, held["runs"], wanted=wanted):
             run_id, sweep = run.said["run_id"], run.said["sweep"]
             if files.setdefault((sweep, run_id), run.file) != run.file:
@@ -267,9 +283,10 @@ def read_tables(
                 sweeps[sweep] = resolved
     if not found["runs"]:
         raise ValueError(f"{path}: no run of the sweep in its sweep.json is finished; run the same sweep again")
-    whole = {
-        name: pa.concat_tables(joined(parts.values()) or [SCHEMAS[name].empty_table()]) for name, parts in found.items()
-    }
+    whole = {}
+    for name, parts in found.items():
+        pieces = joined(parts.values()) or [SCHEMAS[name].empty_table()]
+        whole[name] = pa.concat_tables(with_codes(pieces, codes[name]) if name in codes else pieces)
     return whole, sweeps, notes
 
 
@@ -292,6 +309,9 @@ def sweep_folders(path: Path) -> list[Path]:
 def _to_frame(name: str, table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
     for field in SCHEMAS[name]:
+        if pa.types.is_dictionary(table.schema.field(field.name).type):
+            frame[field.name] = in_order(frame[field.name])
+            continue
         # null in every sweep that was imported, whatever the schema says of those that mupcheck trained
         nullable = field.nullable or frame[field.name].isna().any()
         if nullable and pa.types.is_integer(field.type):

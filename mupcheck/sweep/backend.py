@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from mupcheck.spec.run import RunSpec
 from mupcheck.spec.sweep import AUTO_BACKEND, SweepSpec
@@ -28,8 +29,8 @@ def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
         return AUTO_BACKEND
     from mupcheck.ops.choice import check_triton
 
-    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
-    one_each |= {"seeds_of": {}}
+    one_each: dict[str, Any] = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "seeds_of": {}}
+    one_each |= {"parametrizations": sweep.parametrizations[:1]}
     runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
     heads = sorted({run.heads for run in runs})
     copies = len(sweep.lrs) * len(sweep.seeds) * len(sweep.parametrizations)

@@ -252,8 +252,8 @@ def check_sizes(sweep: SweepSpec) -> None:
     Raises:
         ValueError: if a column of whole numbers does not hold a value of one of the runs.
     """
-    one_each = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "parametrizations": sweep.parametrizations[:1]}
-    one_each |= {"seeds_of": {}}
+    one_each: dict[str, Any] = {"lrs": sweep.lrs[:1], "seeds": sweep.seeds[:1], "seeds_of": {}}
+    one_each |= {"parametrizations": sweep.parametrizations[:1]}
     for run in sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash=""):
         for name, value in zip(("n_heads", "head_k_dim", "head_v_dim"), run.heads, strict=True):
             if value > MAX_INT:

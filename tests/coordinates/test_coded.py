@@ -6,7 +6,7 @@ import pytest
 from planted_figures import planted_coords
 from planted_gates import planted
 
-from mupcheck.coordinates.coded import NAMES, beside, coded, spelled
+from mupcheck.coordinates.coded import NAMES, beside, coded, keys, numbered, spelled
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.coordinates.validity import examine
 from mupcheck.theory.parametrization import TABLES
@@ -52,3 +52,31 @@ def test_findings_do_not_depend_on_how_names_are_held():
     text, codes = (examine(runs, held, table=TABLES["gdn-mup"]) for held in (coords, coded(coords)))
     assert {"copied seeds", "o_norm eps", "no number"} <= {finding.name for finding in text}
     assert text == codes
+
+
+@pytest.mark.parametrize("held", [coded, spelled])
+@pytest.mark.parametrize("fault", ["none", "a name is missing", "a layer is no integer", "numbers are too far apart"])
+def test_rows_are_numbered_as_pandas_groups_them(held, fault):
+    _, coords = planted_coords()
+    coords = coords.sample(frac=1.0, random_state=0).reset_index(drop=True)
+    if fault == "a name is missing":
+        coords.loc[3, "site"] = None
+    elif fault == "a layer is no integer":
+        coords["layer"] = coords["layer"] + 0.5
+    elif fault == "numbers are too far apart":
+        coords.loc[[0, 1], "step"] = [-(2**60), 2**61]
+    rows, columns = held(coords), ["kind", "site", "layer", "step"]
+    assert (keys(rows, columns) is None) == (fault != "none")
+    numbers, first = numbered(rows, columns)
+    groups = coords.groupby(columns)
+    assert numbers.tolist() == groups.ngroup().fillna(-1).tolist()
+    found = spelled(rows[columns].iloc[first]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, groups.size().index.to_frame(index=False), check_dtype=False)
+    assert first.tolist() == [places[0] for places in map(list, groups.indices.values())]
+
+
+def test_no_rows_have_no_numbers():
+    _, coords = planted_coords()
+    numbers, first = numbered(coords[:0], ["kind", "step"])
+    assert not len(numbers)
+    assert not len(first)
