@@ -77,6 +77,15 @@ class Cost:
     n_diverged: int = 0
     diverged_at: float | None = None
 
+    def next_beside(self, of_drift: str) -> str:
+        """Return what to do next: what the drift asks for, unless what it costs is known to be next to nothing."""
+        if self.verdict == "negligible":
+            do = f"train the wider ones with the best lr of width {self.source} (mupcheck recommend)"
+            return f"{do}; to tell the drift, {of_drift}" if of_drift else do
+        if of_drift or self.verdict != "cannot tell" or not self.next_step:
+            return of_drift
+        return f"to tell the cost, {self.next_step}"
+
     @property
     def text(self) -> str:
         """Return "costs 0.2% [0.0, 0.7]", "costs at least 8.1%", "makes runs diverge" or what else is so."""

@@ -151,22 +151,12 @@ def _answer(checked: Checked) -> Answer:
     answer = checked.answer
     if isinstance(answer, Transfer):
         sentence, lines = answer.sentence, (answer.drift_text, *notes(checked), *answer.notes)
-        cost, next_step = answer.cost.verdict, _next(answer)
+        cost, next_step = answer.cost.verdict, answer.cost.next_beside(answer.next_step)
     else:
         sentence, cost, next_step = f"{answer.title}: {answer.verdict}; {answer.counted}", "", answer.next_step
         lines = (*answer.worst, *map(str, answer.causes), *map(str, answer.findings))
     lines = tuple(filter(None, lines))
     return Answer(_named(answer), checked.verdict, cost, sentence, checked.reason, next_step, lines)
-
-
-def _next(answer: Transfer) -> str:
-    """Say what to do next: what the drift asks for, unless what it costs is known to be next to nothing."""
-    if answer.cost.verdict == "negligible":
-        do = f"train the wider ones with the best lr of width {answer.cost.source} (mupcheck recommend)"
-        return f"{do}; to tell the drift, {answer.next_step}" if answer.next_step else do
-    if answer.next_step or answer.cost.verdict != "cannot tell":
-        return answer.next_step
-    return f"to tell the cost, {answer.cost.next_step}"
 
 
 def _terms(answer: Transfer | Judgement, runs: pd.DataFrame) -> str:

@@ -90,12 +90,11 @@ def _print_what_to_do(answer: Transfer) -> None:
     """Print why a verdict is not the best there is and what to do, and what was asked for; nothing of one that is."""
     lines = []
     if answer.verdict != "transfers":
-        lines += [f"why: {answer.reason}", f"next: {answer.next_step}" if answer.next_step else ""]
+        lines += [f"why: {answer.reason}", _next(answer)]
     if answer.missing and answer.missing not in answer.reason:
         lines.append(f"in doubt: {answer.missing}")
     if answer.cost.verdict == "cannot tell" and len(answer.optima) > 1:
-        decide = f"; {answer.cost.next_step}" if answer.cost.next_step else ""
-        lines.append(f"cost: {answer.cost.verdict} as {answer.cost.reason}{decide}")
+        lines.append(_verdict_on_cost(answer))
     if answer.target is not None:
         lines.append(answer.target.text)
     if answer.notes:
@@ -106,6 +105,19 @@ def _print_what_to_do(answer: Transfer) -> None:
     print_prose(f"{answer.title}: {answer.verdict}", verdicts=WORDS)
     for line in filter(None, lines):
         print_prose(line, indent=2, verdicts=WORDS)
+
+
+def _next(answer: Transfer) -> str:
+    """Return what to do next, as the page of a sweep says it, "" for nothing."""
+    do = answer.cost.next_beside(answer.next_step)
+    return f"next: {do}" if do else ""
+
+
+def _verdict_on_cost(answer: Transfer) -> str:
+    """Return the verdict on the cost, why, and what decides it where that is not what is next."""
+    of = answer.cost
+    decide = f"; {of.next_step}" if of.next_step and of.next_step not in _next(answer) else ""
+    return f"cost: {of.verdict} as {of.reason}{decide}"
 
 
 def print_transfer(answer: Transfer) -> None:
@@ -122,11 +134,10 @@ def print_transfer(answer: Transfer) -> None:
     beside = () if len(answer.optima) == 1 or answer.missing else _beside_the_verdict(answer)
     for line in dict.fromkeys(filter(None, lines)):
         print_prose(line, indent=2)
-    if answer.next_step:
-        print_prose(f"next: {answer.next_step}", indent=2)
+    if answer.verdict != "transfers" and (do := _next(answer)):
+        print_prose(do, indent=2)
     if len(answer.optima) > 1:
-        decide = f"; {answer.cost.next_step}" if answer.cost.next_step else ""
-        print_prose(f"cost: {answer.cost.verdict} as {answer.cost.reason}{decide}", indent=2, verdicts=WORDS)
+        print_prose(_verdict_on_cost(answer), indent=2, verdicts=WORDS)
     if answer.target is not None:
         print_prose(answer.target.text, indent=2)
     for line in (*beside, *answer.notes, *pointer(answer.verdict)):

@@ -19,6 +19,7 @@ from mupcheck.report.charts import span
 from mupcheck.report.content import sections_of
 from mupcheck.report.tables import gates_grid, rules_grid
 from mupcheck.results.reading import Results
+from mupcheck.terminal.transfer_page import print_transfer
 from mupcheck.theory.parametrization import TABLES, rules_hash
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u2028=1+1"
@@ -105,10 +106,15 @@ def test_rows_are_the_answers_numbers(lrs):
         ("costly", "", ""),
     ],
 )
-def test_what_is_next_goes_by_the_cost_first(lrs, cost, drift, said):
+def test_what_is_next_goes_by_the_cost_first_on_the_page_and_in_the_terminal(lrs, capsys, cost, drift, said):
     answer = transfer(lrs)[0]
     of = replace(answer.cost, verdict=cost, source=32, next_step="give 9 seeds")
-    assert content._next(replace(answer, cost=of, next_step=drift)) == said
+    answer = replace(answer, verdict="drifts", cost=of, next_step=drift)
+    assert of.next_beside(drift) == said
+    assert content._answer(replace(check_results(lrs).groups[0], answer=answer)).next_step == said
+    print_transfer(answer)
+    lines = [line[8:] for line in capsys.readouterr().out.splitlines() if line.startswith("  next: ")]
+    assert lines == list(filter(None, [said]))
 
 
 def test_runs_that_are_missing_are_said_whatever_the_verdict(lrs):
