@@ -77,12 +77,10 @@ class Bucket:
 
     def ask(self, what, data=b""):
         """Ask something of the server itself."""
-        request = urllib.request.Request(f"{self.endpoint}/moto-api/{what}", data=data, method="POST")
-        urllib.request.urlopen(request).read()
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/{what}", data, method="POST")).read()
 
     @cached_property
-    def system(self):
-        # once: a client takes half a second to make
+    def system(self):  # once: a client takes half a second to make
         import s3fs
 
         return s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
