@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from mupcheck.plots.canvas import power_of_two, shorten
-from mupcheck.results.comparable import CONFIDENCE, UNKNOWN, is_imported
+from mupcheck.results.comparable import CONFIDENCE, UNKNOWN, is_imported, seeds_text
 
 NAME_CHARACTERS = 40  # of the data, whose name may be a path
 
@@ -27,8 +27,7 @@ def describe_runs(runs: pd.DataFrame, *, confidence: float = CONFIDENCE) -> str:
         runs: of one sweep, optimizer and mode.
         confidence: of the intervals drawn.
     """
-    n_seeds = runs["seed"].nunique()
-    facts = [f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"]
+    facts = [seeds_text(runs)]
     if runs["steps"].notna().any():
         facts.append(f"{_spread(runs['steps'])} steps")
     if runs["data"].fillna("").any():

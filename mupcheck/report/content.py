@@ -20,7 +20,7 @@ from mupcheck.report.against import Against, against
 from mupcheck.report.guards import guard_charts
 from mupcheck.report.rows import Row
 from mupcheck.report.tables import Grid, gates_grid, parameters_grid, rules_grid
-from mupcheck.results.comparable import UNKNOWN, name_of
+from mupcheck.results.comparable import UNKNOWN, name_of, seeds_text
 from mupcheck.results.reading import Results, say_incomplete
 from mupcheck.theory.parametrization import table_order
 from mupcheck.theory.required import OWN
@@ -161,8 +161,7 @@ def _answer(checked: Checked) -> Answer:
 
 def _terms(answer: Transfer | Judgement, runs: pd.DataFrame) -> str:
     """Say what the verdicts of a section mean, and how many seeds they rest on."""
-    n = runs["seed"].nunique()
-    said = f"Widths {', '.join(map(str, sorted(runs['width'].unique())))}; {n} seed{'s' * (n != 1)}; "
+    said = f"Widths {', '.join(map(str, sorted(runs['width'].unique())))}; {seeds_text(runs)}; "
     if isinstance(answer, Transfer):
         return said + (
             f"{answer.drift.confidence:.0%} intervals. A best lr transfers where its drift is known to lie within "

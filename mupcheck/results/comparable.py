@@ -69,6 +69,13 @@ def lr_text(lr: float) -> str:
     return f"2^{exponent:g}" if exponent == round(exponent, 6) else f"{lr:.4g}"
 
 
+def seeds_text(runs: pd.DataFrame) -> str:
+    """Return how many seeds each parametrization has: "3 seeds", or "6 to 12 seeds"."""
+    counts = runs.groupby("parametrization")["seed"].nunique()
+    few, many = int(counts.min()), int(counts.max())
+    return (f"{few} to " if few < many else "") + f"{many} seed{'s' * (many != 1)}"
+
+
 def other_settings(runs: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """Yield each of SETTINGS that runs differ in, with its values; runs of files that do not say it are passed over."""
     if "accumulation" not in runs:

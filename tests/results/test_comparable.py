@@ -1,6 +1,7 @@
 """Runs whose files say that they were trained in other ways are not compared, by either judge."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import mupcheck
 from planted_checks import plant, write
@@ -10,6 +11,7 @@ from small_results import without
 
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.learning_rates.drift import transfer
+from mupcheck.results.comparable import seeds_text
 from mupcheck.results.tables import ADDED, SETTINGS
 
 
@@ -49,3 +51,9 @@ def test_files_from_before_the_settings_are_judged_the_same(tmp_path, monkeypatc
     without(ADDED, tmp_path / "results" / "s")
     before = mupcheck("check", "results", "--json")
     assert before.out == now.out and before.code == now.code == 0
+
+
+def test_seeds_are_counted_table_by_table():
+    runs = pd.DataFrame({"parametrization": ["sp", "sp", "mup"], "seed": [0, 1, 0]})
+    said = [seeds_text(some) for some in (runs, runs[:2], runs[2:])]
+    assert said == ["1 to 2 seeds", "2 seeds", "1 seed"]
