@@ -253,7 +253,7 @@ def _next_of_doubts(
         if guard not in flags:
             continue
         if spec.get("refine"):
-            option, why = wider_lrs(optima), f"{guard}, where the refinement ended"
+            option, why = wider_lrs(optima), f"the refinement ended where {GUARDS[guard].partition(';')[0]}"
         asked.setdefault(option, why)
     if _grid_limits(drift, tolerance) and not spec.get("refine"):
         asked.setdefault("--refine", "most of the drift's interval is the spacing of the lrs")
