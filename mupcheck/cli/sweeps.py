@@ -210,7 +210,7 @@ def _plan(
     Raises:
         ValueError: if it cannot be; keys are called what their user called them.
     """
-    from mupcheck.spec.reading import call, make_sweep, read_sweep_file
+    from mupcheck.spec.reading import call, lay_over, make_sweep, read_sweep_file
     from mupcheck.sweep.engines.elsewhere import devices_of, planned
     from mupcheck.sweep.plan import find_devices, plan_sweep
 
@@ -225,7 +225,7 @@ def _plan(
     names = {key: name for key, name in names.items() if key in asked or key not in document}
     if (kind or document.get("kind")) == "lr":
         asked.pop("budget", None)  # what limits a call is no part of a sweep, but for a top-up
-    given = ({} if file is not None else {"kind": kind}) | document | asked
+    given = ({} if file is not None else {"kind": kind}) | lay_over(document, asked)
     try:
         elsewhere = elsewhere_of(options, names_of(ctx))
         devices = find_devices(options["device"]) if elsewhere is None else devices_of(elsewhere)

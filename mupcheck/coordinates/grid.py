@@ -99,6 +99,7 @@ def lay_out(group: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     # runs that failed count here, so that a width nobody finished is missed rather than forgotten
     seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
     which, first = numbered(rows, QUANTITY)
+    rows, which = rows[which >= 0], which[which >= 0]  # what has no name is of no quantity
     quantities = spelled(rows[QUANTITY].iloc[first].reset_index(drop=True))
     cell = (
         which,

@@ -77,10 +77,10 @@ class Cost:
     n_diverged: int = 0
     diverged_at: float | None = None
 
-    def next_beside(self, of_drift: str) -> str:
+    def next_beside(self, of_drift: str, *, how: str = "") -> str:
         """Return what to do next: what the drift asks for, unless what it costs is known to be next to nothing."""
         if self.verdict == "negligible":
-            do = f"train the wider ones with the best lr of width {self.source} (mupcheck recommend)"
+            do = f"train the wider ones with the best lr of width {self.source}{how}"
             return f"{do}; to tell the drift, {of_drift}" if of_drift else do
         if of_drift or self.verdict != "cannot tell" or not self.next_step:
             return of_drift

@@ -46,6 +46,7 @@ from mupcheck.results.comparable import (
 from mupcheck.results.path import paths_of, say_paths
 from mupcheck.results.printing import Answers, Verdict
 from mupcheck.results.reading import Results, n_missing, need_results, say_incomplete
+from mupcheck.theory.required import OWN
 
 # Octaves per doubling of width. The smallest AdamW fault to be told from transfer is sp's -1/2; halfway to it a drift
 # is nearer to none than to that fault. Correct rules were measured at +0.06 to +0.26 on a small CPU setting.
@@ -107,6 +108,12 @@ class Transfer(Verdict):
         at_edge = any(optimum.at_edge for optimum in self.optima)
         drifted = drift_in_short(self.drift, self.verdict, self.tolerance, at_edge=at_edge)
         return in_short(self.parametrization, self.cost, drifted, self.verdict)
+
+    @property
+    def what_next(self) -> str:
+        """Return what to do next, by cost and drift; `mupcheck recommend` knows the models of our own sweeps alone."""
+        ours = self.mode != OWN and bool(self.measured["device"])
+        return self.cost.next_beside(self.next_step, how=" (mupcheck recommend)" if ours else "")
 
     @property
     def how_measured(self) -> str:
@@ -216,7 +223,7 @@ def transfer(
         drift = fit_drift(optima, confidence=confidence)
         resolved = results.sweeps.get(key[0], {}) if results is not None else {}
         spec = specs.get(key[0], {})
-        missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec) else ""
+        missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec, key[1]) else ""
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
         paths = paths_of(resolved, group)
         conclusion = conclude(
@@ -276,9 +283,10 @@ def _initial_loss(runs: pd.DataFrame) -> float:
     return float(np.log(_known(runs, "vocab_size").get("vocab_size", np.inf)))
 
 
-def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any]) -> bool:
+def _lacks(runs: pd.DataFrame, optima: Sequence[Optimum], spec: Mapping[str, Any], table: str) -> bool:
     """Say whether one parametrization lacks a width, a seed or an lr that its sweep asks for."""
-    asked = {"width": set(spec.get("widths", ())), "seed": set(spec.get("seeds", ()))}
+    seeds = (spec.get("seeds_of") or {}).get(table, spec.get("seeds", ()))
+    asked = {"width": set(spec.get("widths", ())), "seed": set(seeds)}
     lacks = any(not wanted <= set(runs[column]) for column, wanted in asked.items())
     return lacks or any("incomplete" in optimum.flags for optimum in optima)
 

@@ -16,7 +16,7 @@ between widths are pooled, each over the variance that the noise of its losses w
 widths have (n - 1)(W - 1) degrees of freedom and not n - 1. Widths that show no other noise than their neighbours count
 as equally noisy (`width_noise`); where they do, what is not known of that costs degrees of freedom. With equal noise
 the slope's half-width is as good as unchanged by asking (0.087, simulated with 6 seeds); runs of the middle width twice
-as noisy, which the slope does not depend on, make it 0.093 and not 0.112.
+as noisy, which the slope does not depend on, make it 0.094 and not 0.112.
 
 What seeds cannot show is that widths differ in lopsidedness. LOPSIDED_SPREAD is allowed for throughout, and as much
 more as the curves' own lopsidednesses differ beyond their noise. A change that noise hides is the limit of this: where
@@ -108,8 +108,9 @@ class Joint:
         contrasts, by_width = contrasts[known], by_width[known]
         expected = by_width.sum(axis=1)
         ratios = np.sum((contrasts @ self.shares.T) ** 2, axis=1) / (n_seeds - 1) / expected
-        # Relative variance of their mean: by the seeds, where contrasts go together as widths differ in noise, and by
-        # what is not known of widths' noise, which the contrasts are brought to that of `weights` by.
+        # Relative variance of their mean: by the seeds, where contrasts go together as widths differ in noise (as their
+        # curves differ in bend they do too; intervals that count it cover no better), and by what is not known of
+        # widths' noise, which the contrasts are brought to that of `weights` by.
         together = (contrasts * self.noise.variance) @ contrasts.T
         together /= np.sqrt(np.outer(np.diag(together), np.diag(together)))
         brought = (by_width[0] / expected[0] - by_width / expected[:, None]).mean(axis=0)
@@ -202,7 +203,7 @@ def _noise(deviations: Floats, losses: Floats, loads: Floats, cells: Indices, pl
     freedom = (n_seeds - 1) * (n - 1)
     least = expected * float(chi2_ppf(1 - BEYOND_NOISE, freedom)) / freedom
     own = min(1.0, max(float(np.sum(shares**2)) / least, 1e-3)) if least > 0 else 1.0
-    variance = 1 + own * (found.variance - 1)
+    variance = (1 - own) + own * found.variance
     return found._replace(variance=variance, freedom=found.freedom * (variance / (own * found.variance)) ** 2)
 
 

@@ -1,10 +1,10 @@
 """How noisy the losses of each width are, next to the other widths: variances of a few runs, drawn together.
 
 A seed's own height is taken off, as it moves no minimum, and what is left of its losses within reach of the minimum
-shows the noise, weighted as the fit weighs them. Few losses know a variance badly, so those of all widths are moderated
-(G. K. Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004) 3, section 6.2): a common one counts by as many degrees of freedom
-as make the variances' spread what it is. Where they spread no more than equal ones would, that is infinitely many,
-and all widths are equally noisy.
+shows the noise, each loss by how much it moves the minimum. Few losses know a variance badly, so those of all widths
+are moderated (G. K. Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004) 3, section 6.2): a common one counts by as many
+degrees of freedom as make the variances' spread what it is. Where they spread no more than equal ones would, that is
+infinitely many, and all widths are equally noisy.
 
 Where a seed moves a minimum, its losses on either side go up and down together and are more of that minimum's noise
 than they are of a width's variance. So this is used for the ratios of widths' noise only.
@@ -17,8 +17,8 @@ from scipy import special
 
 from mupcheck.learning_rates.cubic import Bools, Floats
 
-LEAST_WEIGHT = 1e-3  # of a loss that counts; those beyond reach have next to none
-LEAST_VARIANCE = 1e-5  # of the median width's: one without noise is not infinitely better known than the others
+LEAST_WEIGHT = 1e-3  # of a loss that counts; those beyond reach have next to none, nor has one at the very minimum
+LEAST_VARIANCE = 1e-5  # of the noisiest width's: one without noise is not infinitely better known than that
 ROUNDS = 20
 SAME = 1e-8  # variance of log variances between widths that is none
 
@@ -37,7 +37,7 @@ def noise_of_widths(deviations: Floats, losses: Floats, weight: Floats, placed: 
     Args:
         deviations: of losses from the mean of their width and lr, [seed, width, lr]; NaN where there is none.
         losses: these means, [width, lr].
-        weight: of each loss in the fit of its width, [width, lr].
+        weight: of each loss, [width, lr]; by how much it moves the minimum, squared, over the most of its width.
         placed: whether that fit places a minimum, [width]; the others' noise is taken for the common one.
     """
     there = np.isfinite(deviations) & (weight > LEAST_WEIGHT) & placed[:, None]
@@ -68,7 +68,7 @@ def _moderate(variance: Floats, freedom: Floats) -> WidthNoise:
     same = WidthNoise(np.ones(len(variance)), np.full(len(variance), common), np.full(len(variance), np.inf))
     if known.sum() < 2:
         return same
-    found, df = np.maximum(variance, LEAST_VARIANCE * np.median(variance[known])), freedom[known]
+    found, df = np.maximum(variance, LEAST_VARIANCE * variance[known].max()), freedom[known]
     logs = np.log(found[known]) + np.log(df / 2) - special.digamma(df / 2)
     beyond = float(np.var(logs, ddof=1) - special.polygamma(1, df / 2).mean())
     if beyond <= SAME:

@@ -151,7 +151,7 @@ def _answer(checked: Checked) -> Answer:
     answer = checked.answer
     if isinstance(answer, Transfer):
         sentence, lines = answer.sentence, (answer.drift_text, *notes(checked), *answer.notes)
-        cost, next_step = answer.cost.verdict, answer.cost.next_beside(answer.next_step)
+        cost, next_step = answer.cost.verdict, answer.what_next
     else:
         sentence, cost, next_step = f"{answer.title}: {answer.verdict}; {answer.counted}", "", answer.next_step
         lines = (*answer.worst, *map(str, answer.causes), *map(str, answer.findings))

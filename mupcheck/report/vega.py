@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from typing import Any
 
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
+END = "\n// whole"
 PROGRAM = f"""
 import sys, vl_convert
-sys.stdout.buffer.write(vl_convert.javascript_bundle({SNIPPET!r}).encode())
+sys.stdout.buffer.write((vl_convert.javascript_bundle({SNIPPET!r}) + {END!r}).encode())
 """
 
 
@@ -34,9 +36,9 @@ def library_beside() -> Iterator[Callable[[], str]]:
     if library.cache_info().currsize:
         yield library
         return
-    process = None
+    process: Any = None
     with suppress(OSError, ValueError):  # as where Python is inside another program
-        process = subprocess.Popen(
+        process = sys.executable and subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -44,15 +46,16 @@ def library_beside() -> Iterator[Callable[[], str]]:
             env={**os.environ, "PYTHONSAFEPATH": "1"},  # no file of the folder at hand is imported
         )
     try:
-        yield lambda: (process and _made_by(process)) or library()
+        yield cache(lambda: (process and _made_by(process)) or library())
     finally:
-        if process is not None:
+        if process:
             process.kill()
             with process:  # waits for it, and closes the pipe
                 pass
 
 
 def _made_by(process: subprocess.Popen[bytes]) -> str:
-    """Return what a process made, "" if it failed."""
+    """Return what a process made, "" if it failed or made something else, being no Python."""
     made, _ = process.communicate()
-    return made.decode() if process.returncode == 0 else ""
+    whole = process.returncode == 0 and made.endswith(END.encode())
+    return made.decode().removesuffix(END) if whole else ""

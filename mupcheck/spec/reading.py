@@ -20,7 +20,24 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, *, 
     Raises:
         ValueError: if the file cannot be read, has an unknown key or a value that cannot work.
     """
-    return make_sweep(read_sweep_file(path) | dict(overrides or {}), device=device, where=str(path))
+    return make_sweep(lay_over(read_sweep_file(path), overrides or {}), device=device, where=str(path))
+
+
+def lay_over(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sweep file says with `overrides` in its place.
+
+    Seeds for all are seeds for all, and what the file says of a table alone goes with the table.
+    """
+    said = dict(document) | dict(overrides)
+    if "seeds" in overrides and "seeds_of" not in overrides:
+        said.pop("seeds_of", None)
+    names = overrides.get("parametrizations")
+    # of a rules file the name of its table is not known yet
+    if isinstance(names, list | tuple) and not any(str(name).endswith(".toml") for name in names):
+        for key in {"expect", "seeds_of"} - set(overrides):
+            if isinstance(of_table := said.get(key), Mapping):
+                said[key] = {name: value for name, value in of_table.items() if name in names}
+    return said
 
 
 def read_sweep_file(path: str | Path) -> dict[str, Any]:

@@ -112,8 +112,9 @@ class SweepSpec(Shape, Training):
             raise ValueError(f"record names step {max(self.record)}, beyond steps={self.steps}; try more steps")
         if self.kind == "coord" and self.seeds_of:
             raise ValueError("seeds_of belongs to a sweep of lrs (kind = 'lr'); a coordinate check has top_up")
-        most_seeds = max(map(len, (self.seeds, *self.seeds_of.values())))
-        if (n_runs := len(self.widths) * len(self.parametrizations) * len(self.lrs) * most_seeds) > MAX_RUNS:
+        fewer = len(self.parametrizations) - len(self.seeds_of)
+        n_seeds = fewer * len(self.seeds) + sum(map(len, self.seeds_of.values()))  # over the tables
+        if (n_runs := len(self.widths) * len(self.lrs) * n_seeds) > MAX_RUNS:
             raise ValueError(f"the grid has {n_runs:,} runs, more than {MAX_RUNS:,}; split it into several sweeps")
         tables = self.tables
         if len({table.name for table in tables}) < len(tables):

@@ -33,6 +33,7 @@ def backend_of(sweep: SweepSpec, devices: Sequence[str]) -> str:
     one_each |= {"parametrizations": sweep.parametrizations[:1]}
     runs = sweep.model_copy(update=one_each).runs(vocab_size=sweep.vocab_size or 256, data_hash="")
     heads = sorted({run.heads for run in runs})
+    # without the seeds of `seeds_of`: more of them are to train as those before did
     copies = len(sweep.lrs) * len(sweep.seeds) * len(sweep.parametrizations)
     if sweep.backend == "auto" and copies * sum(map(_chunk_seconds, runs)) < COMPILE_SECONDS * len(heads):
         return AUTO_BACKEND

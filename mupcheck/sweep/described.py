@@ -76,8 +76,9 @@ def _is_same(before: dict[str, Any], plan: Plan) -> bool:
 
 
 def _asks_for(spec: Any) -> dict[str, Any]:
-    """Return what of a spec says which runs there are."""
-    return {key: value for key, value in dict(spec or {}).items() if key not in ("budget", "expect", "question")}
+    """Return what of a spec says which runs there are; what is empty asks for nothing, as what an older one lacks."""
+    said = {key: value for key, value in dict(spec or {}).items() if key not in ("budget", "expect", "question")}
+    return {key: value for key, value in said.items() if value not in ({}, [], None)}
 
 
 def not_tried(plan: Plan) -> list[dict[str, Any]]:

@@ -90,7 +90,9 @@ def _print_what_to_do(answer: Transfer) -> None:
     """Print why a verdict is not the best there is and what to do, and what was asked for; nothing of one that is."""
     lines = []
     if answer.verdict != "transfers":
-        lines += [f"why: {answer.reason}", _next(answer)]
+        lines.append(f"why: {answer.reason}")
+    if do := _next(answer):
+        lines.append(f"next: {do}")
     if answer.missing and answer.missing not in answer.reason:
         lines.append(f"in doubt: {answer.missing}")
     if answer.cost.verdict == "cannot tell" and len(answer.optima) > 1:
@@ -108,15 +110,15 @@ def _print_what_to_do(answer: Transfer) -> None:
 
 
 def _next(answer: Transfer) -> str:
-    """Return what to do next, as the page of a sweep says it, "" for nothing."""
-    do = answer.cost.next_beside(answer.next_step)
-    return f"next: {do}" if do else ""
+    """Return what to do next, as the page of a sweep says it; "" for nothing, as where a drift transfers."""
+    return "" if answer.verdict == "transfers" else answer.what_next
 
 
 def _verdict_on_cost(answer: Transfer) -> str:
     """Return the verdict on the cost, why, and what decides it where that is not what is next."""
     of = answer.cost
-    decide = f"; {of.next_step}" if of.next_step and of.next_step not in _next(answer) else ""
+    said = _next(answer) in (of.next_step, f"to tell the cost, {of.next_step}")
+    decide = f"; {of.next_step}" if of.next_step and not said else ""
     return f"cost: {of.verdict} as {of.reason}{decide}"
 
 
@@ -134,8 +136,8 @@ def print_transfer(answer: Transfer) -> None:
     beside = () if len(answer.optima) == 1 or answer.missing else _beside_the_verdict(answer)
     for line in dict.fromkeys(filter(None, lines)):
         print_prose(line, indent=2)
-    if answer.verdict != "transfers" and (do := _next(answer)):
-        print_prose(do, indent=2)
+    if do := _next(answer):
+        print_prose(f"next: {do}", indent=2)
     if len(answer.optima) > 1:
         print_prose(_verdict_on_cost(answer), indent=2, verdicts=WORDS)
     if answer.target is not None:

@@ -80,3 +80,11 @@ def test_no_rows_have_no_numbers():
     numbers, first = numbered(coords[:0], ["kind", "step"])
     assert not len(numbers)
     assert not len(first)
+
+
+@pytest.mark.parametrize("held", [coded, spelled])
+def test_a_row_without_a_name_is_of_no_quantity(held):
+    runs, coords = planted_coords()
+    nameless = coords.iloc[-1:].assign(site=None, value=12345.0)
+    with_it = fit_slopes(runs, held(pd.concat([coords, nameless], ignore_index=True)))
+    pd.testing.assert_frame_equal(with_it, fit_slopes(runs, held(coords)), check_dtype=False)

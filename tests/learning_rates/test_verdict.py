@@ -41,6 +41,16 @@ def test_missing_runs_are_the_only_reason_and_name_what_completes_them(there):
     assert (complete.verdict, complete.missing_runs, complete.missing) == ("transfers", 0, "")
 
 
+def test_seeds_that_one_table_alone_is_to_have_are_missing_until_they_are_there():
+    whole = sweep(noise=0.01)
+    spec = {"seeds": [0], "seeds_of": {"p": sorted(set(whole["seed"]))}}
+    part = whole[whole["seed"] < 2]
+    assert judge(results(part, asked=whole, **spec)).reason.startswith(f"{len(whole) - len(part)} of 72 runs of s are")
+    assert judge(results(whole, **spec)).verdict == "transfers"
+    of_another = spec | {"seeds": [0, 1], "seeds_of": {"q": [0, 1, 2]}}
+    assert judge(results(part, asked=whole, **of_another)).missing == ""
+
+
 def test_a_table_that_is_whole_is_judged_while_another_lacks_runs():
     whole = pd.concat([sweep(noise=0.01), sweep(noise=0.01, parametrization="q", rules_hash="q")], ignore_index=True)
     whole["run_id"] = [f"run{i}" for i in range(len(whole))]

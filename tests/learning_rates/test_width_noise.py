@@ -97,6 +97,14 @@ def test_few_losses_are_drawn_together_and_one_width_without_noise_is_finite():
     assert np.isfinite(quiet.variance).all() and quiet.variance[0] < 0.1
 
 
+@pytest.mark.parametrize("noise", [(0.0, 0.0, 0.01), (1e-9, 1e-9, 1.0), (0.01, 0.0, 0.0)])
+def test_widths_next_to_which_others_have_no_noise_have_an_interval(noise):
+    joint = fit(bowl(np.random.default_rng(2), noise=noise))
+    variance, freedom = joint._variance(SLOPE)
+    assert np.isfinite([variance, freedom, half(joint)]).all()
+    assert freedom > 0
+
+
 def test_noise_in_the_middle_narrows_the_slope_and_at_the_ends_widens_it():
     ratios = {}
     for noise in ((0.01, 0.03, 0.01), (0.03, 0.01, 0.03)):

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -19,8 +20,9 @@ from mupcheck.report.charts import span
 from mupcheck.report.content import sections_of
 from mupcheck.report.tables import gates_grid, rules_grid
 from mupcheck.results.reading import Results
-from mupcheck.terminal.transfer_page import print_transfer
+from mupcheck.terminal.transfer_page import print_answers, print_transfer
 from mupcheck.theory.parametrization import TABLES, rules_hash
+from mupcheck.theory.required import OWN
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u2028=1+1"
 
@@ -110,11 +112,31 @@ def test_what_is_next_goes_by_the_cost_first_on_the_page_and_in_the_terminal(lrs
     answer = transfer(lrs)[0]
     of = replace(answer.cost, verdict=cost, source=32, next_step="give 9 seeds")
     answer = replace(answer, verdict="drifts", cost=of, next_step=drift)
-    assert of.next_beside(drift) == said
+    assert answer.what_next == said
     assert content._answer(replace(check_results(lrs).groups[0], answer=answer)).next_step == said
     print_transfer(answer)
     lines = [line[8:] for line in capsys.readouterr().out.splitlines() if line.startswith("  next: ")]
     assert lines == list(filter(None, [said]))
+
+
+@pytest.mark.parametrize("show", [print_transfer, partial(print_answers, every=False)], ids=["all", "in short"])
+@pytest.mark.parametrize(
+    ("verdict", "drift", "times"), [("transfers", "", 1), ("cannot tell", "", 1), ("cannot tell", "give 9 seeds", 1)]
+)
+def test_what_decides_the_cost_is_said_once_whatever_the_drift(lrs, capsys, show, verdict, drift, times):
+    answer = transfer(lrs)[0]
+    of = replace(answer.cost, verdict="cannot tell", reason="it may be much", next_step="give 9 seeds")
+    answer = replace(answer, verdict=verdict, reason="why", cost=of, next_step=drift)
+    show(answer if show is print_transfer else [answer])
+    assert capsys.readouterr().out.count("give 9 seeds") == times
+
+
+def test_a_model_of_others_is_not_sent_to_a_command_that_does_not_know_it(lrs):
+    answer = transfer(lrs)[0]
+    answer = replace(answer, cost=replace(answer.cost, verdict="negligible"))
+    others = (replace(answer, mode=OWN), replace(answer, measured=answer.measured | {"device": ()}))
+    assert "mupcheck recommend" in answer.what_next
+    assert not any("mupcheck" in each.what_next for each in others)
 
 
 def test_runs_that_are_missing_are_said_whatever_the_verdict(lrs):

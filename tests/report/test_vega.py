@@ -40,11 +40,21 @@ def test_a_page_that_fails_leaves_no_process(started):
     assert started[0].stdout.closed
 
 
-@pytest.mark.parametrize("fault", ["it ends with an error", "it cannot be started"])
+def test_the_library_is_asked_for_twice_and_made_once(started):
+    with library_beside() as made:
+        assert made() == made()
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("fault", ["it ends with an error", "it is no Python", "it cannot be started", "there is none"])
 def test_without_a_process_the_library_is_made_here(started, monkeypatch, fault):
     monkeypatch.setattr(module, "PROGRAM", "print('half of it'); raise SystemExit(1)")
     if fault == "it cannot be started":
         monkeypatch.setattr(module.sys, "executable", "/nowhere/python")
+    if fault == "there is none":
+        monkeypatch.setattr(module.sys, "executable", None)
+    if fault == "it is no Python":
+        monkeypatch.setattr(module, "PROGRAM", "print('a banner')")
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: f"bundle of {snippet}")
     with library_beside() as made:
         assert made() == f"bundle of {module.SNIPPET}"

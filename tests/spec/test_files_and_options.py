@@ -79,6 +79,20 @@ def test_options_win_over_the_file_and_the_file_over_defaults(write):
     assert load_sweep(write('kind = "coord"')).lrs == (2.0**-12,)
 
 
+def test_what_a_file_says_of_one_table_goes_with_the_table_and_with_seeds_for_all(write):
+    path = write(
+        'kind = "lr"\nparametrizations = ["sp", "mup"]\nseeds = 2\nseeds_of = { mup = 4 }\nexpect = { sp = "drifts" }'
+    )
+    assert load_sweep(path).seeds_of == {"mup": (0, 1, 2, 3)}
+    for seeds in (3, 24):
+        grid = load_sweep(path, {"seeds": seeds})
+        assert (len(grid.seeds), grid.seeds_of) == (seeds, {})
+    sp, mup = (load_sweep(path, {"parametrizations": [name]}) for name in ("sp", "mup"))
+    assert (sp.seeds_of, sp.expect) == ({}, {"sp": "drifts"})
+    assert (len(mup.seeds_of["mup"]), mup.expect) == (4, {})
+    assert load_sweep(path, {"seeds": 2, "seeds_of": {"sp": 3}}).seeds_of == {"sp": (0, 1, 2)}
+
+
 def test_a_sweep_is_named_as_its_file_unless_it_says_otherwise(write):
     assert load_sweep(write(DOCUMENT)).name == "does-it"
     assert load_sweep(write(DOCUMENT + 'name = "other"')).name == "other"

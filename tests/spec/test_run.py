@@ -56,6 +56,12 @@ def test_a_table_may_take_more_seeds_and_its_runs_are_those_of_a_sweep_of_as_man
     assert len(more) == 2 * 2 * (2 + 3)
 
 
+def test_how_many_runs_there_are_goes_by_the_seeds_of_each_table():
+    grid = {"parametrizations": ["sp", "mup"], "lrs": [0.1], "seeds": 1}
+    assert len(run_ids(sweep(**grid, seeds_of={"mup": 40_000}))) == 80_002
+    assert "the grid has 120,002 runs" in refusal(**grid, seeds_of={"mup": 60_000})
+
+
 @pytest.mark.parametrize("precision", [0.0, -0.25, "fine"])
 def test_a_precision_that_is_no_distance_is_refused(precision):
     assert "precision" in refusal(kind="lr", refine=True, precision=precision)
