@@ -32,6 +32,11 @@ IN_FLOAT32 = ("embedding", "residual", "norm1", "norm2", "final_norm")  # of a t
 FORMATS = {BFLOAT16: "bfloat16", 2.0**-10: "float16", 2.0**-23: "float32", 2.0**-52: "float64"}
 
 
+def last_bit(check: Check) -> float:
+    """Return the last bit of a weight of size 1, that of float32 where no dtype was recorded."""
+    return EPSILON.get(str(check.shared("dtype")), EPSILON["float32"])
+
+
 def loss_falls(check: Check) -> Iterator[Finding]:
     """Find a loss that does not fall on the one batch that a coordinate check repeats, at any width.
 
@@ -130,7 +135,7 @@ def never_moved(check: Check) -> Iterator[Finding]:
         step = pushed[of.index] if check.shared("optimizer") == "sgd" else pd.Series(1.0, index=of.index)
         step = step * lr.reindex(pd.MultiIndex.from_tuples([at[:3] for at in of.index])).to_numpy()
         start = size[size["step"] == 0].set_index(key)["value"].reindex(of.index)
-        tiny = step < FEWEST_BITS * EPSILON.get(check.shared("dtype"), EPSILON["float32"]) * start
+        tiny = step < FEWEST_BITS * last_bit(check) * start
         of = of[~tiny]
         if of.empty:
             continue
@@ -177,7 +182,7 @@ def rounded(check: Check) -> Iterator[Finding]:
         return
     key = ["width", "layer", "site", "step"]
     found = check.of("stored_eps").set_index(key)["value"]
-    own = EPSILON.get(check.shared("dtype"), EPSILON["float32"])
+    own = last_bit(check)
     change = change.assign(eps=found.reindex(pd.MultiIndex.from_frame(change[key])).fillna(own).to_numpy())
     # 1 + 2^-7 is a value of bfloat16, so a gain's first step alone is no sign of it
     gains = change["site"].map(lambda site: site in PARAMETERS and PARAMETERS[site].role in GAINS)

@@ -21,6 +21,7 @@ from mupcheck.coordinates.starts import UPDATES, WEIGHT_UPDATES, certain_softmax
 from mupcheck.coordinates.training import (
     EPSILON,
     decayed,
+    last_bit,
     loss_falls,
     never_moved,
     replaced,
@@ -253,7 +254,7 @@ def trained(check: Check) -> Iterator[Finding]:
         return
     last = relative[relative["step"] == relative["step"].max()]
     by_width = last.groupby("width")["value"].max()
-    bit = EPSILON.get(str(check.shared("dtype")), EPSILON["float32"])
+    bit = last_bit(check)
     if by_width.min() < TRAINED * bit / EPSILON["float32"] and not any(zero_readout(check)):
         text = f"nothing trained: at width {by_width.idxmin()} no weight changed by more than {by_width.min():.1g}"
         text += " of its size"

@@ -16,6 +16,7 @@ from mupcheck.theory.rules_file import find_table
 AUTO_BACKEND = "chunk"  # a sweep of lrs on a GPU takes triton where it works (sweep/plan.py)
 # what a sweep of each kind can be expected to find
 VERDICTS = {"coord": ("pass", "fail"), "lr": ("transfers", "drifts")}
+NOT_ASKED = ("budget", "expect", "question")  # of a spec: what does not say which runs there are
 
 
 def expected_verdict(

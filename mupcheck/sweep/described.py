@@ -8,6 +8,7 @@ from mupcheck.results.aside import bring_back, set_aside
 from mupcheck.results.files import alone
 from mupcheck.results.reading import finished_runs, read_sweep
 from mupcheck.results.writing import write_sweep
+from mupcheck.spec.sweep import NOT_ASKED
 from mupcheck.sweep.failures import failed_before
 from mupcheck.sweep.path import kept_paths
 from mupcheck.sweep.plan import Plan
@@ -77,7 +78,7 @@ def _is_same(before: dict[str, Any], plan: Plan) -> bool:
 
 def _asks_for(spec: Any) -> dict[str, Any]:
     """Return what of a spec says which runs there are; what is empty asks for nothing, as what an older one lacks."""
-    said = {key: value for key, value in dict(spec or {}).items() if key not in ("budget", "expect", "question")}
+    said = {key: value for key, value in dict(spec or {}).items() if key not in NOT_ASKED}
     return {key: value for key, value in said.items() if value not in ({}, [], None)}
 
 

@@ -13,6 +13,7 @@ from mupcheck.results.claims import Claims
 from mupcheck.results.owners import BEAT, LEASE, Owner, is_gone
 from mupcheck.results.printing import counted
 from mupcheck.results.version import version
+from mupcheck.spec.sweep import NOT_ASKED
 from mupcheck.sweep.engines.local import Group, Message
 from mupcheck.sweep.path import PathTask
 from mupcheck.sweep.plan import Plan
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from mupcheck.sweep.pace import Progress
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at what others hold
-NOT_ASKED = ("budget", "expect", "question")  # of a spec: what does not say which runs there are
 
 
 @contextmanager
