@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from test_bench_tables import BENCH
+from planted_bench import BENCH
 
 from mupcheck.terminal.bench_page import print_bench, say_row
 
