@@ -119,6 +119,8 @@ def explain(checked: Checked, *, slopes: bool = True) -> list[str]:
         if answer.next_step:
             lines.append(f"next step: {answer.next_step}")
     elif isinstance(answer, Transfer):
+        if answer.drift_text and not checked.reason.startswith("drift"):  # as where runs are missing
+            lines.append(answer.drift_text)
         lines += [f"note: {note}" for note in answer.notes[:N_LINES]]
         if answer.next_step:
             lines.append(f"next step: {answer.next_step}")

@@ -5,11 +5,13 @@ from math import isnan, nan
 
 import pytest
 from planted_checks import EFFECTIVE, FREE, RESIDUAL, RIGHT, plant, together
+from planted_curves import sweep
 
 from mupcheck.coordinates.judge import judge
 from mupcheck.gate.baseline import read_baseline, store
 from mupcheck.gate.check import check_results, renew_baseline
 from mupcheck.gate.report import Report, explain, notes, off_by
+from mupcheck.results.reading import Results
 
 WRONG = RIGHT | {(*EFFECTIVE, 1): 0.5}
 
@@ -105,6 +107,15 @@ def test_what_is_not_there_or_not_a_number_cannot_be_told(results, said):
     checked = one(results())
     assert checked.outcome == "cannot tell"
     assert said in checked.reason
+
+
+@pytest.mark.parametrize(("true", "missing", "outcome"), [(-1.0, [], "failed"), (0.0, ["one", "two"], "cannot tell")])
+def test_a_drift_is_said_once_whatever_the_reason(true, missing, outcome):
+    runs = sweep(true, noise=0.01)
+    sweeps = {"s": {"run_ids": [*runs["run_id"], *missing]}}
+    checked = one(Results(runs=runs, steps=runs[:0], coords=runs[:0], sweeps=sweeps), expect="transfers")
+    assert checked.outcome == outcome and ("are missing" in checked.reason) == bool(missing)
+    assert sum(f"drift {checked.answer.drift.slope:+.2f} [" in line for line in explain(checked)) == 1
 
 
 def with_value(value):
