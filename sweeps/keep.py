@@ -1,7 +1,8 @@
 """Keep what a sweep measured, small enough for a repository, and lay it out again.
 
-    python sweeps/keep.py results/NAME [--rows 96]     writes sweeps/kept/NAME.tar.xz
-    python sweeps/keep.py --lay-out results/kept       unpacks all of sweeps/kept, each as a sweep's folder
+    python sweeps/keep.py results/NAME [--rows 96]                  writes sweeps/kept/NAME.tar.xz
+    python sweeps/keep.py results/NAME --seeds 8 --tables gdn-mup   of a large check, and its sweep.json says the same
+    python sweeps/keep.py --lay-out results/kept                    unpacks all of sweeps/kept, each as a sweep's folder
 
 Every run's row is kept whole. Of a run's steps so many rows are, evenly spread, beside the first, the last and all with
 a held-out loss, so that whether wider is better, step by step, is told from these. Of a coordinate check every size is
@@ -15,7 +16,8 @@ import io
 import lzma
 import sys
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import pyarrow.parquet as pq
 
 from mupcheck.results.files import one_line, write_whole
 from mupcheck.results.reading import read_sweep, read_tables
-from mupcheck.results.writing import write_run
+from mupcheck.results.writing import write_run, write_sweep
 
 KEPT = Path(__file__).with_name("kept")
 ROWS = 96
@@ -39,23 +41,29 @@ ORDERS = {
 }
 
 
-def keep(folder: Path, out: Path, *, rows: int = ROWS) -> Path:
+def keep(folder: Path, out: Path, *, rows: int = ROWS, seeds: int | None = None, names: Sequence[str] = ()) -> Path:
     """Write one sweep's results as an archive in `out`, and return it; the same results give the same bytes.
 
     Args:
         folder: the sweep's.
         rows: of a run's steps, about.
+        seeds: how many of the sweep's seeds, the first ones; all without. With it or `names` the sweep that is kept is
+            a smaller one: of these seeds and tables, and as whole or not as they are.
+        names: of the tables whose runs are kept; all without.
     Raises:
-        ValueError: if there are no runs or no `sweep.json`, or one is damaged.
+        ValueError: if there are no such runs or no `sweep.json`, or one is damaged.
     """
-    read_sweep(folder)  # of several sweeps there is none
+    sweep = read_sweep(folder)  # of several sweeps there is none
     tables, _, _ = read_tables(folder, tables=("steps", "coords"))
+    document = (folder / "sweep.json").read_bytes()
+    if seeds is not None or names:
+        tables, document = _smaller(folder, tables, sweep, seeds, names)
     tables["steps"] = _thinned(tables["steps"], rows)
     parts = {f"{name}.parquet": _to_parquet(tables[name], order) for name, order in ORDERS.items()}
     file = out / f"{folder.name}.tar.xz"
     out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:xz", preset=9) as archive:
-        for name, data in {"sweep.json": (folder / "sweep.json").read_bytes(), **parts}.items():
+        for name, data in {"sweep.json": document, **parts}.items():
             about = tarfile.TarInfo(f"{folder.name}/{name}")
             about.size = len(data)
             archive.addfile(about, io.BytesIO(data))
@@ -79,6 +87,28 @@ def lay_out(kept: Path, out: Path) -> Iterator[Path]:
             run = {name: value for name, value in row.items() if name not in SEALS}
             write_run(folder, run, _columns(steps), None if coords is None else _columns(coords))
         yield folder
+
+
+def _smaller(
+    folder: Path, tables: dict[str, pa.Table], sweep: dict[str, Any], seeds: int | None, names: Sequence[str]
+) -> tuple[dict[str, pa.Table], bytes]:
+    """Return the rows of some seeds and tables, and the `sweep.json` of a sweep that asked for no more."""
+    spec, of = sweep["spec"], tables["runs"]
+    spec = spec | {"seeds": spec["seeds"][:seeds]}
+    spec["parametrizations"] = [name for name in spec["parametrizations"] if not names or name in names]
+    spec["expect"] = {name: verdict for name, verdict in spec["expect"].items() if name in spec["parametrizations"]}
+    asked = (("seed", spec["seeds"]), ("parametrization", spec["parametrizations"]))
+    chosen = [pc.is_in(of[column], pa.array(values, of[column].type)) for column, values in asked]
+    ids = of.filter(pc.and_(*chosen))["run_id"]
+    if not len(ids):
+        raise ValueError(f"{folder} has no runs of its first {seeds} seeds, or of {', '.join(names)}")
+    left_out = set(of["run_id"].to_pylist()) - set(ids.to_pylist())
+    planned = [each for each in zip(sweep["run_ids"], sweep["widths"], strict=True) if each[0] not in left_out]
+    run_ids, widths = map(list, zip(*planned, strict=True))
+    with tempfile.TemporaryDirectory() as place:
+        write_sweep(place, sweep | {"spec": spec, "run_ids": run_ids, "widths": widths})
+        document = (Path(place) / "sweep.json").read_bytes()
+    return {name: table.filter(pc.is_in(table["run_id"], ids)) for name, table in tables.items()}, document
 
 
 def _to_parquet(table: pa.Table, order: tuple[str, ...]) -> bytes:
@@ -141,11 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="sweeps' folders")
     parser.add_argument("--rows", type=int, default=ROWS, help="of a run's steps, about")
+    parser.add_argument("--seeds", type=int, help="how many seeds, the first ones (default: all)")
+    parser.add_argument("--tables", nargs="+", default=(), metavar="NAME", help="whose runs (default: all)")
     parser.add_argument("--lay-out", type=Path, metavar="OUT", help="unpack what is kept into this folder")
     given = parser.parse_args()
     try:
         for folder in given.folders:
-            file = keep(folder, KEPT, rows=given.rows)
+            file = keep(folder, KEPT, rows=given.rows, seeds=given.seeds, names=given.tables)
             print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
         if given.lay_out:
             for folder in lay_out(KEPT, given.lay_out):

@@ -85,6 +85,21 @@ def test_it_is_judged_as_it_was(results, laid_out):
         assert one.how_measured == other.how_measured and one.pooled.equals(other.pooled)
 
 
+def test_a_smaller_sweep_is_kept_and_asks_for_no_more(results, tmp_path):
+    whole = load_results(results / "check").runs
+    (table, *_), seeds = sorted(set(whole["parametrization"])), sorted(set(whole["seed"]))
+    keep.keep(results / "check", tmp_path / "kept", seeds=len(seeds) - 1, names=[table])
+    (folder,) = keep.lay_out(tmp_path / "kept", tmp_path / "out")
+    found = load_results(folder)
+    chosen = (whole["parametrization"] == table) & (whole["seed"] != seeds[-1])
+    assert set(found.runs["run_id"]) == set(whole["run_id"][chosen]) and 0 < chosen.sum() < len(whole)
+    (sweep,) = found.sweeps.values()
+    assert set(sweep["run_ids"]) == set(found.runs["run_id"]) and sweep["spec"]["parametrizations"] == [table]
+    assert "missing" not in judge(found)[0].reason
+    with pytest.raises(ValueError, match="no runs of its first 2 seeds, or of none"):
+        keep.keep(results / "check", tmp_path, seeds=2, names=["none"])
+
+
 def test_the_same_results_give_the_same_bytes(results, kept, laid_out, tmp_path):
     for name in ("tiny", "check"):
         assert keep.keep(results / name, tmp_path, rows=5).read_bytes() == (kept / f"{name}.tar.xz").read_bytes()
