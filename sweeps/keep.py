@@ -48,10 +48,10 @@ def keep(folder: Path, out: Path, *, rows: int = ROWS, seeds: int | None = None,
         folder: the sweep's.
         rows: of a run's steps, about.
         seeds: how many of the sweep's seeds, the first ones; all without. With it or `names` the sweep that is kept is
-            a smaller one: of these seeds and tables, and as whole or not as they are.
+            a smaller one, of these seeds and tables.
         names: of the tables whose runs are kept; all without.
     Raises:
-        ValueError: if there are no such runs or no `sweep.json`, or one is damaged.
+        ValueError: if there are no such seeds, tables or runs, or no `sweep.json`, or one is damaged.
     """
     sweep = read_sweep(folder)  # of several sweeps there is none
     tables, _, _ = read_tables(folder, tables=("steps", "coords"))
@@ -92,17 +92,27 @@ def lay_out(kept: Path, out: Path) -> Iterator[Path]:
 def _smaller(
     folder: Path, tables: dict[str, pa.Table], sweep: dict[str, Any], seeds: int | None, names: Sequence[str]
 ) -> tuple[dict[str, pa.Table], bytes]:
-    """Return the rows of some seeds and tables, and the `sweep.json` of a sweep that asked for no more."""
-    spec, of = sweep["spec"], tables["runs"]
-    spec = spec | {"seeds": spec["seeds"][:seeds]}
+    """Return the rows of some seeds and tables, and the `sweep.json` of a sweep that asked for no more.
+
+    Runs that are missing stay asked for, whatever their seed and table, as no row says what they are.
+    """
+    spec, of = dict(sweep["spec"]), tables["runs"]
+    if unknown := [name for name in names if name not in spec["parametrizations"]]:
+        raise ValueError(f"{folder} has no table {unknown[0]}; it has {', '.join(spec['parametrizations'])}")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; give how many of the first seeds to keep, such as 8")
     spec["parametrizations"] = [name for name in spec["parametrizations"] if not names or name in names]
-    spec["expect"] = {name: verdict for name, verdict in spec["expect"].items() if name in spec["parametrizations"]}
-    asked = (("seed", spec["seeds"]), ("parametrization", spec["parametrizations"]))
-    chosen = [pc.is_in(of[column], pa.array(values, of[column].type)) for column, values in asked]
-    ids = of.filter(pc.and_(*chosen))["run_id"]
+    more: dict[str, list[int]] = spec.get("seeds_of") or {}
+    of_table = {name: (more[name] if name in more else spec["seeds"])[:seeds] for name in spec["parametrizations"]}
+    spec["seeds"] = spec["seeds"][:seeds]
+    spec["seeds_of"] = {name: kept for name, kept in of_table.items() if kept != spec["seeds"]}
+    spec["expect"] = {name: each for name, each in (spec.get("expect") or {}).items() if name in of_table}
+    asked = {(name, seed) for name, kept in of_table.items() for seed in kept}
+    cells = zip(of["parametrization"].to_pylist(), of["seed"].to_pylist(), strict=True)
+    chosen = pa.array([cell in asked for cell in cells])
+    ids, left_out = of.filter(chosen)["run_id"], set(of.filter(pc.invert(chosen))["run_id"].to_pylist())
     if not len(ids):
-        raise ValueError(f"{folder} has no runs of its first {seeds} seeds, or of {', '.join(names)}")
-    left_out = set(of["run_id"].to_pylist()) - set(ids.to_pylist())
+        raise ValueError(f"{folder} has no runs of these seeds and tables yet")
     planned = [each for each in zip(sweep["run_ids"], sweep["widths"], strict=True) if each[0] not in left_out]
     run_ids, widths = map(list, zip(*planned, strict=True))
     with tempfile.TemporaryDirectory() as place:

@@ -31,7 +31,8 @@ class Minima(NamedTuple):
 def joint_minima(x: Floats, losses: Floats) -> Floats:
     """Minima [curve, width] of many sets of curves, losses [curve, width, lr], as `fit_jointly` places them.
 
-    NaN where an lr was not run, +inf where it diverged.
+    NaN where an lr was not run, +inf where it diverged. What seeds say of a minimum is not asked here, so one that they
+    do not tell is placed all the same.
     """
     lowest, connected, placed = around(losses)
     within = reach(x, losses[0])

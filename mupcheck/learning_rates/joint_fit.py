@@ -63,7 +63,7 @@ class Joint:
         by_lopsided: derivatives of the minima by each width's own lopsidedness, [width, width].
         spread: standard deviation of lopsidedness between widths that is allowed for, per octave.
         misfit: standard deviation by which the curves are no such cubics beyond the seeds' noise, nats.
-        upward: whether a curve bends upward where it was fitted, [width].
+        upward: whether a curve bends upward where it was fitted, and by more than its seeds undo, [width].
     """
 
     log2_lr: Floats
@@ -140,23 +140,24 @@ def fit_jointly(curves: Sequence[Sequence[Point]]) -> Joint:
 @lru_cache(maxsize=16)  # the optima of a table and their drift ask for the same
 def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
     x, losses, seed_losses = stack_curves(curves)
-    n_widths = len(losses)
+    n_seeds, n_widths = len(seed_losses), len(losses)
     lowest, connected, placed = around(losses)
     within = reach(x, losses)
     cells = np.argwhere(connected)
     means = losses[cells[:, 0], cells[:, 1]]
     deviations = np.nan_to_num(seed_losses[:, cells[:, 0], cells[:, 1]] - means)  # 0 where a seed was not run
     fit = _place(x, losses, connected, cells, placed, x[lowest], within)
-    while len(seed_losses) > 1:
+    told = fit.upward
+    while n_seeds > 1:
         # A minimum that its seeds move by more than the fit reaches is not told by it, and through the lopsidedness
         # that all share would take the others with it: known to its grid point only, the worst of them first.
-        lost = np.where(fit.placed, np.std(deviations @ fit.loads.T, axis=0) / within, 0.0) / len(seed_losses) ** 0.5
-        if lost.max() <= 1:
+        moved = np.where(fit.placed, np.std(deviations @ fit.loads.T, axis=0) / within, 0.0) / n_seeds**0.5
+        if moved.max() <= 1:
             break
-        fit = _place(
-            x, losses, connected, cells, fit.placed & (np.arange(n_widths) != lost.argmax()), x[lowest], within
-        )
-    minima, bumped, placed, log2_lr, loads, upward = fit
+        told = told & (np.arange(n_widths) != moved.argmax())
+        fit = _place(x, losses, connected, cells, fit.placed & told, x[lowest], within)
+        told = told & fit.upward
+    minima, bumped, placed, log2_lr, loads, _ = fit
     own_loads = (bumped.lopsided - minima.lopsided[0]).T / STEP
     shift = np.eye(n_widths) * 1e-3
     lopsided = settle(x, np.repeat(losses[None], n_widths, axis=0), connected, placed, log2_lr, within, shift)
@@ -181,7 +182,7 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
         spread,
         misfit,
         minima.lopsided[0],
-        upward,
+        told,
     )
 
 

@@ -66,7 +66,7 @@ GUARDS = {
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
     "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
     "flat": f"the loss varies by less than {FLAT_RESPONSE:.0%} over the grid; train longer or widen the grid",
-    "not convex": "the curve does not bend upward around its lowest point; add seeds",
+    "not convex": "the curve does not bend upward around its lowest point, or by less than noise; add seeds",
 }
 
 

@@ -10,7 +10,8 @@ from tiny_sweeps import HASHES, tiny, tiny_coord, trained
 
 from mupcheck.coordinates.judge import judge
 from mupcheck.learning_rates.drift import transfer
-from mupcheck.results.reading import load_results
+from mupcheck.results.reading import load_results, read_sweep
+from mupcheck.results.writing import write_sweep
 
 SPEC = importlib.util.spec_from_file_location("keep", Path(__file__).parents[2] / "sweeps" / "keep.py")
 keep = importlib.util.module_from_spec(SPEC)
@@ -95,9 +96,37 @@ def test_a_smaller_sweep_is_kept_and_asks_for_no_more(results, tmp_path):
     assert set(found.runs["run_id"]) == set(whole["run_id"][chosen]) and 0 < chosen.sum() < len(whole)
     (sweep,) = found.sweeps.values()
     assert set(sweep["run_ids"]) == set(found.runs["run_id"]) and sweep["spec"]["parametrizations"] == [table]
+    assert set(sweep["spec"]["expect"]) <= {table}
     assert "missing" not in judge(found)[0].reason
-    with pytest.raises(ValueError, match="no runs of its first 2 seeds, or of none"):
-        keep.keep(results / "check", tmp_path, seeds=2, names=["none"])
+
+
+def test_a_table_with_more_seeds_keeps_them(results, tmp_path):
+    whole = load_results(results / "check").runs
+    (name, other), seeds = sorted(set(whole["parametrization"])), sorted(set(whole["seed"]))
+    folder = tmp_path / "check"
+    shutil.copytree(results / "check", folder)
+    sweep = read_sweep(folder)
+    said = {"seeds": seeds[:1], "seeds_of": {name: seeds}, "expect": {name: "fail", other: "fail"}}
+    write_sweep(folder, sweep | {"spec": sweep["spec"] | said})
+    for asked, kept, of_table in ((None, seeds, {name: seeds}), (1, seeds[:1], {})):
+        keep.keep(folder, tmp_path / "kept", names=[name], seeds=asked)
+        (laid,) = keep.lay_out(tmp_path / "kept", tmp_path / f"out{asked}")
+        assert set(load_results(laid).runs["seed"]) == set(kept) and len(seeds) > 1
+        spec = read_sweep(laid)["spec"]
+        assert (spec["seeds_of"], spec["expect"]) == (of_table, {name: "fail"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"seeds": 0}, "--seeds is 0; give how many"),
+        ({"seeds": -1}, "--seeds is -1; give how many"),
+        ({"names": ["gdn-mup", "none"]}, "has no table none; it has sp, gdn-mup"),
+    ],
+)
+def test_what_is_not_there_is_not_kept(results, tmp_path, asked, said):
+    with pytest.raises(ValueError, match=said):
+        keep.keep(results / "check", tmp_path, **asked)
 
 
 def test_the_same_results_give_the_same_bytes(results, kept, laid_out, tmp_path):
