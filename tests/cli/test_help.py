@@ -44,7 +44,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage():
 
 @pytest.mark.usefixtures("_no_training")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_example_in_the_help_works(command, made, monkeypatch):
+def test_the_example_in_the_help_works(command, copied, monkeypatch):
     example = re.search(r"Example: mupcheck (.*)", typer.main.get_command(app.app).commands[command].help)[1].split()
     assert example[0] == command
     monkeypatch.chdir(REPOSITORY)
@@ -53,29 +53,29 @@ def test_the_example_in_the_help_works(command, made, monkeypatch):
         monkeypatch.setattr("mupcheck.plots.plot_results", lambda path, out, **options: [path])
     if command == "report":
         assert example == ["report", "results/", "--out", "report.html"]
-        example = ["report", str(made / "results"), "--out", str(made / "report.html")]
+        example = ["report", str(copied / "results"), "--out", str(copied / "report.html")]
     if command in ("status", "ls"):
-        monkeypatch.chdir(made)
+        monkeypatch.chdir(copied)
     if command in ("gates", "compact"):
         assert example == [command, "results/coord"]
-        monkeypatch.chdir(made)
+        monkeypatch.chdir(copied)
     if command == "recommend":
         assert example == ["recommend", "results/lr", "--width", "4096", "-p", "gdn-mup"]
-        monkeypatch.chdir(made)
+        monkeypatch.chdir(copied)
     if command == "selftest":
         monkeypatch.setattr("mupcheck.proof.selftest.plant_faults", lambda faults, jobs: iter(()))
         monkeypatch.setattr("mupcheck.proof.selftest.repeat", lambda n, settings, jobs: iter(()))
     if command == "check":
         assert example == ["check", "results/", "--baseline", "sweeps/baseline.txt"]
-        example = ["check", str(made / "results" / "coord"), "--expect", "fail"]
+        example = ["check", str(copied / "results" / "coord"), "--expect", "fail"]
     if command == "diff":
         assert example == ["diff", "results/before", "results/after"]
-        example = ["diff", str(made / "results" / "coord"), str(made / "results" / "coord")]
+        example = ["diff", str(copied / "results" / "coord"), str(copied / "results" / "coord")]
     if command in ("coord", "lr-sweep", "run"):
-        example += ["--dry-run", "--out", str(made / "elsewhere")]
+        example += ["--dry-run", "--out", str(copied / "elsewhere")]
     if command == "audit":
-        example += ["--out", str(made / "elsewhere")]
-    # the check made here is of sp, which tells nothing of the gates, and the sweep of one seed, which has no interval
+        example += ["--out", str(copied / "elsewhere")]
+    # the check here is of sp, which tells nothing of the gates, and the sweep of one seed, which has no interval
     assert mupcheck(*example).code == (exits.CANNOT_TELL if command in ("gates", "recommend") else exits.OK)
 
 
