@@ -5,7 +5,7 @@ farther than that: a diverged neighbour bounds it as well. Lrs are added one at 
 points around the lowest one has its minimum, and then one on either side of it: a width takes two or three. They divide
 the gaps of the grid evenly, so that widths with a like optimum get the same lrs and stay comparable there. A grid may
 be as narrow as three lrs: beyond an edge that is the best, or that seeds cannot tell from it, an lr is added an octave
-further out, and so where all of it is flat.
+further out, and so where all of it is flat, or where its lowest lr diverges.
 Everything is decided from the runs at hand: an interrupted search goes on as it would have gone.
 """
 
@@ -23,7 +23,7 @@ from mupcheck.results.comparable import CONFIDENCE
 
 EDGE_OCTAVES = 1.0  # step beyond an edge of the grid
 MAX_BEYOND = 6.0  # octaves beyond the grid, after which an optimum counts as not there
-FLAT_OCTAVES = 4.0  # a grid narrower than this may be flat for being narrow
+FLAT_OCTAVES = 4.0  # lrs that train over a narrower range may be flat for being narrow
 MAX_ADDED = 16  # lrs at one width; an end for curves that are all noise
 
 
@@ -61,16 +61,18 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
         return search(reason="runs are missing; finish the sweep")
     step = max(EDGE_OCTAVES, precision)
     n_added = len(x) - len(grid)
-    if not np.isfinite(losses).any() or lowest == 0:
+    finite = x[np.isfinite(losses)]
+    if lowest == 0 or not np.isfinite(losses[0]):
+        # What survives above an lr that diverges does so by chance: the best is looked for below it.
         wanted, limit = [float(x[0]) - step], f"the lowest lr, 2^{x[0]:g}, is still the best"
-        if not np.isfinite(losses).any():
+        if not np.isfinite(losses[0]):
             limit = f"a seed diverges down to the lowest lr, 2^{x[0]:g}"
     elif lowest == len(x) - 1:
         wanted, limit = [float(x[-1]) + step], f"the highest lr, 2^{x[-1]:g}, is still the best"
     else:
         wanted, limit = _inside(x, losses, lowest, precision), "seeds cannot tell the last lr from the best"
-        if "flat" in optimum.flags and x[-1] - x[0] < FLAT_OCTAVES - SAME_LR:
-            wanted = [float(x[0]) - step, float(x[-1]) + step]
+        if "flat" in optimum.flags and finite[-1] - finite[0] < FLAT_OCTAVES - SAME_LR:
+            wanted = [float(x[0]) - step, *([float(x[-1]) + step] if np.isfinite(losses[-1]) else [])]
         elif "flat" in optimum.flags and wanted:
             return search(reason="the curve is flat, so any lr would do; train longer")
         elif not wanted and {"near edge", "within noise"} & set(optimum.flags):

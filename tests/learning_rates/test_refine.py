@@ -129,6 +129,27 @@ def test_divergence_at_every_lr_is_searched_below():
     assert dead.reason == "a seed diverges down to the lowest lr, 2^-16, 6 octaves beyond the grid"
 
 
+@pytest.mark.parametrize("survivors", [(-5,), (-6, -5), (-4,)])
+def test_what_survives_above_a_diverging_lr_is_no_optimum(survivors):
+    """At an lr too large some seeds get through by chance: unclipped SGD did at 2^-5, four octaves above its best."""
+    loss = parabola(-9.2)
+    found, optimum, _ = search(
+        lambda x: loss(x) if x <= -8.4 else 2.6 - 0.04 * x if x in survivors else np.inf, grid=(-7.0, -6.0, -5.0, -4.0)
+    )
+    assert is_bracketed(found, optimum, 0.25)
+    assert found.bracket[0] <= -9.2 <= found.bracket[1]
+
+
+def test_two_lrs_that_train_are_not_flat():
+    """Both lie within 2% of each other, as neighbours may; the minimum lies below, and above all diverges."""
+    found, optimum, rounds = search(diverging(parabola(-9.8, bend=0.03), -7.5), grid=(-9.0, -8.0, -7.0, -6.0, -5.0))
+    assert rounds[0] == (-10.0,)
+    assert max(at for added in rounds for at in added) < -7
+    assert is_bracketed(found, optimum, 0.25)
+    flat, _, rounds = search(diverging(parabola(-9.8, bend=0.001), -7.5), grid=(-9.0, -8.0, -7.0, -6.0, -5.0))
+    assert (flat.reason, sum(map(len, rounds))) == ("the curve is flat, so any lr would do; train longer", 3)
+
+
 def test_a_search_without_end_is_ended_and_says_so():
     falling, _, rounds = search(lambda x: 5 - 0.1 * x)
     assert falling.reason == "the highest lr, 2^2, is still the best, 6 octaves beyond the grid"
