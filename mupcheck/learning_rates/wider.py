@@ -1,14 +1,16 @@
 """Wider is better: at the same learning rate and seed the wider of two models has the lower loss, at every step.
 
 Source: Yang et al., arXiv:2203.03466 (TP-V), section 8; theory.md section 6. Widths share their batches, so losses are
-compared seed by seed and the noise of the data drops out. Steps are judged in tenths of the training, each by Student's
-t over the seeds; of the tenths that are called worse (or better) at most 1 - confidence are expected to be so by chance
-(Benjamini & Hochberg 1995, over all lrs, widths and tenths of one parametrization).
+compared seed by seed and the noise of the data drops out. Runs may have been recorded, or kept, at unlike steps: those
+that all of them have are compared. Steps are judged in tenths of the training, each by Student's t over the seeds; of
+the tenths that are called worse (or better) at most 1 - confidence are expected to be so by chance (Benjamini and
+Hochberg 1995, over all lrs, widths and tenths of one parametrization).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import reduce
+from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from mupcheck.learning_rates.lr_curve import Floats
 from mupcheck.learning_rates.quantiles import false_discoveries, t_sf
 
 TENTHS = 10
-Losses = dict[tuple[int, float], dict[int, Floats | None]]  # by (width, log2 lr) and seed, [step]
+Losses = dict[tuple[int, float], dict[int, pd.Series | None]]  # by (width, log2 lr) and seed; indexed by step
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     """Losses after step 0; None for a run that diverged or has a loss that is not finite."""
     mine = steps[steps["run_id"].isin(runs["run_id"])]
     by_run = {
-        run_id: rows["loss"].to_numpy(dtype=float)
+        run_id: rows.set_index("step")["loss"].astype(float)
         for run_id, rows in mine[mine["step"] > 0].sort_values("step").groupby("run_id")
     }
     losses: Losses = {}
@@ -109,9 +111,12 @@ def _compare(losses: Losses, narrow: int, wide: int, log2_lr: float) -> tuple[Co
         died = [str(width) for width, runs in sides if any(run is None for run in runs)]
         reason = f"width {' and '.join(died)} diverged" if died else "no steps of a seed they share"
         return Comparison(narrow, wide, log2_lr, None, (), (), (), reason), np.array([])
-    n_steps = min(len(each) for pair in whole for each in pair)
-    gaps = np.stack([b[:n_steps] - a[:n_steps] for a, b in whole])  # [seed, step]
-    tenths = [part.mean(axis=1) for part in np.array_split(gaps, min(TENTHS, n_steps), axis=1)]  # [tenth][seed]
+    shared = reduce(pd.Index.intersection, (each.index for each in chain.from_iterable(whole)))
+    if shared.empty:
+        reason = "runs have no step in common"
+        return Comparison(narrow, wide, log2_lr, None, (), (), (), reason), np.array([])
+    gaps = np.stack([(b[shared] - a[shared]).to_numpy() for a, b in whole])  # [seed, step]
+    tenths = [part.mean(axis=1) for part in np.array_split(gaps, min(TENTHS, len(shared)), axis=1)]  # [tenth][seed]
     share, nats = float(np.mean(gaps.mean(axis=0) < 0)), tuple(float(part.mean()) for part in tenths)
     return Comparison(narrow, wide, log2_lr, share, nats, (), (), ""), np.array([_p_worse(part) for part in tenths])
 

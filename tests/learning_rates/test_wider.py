@@ -62,6 +62,28 @@ def test_a_violation_is_found_where_it_was_planted():
     assert hit.share == pytest.approx(0.5, abs=0.1)
 
 
+def test_runs_recorded_at_unlike_steps_are_compared_at_those_they_share():
+    """Losses fall fast at first, so that row by row a run with fewer rows would look far ahead of one with all."""
+
+    def warming(width, lr, step):
+        return 3 * np.exp(-step / 5)
+
+    runs, steps = training(harm=warming)
+    whole = compare(runs, steps)
+    for thin in WIDTHS:
+        of_thin = steps["run_id"].isin(runs.loc[runs["width"] == thin, "run_id"])
+        found = compare(runs, steps[~of_thin | (steps["step"] % 2 == 0)])
+        assert found.verdict == whole.verdict == "holds"
+        for one, other in zip(found.comparisons, whole.comparisons, strict=True):
+            assert not any(one.worse)
+            # half the steps: the mean of 4 seeds and 2 steps differs from that of 4 by 0.05 / 2, four of it
+            assert one.nats == pytest.approx(other.nats, abs=0.1)
+    odd = steps["run_id"].str.startswith("64") ^ (steps["step"] % 2 == 0)
+    apart = compare(runs, steps[odd])
+    assert apart.verdict == "cannot tell"
+    assert {c.reason for c in apart.comparisons} == {"runs have no step in common"}
+
+
 def test_equal_widths_are_neither():
     found = compare(*training(0.0))
     assert found.verdict == "cannot tell"
