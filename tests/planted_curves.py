@@ -64,6 +64,13 @@ def judge(runs, **options):
     return answer
 
 
+def noisy_beyond(runs, width, side=1):
+    """Above its optimum (below, with side -1), one seed of a width finds all lrs better, the others find them worse."""
+    beyond = (runs["width"] == width) & (side * (runs["log2_lr"] - -6) > 0)
+    loss = 2.9 + 0.3 * (1 - 2.5 * (runs["seed"] == 0))
+    return runs.assign(val_loss=np.where(beyond, loss, runs["val_loss"]))
+
+
 def diverge(runs, where):
     """The runs with those of `where` diverged, their losses left at the value a dead model returns."""
     runs.loc[where, ["status", "train_loss", "val_loss"]] = ["diverged", np.log(256), np.log(256)]

@@ -145,8 +145,8 @@ def forecast(optima: Sequence[Optimum], width: int, drift: Drift, spec: Mapping[
 
 
 def _level(found: Sequence[Optimum]) -> float | None:
-    """Return the mean half-width of the optima's intervals (octaves), None where none has both ends."""
-    halves = [(o.ci_high - o.ci_low) / 2 for o in found if o.ci_low is not None and o.ci_high is not None]
+    """Return the mean half-width of the optima's intervals (octaves), None where each is at an edge or has none."""
+    halves = [o.half_width for o in found if o.half_width is not None and not o.at_edge]
     return float(np.mean(halves)) if halves else None
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from mupcheck.learning_rates.cubic import Bools, Floats
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import first_worse, grid_floor, mean_curve
-from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.optimum import Optimum, open_sides
 from mupcheck.learning_rates.registration import Registration, register
 from mupcheck.results.comparable import CONFIDENCE, check_confidence, group_of
 from mupcheck.results.printing import said
@@ -158,14 +158,10 @@ class _Known(NamedTuple):
 def _known(optima: Sequence[Optimum], confidence: float) -> _Known:
     bounds, is_open = np.zeros((len(optima), 2)), np.zeros((len(optima), 2), dtype=bool)
     for row, optimum in enumerate(optima):
-        x, losses = mean_curve(optimum.curve)
-        lowest = int(losses.argmin())
+        lowest = int(mean_curve(optimum.curve)[1].argmin())
         worse = [first_worse(optimum.curve, lowest, side, confidence) for side in (-1, 1)]
         bounds[row] = [end if known is None else known for known, end in zip(worse, (-np.inf, np.inf), strict=True)]
-        if "within noise" in optimum.flags:
-            is_open[row] = [each is None for each in worse]
-        if "near edge" in optimum.flags:
-            is_open[row, int(2 * lowest >= len(x))] = True
+        is_open[row] = open_sides(optimum.curve, optimum.flags, confidence)
     return _Known(np.array([optimum.at_edge for optimum in optima]), bounds, is_open)
 
 

@@ -74,7 +74,7 @@ GUARDS = {
 class Optimum(Best):
     """The best log2 lr at one width. `flags` are names of GUARDS, or DIVERGENCE.
 
-    An interval has no end on the side of the grid's edge that the optimum lies at.
+    The interval has no end on a side that is open (`open_sides`), as the drift has none there; with one seed, neither.
     """
 
     sweep: str
@@ -91,11 +91,18 @@ class Optimum(Best):
     n_seeds: int
     n_lrs: int
     curve: tuple[Point, ...]  # by rising lr
+    half_width: float | None = None  # octaves, of the interval before an end was opened; None with one seed
 
     @property
     def at_edge(self) -> bool:
         """Say whether the optimum lies at an edge of the lr grid, and so perhaps beyond."""
         return any(flag in EDGES for flag in self.flags)
+
+    @property
+    def drawn(self) -> tuple[float | None, float | None]:
+        """Return the interval as figures have it: infinite where seeds tell neither side, no ends with one seed."""
+        is_open = self.half_width is not None and self.ci_low is None and self.ci_high is None
+        return (-math.inf, math.inf) if is_open else (self.ci_low, self.ci_high)
 
     @property
     def lowest(self) -> Point | None:
@@ -263,7 +270,7 @@ def _find_optimum(
     seeds = sorted({seed for point in curve for seed, _ in point.seed_losses})
     short = any(len(point.seed_losses) < grid.n_seeds for point in curve)
     flags = ["incomplete"] if short or not grid.log2_lrs <= set(x.tolist()) else []
-    log2_lr = low = high = loss = None
+    log2_lr = low = high = half = loss = None
     if joint is not None and row is not None:
         log2_lr = float(joint.log2_lr[row])
         found = joint.interval(np.eye(len(joint.log2_lr))[row], confidence)
@@ -275,11 +282,12 @@ def _find_optimum(
         at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
         upward = bool(joint.upward[row] and fit_minimum(x, losses[None])[1][0])
         flags += _shape_flags(losses, upward, near_edge=at_edge > (1 - confidence) / 2)
-        if len(seeds) > 1 and not all(_worse_sides(curve, int(losses.argmin()), confidence)):
+        if len(seeds) > 1 and any(_untold_sides(curve, confidence)):
             flags.append("within noise")
         if copied_seeds(curve):
             flags.append("copied seeds")
-        low, high = (None if "low edge" in flags else low), (None if "high edge" in flags else high)
+        below, above = open_sides(curve, flags, confidence)
+        low, high = (None if below else low), (None if above else high)
     else:
         flags.append("no finite lr")
     sweep, parametrization, optimizer, mode = key
@@ -298,6 +306,7 @@ def _find_optimum(
         n_seeds=len(seeds),
         n_lrs=len(curve),
         curve=curve,
+        half_width=half,
     )
 
 
@@ -323,7 +332,17 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     return flags
 
 
-def _worse_sides(curve: tuple[Point, ...], lowest: int, confidence: float) -> tuple[bool, bool]:
-    """Say for either side of the lowest point if some lr there diverged or is worse beyond noise, or there is none."""
-    below, above = first_worse(curve, lowest, -1, confidence), first_worse(curve, lowest, 1, confidence)
-    return below is not None or lowest == 0, above is not None or lowest == len(curve) - 1
+def open_sides(curve: tuple[Point, ...], flags: Collection[str], confidence: float) -> tuple[bool, bool]:
+    """Say if an optimum is open to lower and to higher lrs: to an edge it is at or near, in noise to untold sides."""
+    below, above = _untold_sides(curve, confidence) if "within noise" in flags else (False, False)
+    if {"near edge", *EDGES} & set(flags):
+        is_high = 2 * mean_curve(curve)[1].argmin() >= len(curve)
+        below, above = below or not is_high, above or bool(is_high)
+    return below, above
+
+
+def _untold_sides(curve: tuple[Point, ...], confidence: float) -> tuple[bool, bool]:
+    """Say for either side of the lowest point if lrs lie there of which none diverged or is worse beyond noise."""
+    lowest = int(mean_curve(curve)[1].argmin())
+    below, above = (first_worse(curve, lowest, side, confidence) is None for side in (-1, 1))
+    return below and lowest > 0, above and lowest < len(curve) - 1

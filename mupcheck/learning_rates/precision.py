@@ -109,7 +109,7 @@ def _key(optimum: Optimum) -> tuple[str, str, str, int]:
 
 def _compare(one: Optimum, other: Optimum, dtype: str, another: str, confidence: float) -> Precision:
     seeds = sorted({seed for point in one.curve for seed, _ in point.seed_losses})
-    half = None if one.ci_low is None or one.ci_high is None else (one.ci_high - one.ci_low) / 2
+    half = None if one.at_edge else one.half_width
     shift = None if one.log2_lr is None or other.log2_lr is None else other.log2_lr - one.log2_lr
     low = high = None
     verdict, reason = "cannot tell", ""

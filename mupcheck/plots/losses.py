@@ -217,5 +217,5 @@ def _draw_interval(panel: Axes, optimum: Optimum, color: str, *, up: float) -> N
         return
     low, high = panel.get_ylim()
     y = low + up / canvas.place(panel)[3] * (high - low)
-    canvas.draw_interval(panel, y, optimum.ci_low, optimum.ci_high, along="x", color=color)
+    canvas.draw_interval(panel, y, *optimum.drawn, along="x", color=color)
     draw_optimum(panel, optimum.log2_lr, y, optimum, color)

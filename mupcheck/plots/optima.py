@@ -145,7 +145,7 @@ def _draw_drift(panel: Axes, answer: Transfer, color: str, marker: str, *, aside
             edge = panel.get_xaxis_transform()
             panel.plot(x, 0.03, "x", color=color, markersize=5, transform=edge, label="no optimum")
             continue
-        canvas.draw_interval(panel, x, optimum.ci_low, optimum.ci_high, along="y", color=color)
+        canvas.draw_interval(panel, x, *optimum.drawn, along="y", color=color)
         draw_optimum(panel, x, optimum.log2_lr, optimum, color, marker)
 
 

@@ -257,7 +257,7 @@ def _ends(optimum: Row, curves: Sequence[Row]) -> Row:
     """Return the ends of an interval as they are drawn: one that is not known reaches to the end of the grid."""
     x = [row["log2_lr"] for row in curves if row["width"] == optimum["width"]]
     at = optimum["log2_lr"]
-    if at is None or (optimum["ci_low"] is None and optimum["ci_high"] is None):
+    if at is None or optimum["half_width"] is None:
         return {"low": at, "high": at}
     low, high = optimum["ci_low"], optimum["ci_high"]
     return {"low": min(x) if low is None else low, "high": max(x) if high is None else high}

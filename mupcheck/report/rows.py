@@ -55,7 +55,7 @@ def seed_rows(answer: Transfer) -> list[Row]:
 
 
 def optimum_rows(answer: Transfer) -> list[Row]:
-    """Return a row for every width's best lr, with its interval; an end that is None is beyond the grid."""
+    """Return a row for every width's best lr, with its interval; on a side that is not known it has no end."""
     return [
         {
             "parametrization": answer.parametrization,
@@ -63,6 +63,7 @@ def optimum_rows(answer: Transfer) -> list[Row]:
             "log2_lr": optimum.log2_lr,
             "ci_low": optimum.ci_low,
             "ci_high": optimum.ci_high,
+            "half_width": optimum.half_width,
             "loss": optimum.loss,
             "above": None if optimum.loss is None else 0.0,
             "flags": ", ".join(optimum.flags),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
-from planted_curves import LRS, WIDTHS, diverge, judge, sweep
+from planted_curves import LRS, WIDTHS, diverge, judge, noisy_beyond, sweep
 from scipy import stats
 
 from mupcheck.learning_rates import lr_curve
@@ -107,7 +107,7 @@ GUARDED = [
     ("incomplete", 64, lambda: sweep().assign(status=lambda runs: np.where(runs["run_id"] == "run30", "failed", "ok"))),
     ("no finite lr", 64, lambda: diverge(sweep(), lambda runs: runs["width"] == 64)),
     # all of a width's curve but its lowest point is noise on one side, as far as a few seeds can say
-    ("within noise", 64, lambda: noisy_above(sweep(), 64)),
+    ("within noise", 64, lambda: noisy_beyond(sweep(), 64)),
     ("not convex", 64, lambda: two_valleys(sweep(x=np.arange(-10, -2, 0.5)))),
 ]
 
@@ -116,13 +116,6 @@ def two_valleys(runs):
     """Every other lr is good and one of them best, so that no bowl is left."""
     x = runs["log2_lr"]
     return runs.assign(val_loss=2 - 0.4 * (x % 1 == 0.5) - 0.1 * (x == -6.5))
-
-
-def noisy_above(runs, width):
-    """Above its optimum, one seed of a width finds every lr better and the others find it worse."""
-    above = (runs["width"] == width) & (runs["log2_lr"] > -6)
-    loss = 2.9 + 0.3 * (1 - 2.5 * (runs["seed"] == 0))
-    return runs.assign(val_loss=np.where(above, loss, runs["val_loss"]))
 
 
 @pytest.mark.parametrize(("guard", "width", "make"), GUARDED)
@@ -139,9 +132,9 @@ def test_noise_that_all_lrs_share_is_none():
     runs = sweep(noise=0.01)
     shifted = runs.assign(val_loss=runs["val_loss"] + runs["seed"] * 5.0)
     assert judge(shifted).verdict == "transfers"
-    assert "within noise" in judge(noisy_above(runs, 32)).optima[0].flags
+    assert "within noise" in judge(noisy_beyond(runs, 32)).optima[0].flags
     # a diverged lr bounds the optimum, whatever the noise below it
-    bounded = diverge(noisy_above(runs, 32), lambda runs: (runs["width"] == 32) & (runs["log2_lr"] > -3.5))
+    bounded = diverge(noisy_beyond(runs, 32), lambda runs: (runs["width"] == 32) & (runs["log2_lr"] > -3.5))
     assert "within noise" not in judge(bounded).optima[0].flags
 
 

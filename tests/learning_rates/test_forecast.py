@@ -1,6 +1,7 @@
 """The lr predicted at a width that was not trained: on the line, ever less sure, and refused where it cannot be."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,11 +46,19 @@ def test_optima_off_their_line_widen_it():
         ]
 
     trend = Drift(0.0, -0.1, 0.1, -6.0, 0.9, 3, 5)
-    known = [[o.__class__(**{**o.__dict__, "ci_low": o.log2_lr - 0.1, "ci_high": o.log2_lr + 0.1}) for o in optima(off)]
-             for off in (0.0, 0.9)]  # fmt: skip
+    known = [[o.__class__(**{**o.__dict__, "half_width": 0.1}) for o in optima(off)] for off in (0.0, 0.9)]
     straight, bent = (forecast(each, 256, trend) for each in known)
     assert half(bent) > 2 * half(straight)
     assert half(straight) == pytest.approx(math.hypot(0.1, 0.2), rel=0.01)
+
+
+def test_an_optimum_open_to_a_side_makes_a_forecast_no_surer():
+    runs = sweep(-0.5, noise=0.3, seeds=5)
+    answer = judge(runs)
+    blind = [replace(each, ci_low=None, ci_high=None) if each.width == 64 else each for each in answer.optima]
+    assert forecast(blind, 512, answer.drift) == forecast(answer.optima, 512, answer.drift)
+    surer = [replace(each, half_width=None) if each.width == 64 else each for each in answer.optima]
+    assert forecast(surer, 512, answer.drift) != forecast(answer.optima, 512, answer.drift)
 
 
 def test_what_the_doubt_costs_is_read_off_the_largest_widths_curve():

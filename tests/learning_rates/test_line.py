@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted_curves import diverge, judge, sweep
+from planted_curves import diverge, judge, noisy_beyond, sweep
 
-from mupcheck.learning_rates.line import Drift, Neighbours, OffLine, n_apart
+from mupcheck.learning_rates.line import Drift, Neighbours, OffLine, bound_optima, n_apart
 from mupcheck.learning_rates.optimum import find_optima
 from mupcheck.learning_rates.registration import Registration
 from mupcheck.learning_rates.verdict import conclude
@@ -89,6 +89,41 @@ def test_a_bound_holds_the_truth_and_both_edges_leave_none():
     same = judge(sweep(centre=-12.0))
     assert (same.drift.ci_low, same.drift.ci_high, same.verdict) == (None, None, "cannot tell")
     assert same.next_step.startswith("give --refine")
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_interval_has_no_end_where_seeds_do_not_tell_a_side(side):
+    """The drift's, of a widest width, has none on that side either; the other ends are as if all were told."""
+    runs = sweep(noise=0.01)
+    answer = judge(noisy_beyond(runs, 128, side))
+    optimum = answer.optima[2]
+    assert optimum.flags == ("within noise",)
+    ends, of_drift = ((found.ci_low, found.ci_high)[::-side] for found in (optimum, answer.drift))
+    assert ends[0] is None and of_drift[0] is None and of_drift[1] is not None
+    assert ends[1] == pytest.approx(optimum.log2_lr - side * optimum.half_width)
+    for told in (*answer.optima[:2], *judge(runs).optima):
+        assert (told.ci_low, told.ci_high) == pytest.approx(
+            (told.log2_lr - told.half_width, told.log2_lr + told.half_width)
+        )
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_an_optimums_interval_is_what_its_drift_knows_of_it(confidence):
+    n_open = []
+    for runs in (
+        sweep(noise=0.3),
+        sweep(centre=-9.0, noise=0.6),
+        sweep(centre=-4.0, noise=0.6),
+        noisy_beyond(noisy_beyond(sweep(), 64), 128, -1),
+        noisy_beyond(noisy_beyond(sweep(noise=0.01), 64), 64, -1),
+    ):
+        optima = find_optima(runs, confidence=confidence)
+        known = bound_optima(optima, confidence=confidence)
+        inside = [each for each in optima if not each.at_edge]
+        n_open.append(sum((each.ci_low, each.ci_high).count(None) for each in inside))
+        for each in inside:
+            assert [each.ci_low, each.ci_high] == pytest.approx(known[each.width])
+    assert n_open[0] == 0 < min(n_open[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Figures of a learning-rate sweep."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,15 @@ def test_a_drift_at_the_edge_of_the_grid_is_a_bound():
     said = texts(figure)
     assert any(re.fullmatch(r"drift at most −1\.\d\d octaves per doubling", text) for text in said)
     assert not any(text.startswith("drift −") for text in said)
+
+
+def test_an_interval_open_to_both_sides_goes_on_at_both_and_none_is_drawn_of_one_seed():
+    (answer,) = transfer(planted_lrs())
+    for half_width, heads, bars in ((0.3, 2, 3), (None, 0, 2)):
+        first = replace(answer.optima[0], ci_low=None, ci_high=None, half_width=half_width)
+        axes = draw_optima([replace(answer, optima=(first, *answer.optima[1:]))], T).axes[0]
+        assert len(points(axes, "goes on")) == heads
+        assert sum(line.get_label() == "interval" for line in axes.lines) == bars
 
 
 def test_divergence_is_a_bar_and_its_drift_is_said():

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from planted_curves import noisy_beyond
 from planted_figures import planted_coords, planted_lrs, results
 from planted_gates import planted
 
@@ -65,6 +66,20 @@ def one(charts, part):
 def lrs():
     runs = planted_lrs(-0.9, names=("sp",))
     return results(runs, planted_lrs(names=("gdn-mup",)), coords=planted_coords()[1][:0])
+
+
+@pytest.mark.parametrize("sides", [(-1,), (1,), (-1, 1), ()])
+def test_an_end_that_seeds_do_not_tell_is_drawn_to_the_end_of_the_grid(sides):
+    runs = planted_lrs()
+    for side in sides:
+        runs = noisy_beyond(runs, 128, side)
+    (answer,) = transfer(runs)
+    _, charts = parsed(results(runs, coords=planted_coords()[1][:0]))
+    optimum, row = answer.optima[2], one(charts, "losses-")["rows"]["optima"][2]
+    assert [optimum.ci_low is None, optimum.ci_high is None] == [-1 in sides, 1 in sides]
+    x = [point.log2_lr for point in optimum.curve]
+    assert row["low"] == (x[0] if -1 in sides else optimum.ci_low)
+    assert row["high"] == (x[-1] if 1 in sides else optimum.ci_high)
 
 
 def test_rows_are_the_answers_numbers(lrs):

@@ -131,6 +131,6 @@ def _draw_width(panel: Axes, optimum: Optimum, look: Look, line: int, *, band: f
         return
     low, high = panel.get_ylim()
     y = low + (band / canvas.place(panel)[3] - down) * (high - low)
-    canvas.draw_interval(panel, y, optimum.ci_low, optimum.ci_high, along="x", color=look.color)
+    canvas.draw_interval(panel, y, *optimum.drawn, along="x", color=look.color)
     draw_optimum(panel, optimum.log2_lr, y, optimum, look.color)
     panel.lines[-1].set_markersize(3.4)
