@@ -62,6 +62,7 @@ GUARDS = {
     "no finite lr": "a seed diverged at every lr; add lower lrs",
     "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
+    "low divergence": "the lowest lr that was run diverged, so others may train by chance; add lower lrs",
     "high edge": "the optimum is at the highest lr that was run; add higher lrs",
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
     "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
@@ -314,9 +315,9 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     """Flags of a mean curve [lr] that is finite somewhere."""
     finite = losses[np.isfinite(losses)]
     lowest = int(losses.argmin())
-    flags = []
-    if len(finite) < MIN_LRS:
-        flags.append("too few lrs")
+    flags = ["too few lrs"] if len(finite) < MIN_LRS else []
+    if not np.isfinite(losses[0]):
+        flags.append("low divergence")
     if lowest == 0:
         flags.append("low edge")
     elif lowest == len(losses) - 1:
@@ -338,7 +339,7 @@ def open_sides(curve: tuple[Point, ...], flags: Collection[str], confidence: flo
     if {"near edge", *EDGES} & set(flags):
         is_high = 2 * mean_curve(curve)[1].argmin() >= len(curve)
         below, above = below or not is_high, above or bool(is_high)
-    return below, above
+    return below or "low divergence" in flags, above
 
 
 def _untold_sides(curve: tuple[Point, ...], confidence: float) -> tuple[bool, bool]:

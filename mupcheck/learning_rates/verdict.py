@@ -24,13 +24,14 @@ MIN_WIDTHS, MIN_SEEDS = 3, 3
 MOST_SEEDS = 64  # more cost more than a larger width
 DECAY_RATIO = 1.5  # of lr x weight decay between widths, above which it counts as another decay
 
-CENSORED = (*EDGES, "near edge", "within noise")  # guards under which an optimum is still known from one side
+CENSORED = (*EDGES, "low divergence", "near edge", "within noise")  # an optimum is still known from one side
 
 # what helps where a guard was hit: an option of lr-sweep, and why
 REMEDIES = {
     "no finite lr": ("--refine", "goes down to lrs that do not diverge"),
     "too few lrs": ("--refine", "adds lrs around the best one"),
     "low edge": ("--refine", "follows the optimum beyond the lr grid"),
+    "low divergence": ("--refine", "goes down to lrs that do not diverge"),
     "high edge": ("--refine", "follows the optimum beyond the lr grid"),
 }
 

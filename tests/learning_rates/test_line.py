@@ -107,6 +107,28 @@ def test_an_interval_has_no_end_where_seeds_do_not_tell_a_side(side):
         )
 
 
+def test_what_trains_above_a_diverging_lowest_lr_is_known_from_above_alone():
+    runs = sweep(noise=0.01)
+    lowest = runs["log2_lr"] == runs["log2_lr"].min()
+    for width, side in ((32, 1), (128, 0)):
+        answer = judge(diverge(runs.copy(), lowest & (runs["width"] == width)))
+        (optimum,) = (each for each in answer.optima if each.width == width)
+        assert "low divergence" in optimum.flags
+        assert optimum.ci_low is None
+        assert optimum.ci_high == pytest.approx(optimum.log2_lr + optimum.half_width)
+        # a lower optimum of the narrowest width is a larger drift
+        ends = answer.drift.ci_low, answer.drift.ci_high
+        assert [end is None for end in ends] == [side == 0, side == 1]
+        assert answer.verdict == "cannot tell"
+        assert answer.reason.startswith(f"width {width}: the lowest lr that was run diverged")
+        assert answer.next_step == "give --refine (goes down to lrs that do not diverge)"
+    # one that drifts is still known to
+    fallen = sweep(-0.8, noise=0.01)
+    lowest = fallen["log2_lr"] == fallen["log2_lr"].min()
+    assert judge(diverge(fallen, lowest & (fallen["width"] == 128))).verdict == "drifts"
+    assert judge(runs).verdict == "transfers"
+
+
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_an_optimums_interval_is_what_its_drift_knows_of_it(confidence):
     n_open = []
