@@ -1,5 +1,6 @@
 """Tiny models and data, one thread, the gpu mark, and triton's interpreter where there is no GPU."""
 
+import gc
 import os
 import signal
 import sys
@@ -74,6 +75,17 @@ def pytest_xdist_make_scheduler(config, log):
     from longest_first import LongestFirst
 
     return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for no garbage in what is collected and imported, neither meanwhile nor later: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
