@@ -10,6 +10,7 @@ import pandas as pd
 
 import mupcheck.model.build
 import mupcheck.training.train
+from mupcheck.coordinates.applied import applied
 from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.validity import examine
 from mupcheck.model.layers import per_replica
@@ -42,7 +43,7 @@ def checked(make_run, corpus, *, widths=(16, 32), seeds=2, optimizer="adamw", **
 
 def found(runs: pd.DataFrame, coords: pd.DataFrame, table) -> list[Finding]:
     """Return what is found to be applied otherwise than declared."""
-    return [finding for finding in examine(runs, coords, table=table) if finding.name == "applied"]
+    return list(examine(runs, coords, table=table, parts=(applied,)))
 
 
 def around(change: Callable) -> Patch:
