@@ -326,7 +326,7 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
         flags.append("near edge")
     if 0 < lowest < len(losses) - 1 and not np.isfinite(losses[[lowest - 1, lowest + 1]]).all():
         flags.append(DIVERGENCE)
-    if np.ptp(finite) < FLAT_RESPONSE * abs(finite.min()):
+    if len(finite) >= MIN_LRS and np.ptp(finite) < FLAT_RESPONSE * abs(finite.min()):
         flags.append("flat")
     if not upward:
         flags.append("not convex")

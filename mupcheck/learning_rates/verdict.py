@@ -222,12 +222,19 @@ def more_widths(optima: Sequence[Optimum], n: int) -> list[int]:
 
 
 def wider_lrs(optima: Sequence[Optimum]) -> str:
-    """Return the option for the lr grid and two steps more at either end, "wider --lrs" of a grid that is uneven."""
+    """Return the option for the lr grid and two steps more at either end, "wider --lrs" of a grid that is uneven.
+
+    The low end is counted from the lowest lr that any width had; of high lrs at which no width trains one is enough.
+    """
     x = np.array(common_lrs(optima))
     steps = np.diff(x)
     if not len(steps) or not np.allclose(steps, steps[0]) or steps[0] % 1:
         return "wider --lrs"
-    return f"--lrs 2^{x[0] - 2 * steps[0]:g}:2^{x[-1] + 2 * steps[0]:g}:{2 ** steps[0]:g}"
+    points = [point for optimum in optima for point in optimum.curve]
+    below = np.ceil((x[0] - min(point.log2_lr for point in points)) / steps[0])
+    dead = x[x > max([point.log2_lr for point in points if point.loss is not None], default=-np.inf)]
+    low, high = x[0] - (below + 2) * steps[0], dead[0] if len(dead) else x[-1] + 2 * steps[0]
+    return f"--lrs 2^{low:g}:2^{high:g}:{2 ** steps[0]:g}"
 
 
 def _next_of_doubts(

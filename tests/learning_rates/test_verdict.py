@@ -92,6 +92,12 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
     assert "--lrs 2^-12:2^-1:2 (the refinement ended where the optimum is at the lowest lr" in ended.next_step
     assert wider_lrs(find_optima(sweep(x=np.arange(-10, -2, 0.5)))) == "wider --lrs"
     assert wider_lrs(find_optima(sweep(x=[-9.0, -7, -5]))) == "--lrs 2^-13:2^-1:4"
+    # of lrs where no width trains one is enough, and below the grid others had lower ones
+    cliff = diverge(sweep(), lambda runs: runs["log2_lr"] > -6)
+    assert wider_lrs(find_optima(cliff)) == "--lrs 2^-12:2^-5:2"
+    lower = cliff[(cliff["width"] == 32) | (cliff["log2_lr"] > -8.5)]
+    assert wider_lrs(find_optima(lower)) == "--lrs 2^-12:2^-5:2"
+    assert wider_lrs(find_optima(diverge(sweep(), slice(None)))) == "--lrs 2^-12:2^-10:2"
     # bracketed by a diverged lr, an octave away: the seeds agree
     cliff = diverge(sweep(centre=-5, noise=0.01), lambda runs: runs["log2_lr"] > -6)
     assert judge(cliff).next_step.startswith("give --refine: most of the interval is the spacing of the lrs")
