@@ -253,10 +253,9 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def estimate(value: float | None, low: float | None, high: float | None) -> str:
-    """Return "+0.12 [−0.01, +0.25]"; without the bracket where there is no interval."""
-    if low is None or high is None or not np.isfinite([low, high]).all():
-        return signed(value)
-    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
+    """Return "+0.12 [−0.01, +0.25]", with "?" for an end that is not known; without the bracket where neither is."""
+    ends = [signed(end) if end is not None and np.isfinite(end) else "?" for end in (low, high)]
+    return signed(value) if ends == ["?", "?"] else f"{signed(value)} [{', '.join(ends)}]"
 
 
 def verdict_name(verdict: str) -> str:

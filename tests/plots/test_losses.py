@@ -125,6 +125,17 @@ def test_an_interval_open_to_both_sides_goes_on_at_both_and_none_is_drawn_of_one
         assert sum(line.get_label() == "interval" for line in axes.lines) == bars
 
 
+def test_a_drift_known_from_one_side_is_said_with_that_end():
+    (answer,) = transfer(planted_lrs(-0.5))
+    slope, low, high = (
+        f"{x:+.2f}".replace("-", "−") for x in (answer.drift.slope, answer.drift.ci_low, answer.drift.ci_high)
+    )
+    for unknown, said in ((["ci_low"], f" [?, {high}]"), (["ci_high"], f" [{low}, ?]"), (["ci_low", "ci_high"], "")):
+        drift = replace(answer.drift, **dict.fromkeys(unknown))
+        found = texts(draw_losses([replace(answer, drift=drift)], T))
+        assert f"drift {slope}{said} octaves per doubling" in found
+
+
 def test_divergence_is_a_bar_and_its_drift_is_said():
     runs = planted_lrs(names=("sp",))
     gone = runs["log2_lr"] > -4 - np.log2(runs["width"] / WIDTHS[0])
