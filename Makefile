@@ -30,12 +30,14 @@ help:
 STAMP := $(VENV)/.installed-$(subst /,_,$(subst :,_,$(firstword $(TORCH))))
 install: $(STAMP)
 
-# torch goes in first and alone, so that the project's range is met and no other build is fetched
+# torch goes in first and alone, so that the project's range is met and no other build is fetched. What is
+# installed is compiled by all cores: pip does it on one, in a minute.
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mupcheck needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)" numpy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[test]"
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 # A Slurm for the tests that start one, from Debian's packages where this is root; where there is none, they are skipped.
