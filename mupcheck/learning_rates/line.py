@@ -5,7 +5,8 @@ lies off the line. With three equally spaced widths least squares gives the midd
 
 An optimum at an edge of its lr grid is known from one side only: of a curve with one minimum it lies below (above) the
 first lr that is worse beyond the seeds' noise. One within noise of an edge, or with no lr on a side that is worse, is
-fitted and may lie farther on that side. So the slope's interval has one end or none.
+fitted and may lie farther on that side, and one above an lr that diverged may lie lower. So the slope's interval has
+one end or none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,8 +51,8 @@ class OffLine:
 class Drift:
     """The line log2_lr = intercept + slope * log2(width), with the interval of its slope.
 
-    The interval has no end on a side that an optimum at the edge of its grid leaves open; `slope` then goes through the
-    edge. None for both with one seed.
+    The interval has no end on a side that an optimum leaves open (`open_sides`); `slope` then goes through the edge of
+    a grid that the optimum is at. None for both with one seed.
     """
 
     slope: float | None
@@ -73,7 +74,7 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
 
     The minima are those of `fit_jointly`, which also says how intervals are made: what a seed does to all widths alike
     does not widen them. Widths without an optimum are left out; the slope is None with fewer than 2 left, its interval
-    also with one seed. Guards are `transfer`'s business, but for an optimum at an edge, which opens the interval.
+    also with one seed. Guards are `transfer`'s business, but for those that leave a side of an optimum open.
 
     Simulated with noise as in the demo (three widths, 6 seeds, -0.9 to 0.35; sweeps/simulate_lr.py), a nominal 90%
     interval covers 90 to 95% on symmetric and lopsided curves, 91 to 96% on steep ones that diverge, and more where the
@@ -121,7 +122,7 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
 def bound_optima(optima: Sequence[Optimum], *, confidence: float) -> dict[int, tuple[float | None, float | None]]:
     """Return the ends of the interval of each width's best log2 lr, None on a side that is open, or with one seed.
 
-    As the drift has them: an optimum at an edge of its grid has a bound alone, one within noise is open to that side.
+    As the drift has them: an optimum at an edge of its grid has a bound alone, others may be open to a side.
     """
     found = [optimum for optimum in optima if optimum.log2_lr is not None]
     if not found:
@@ -162,6 +163,8 @@ def _known(optima: Sequence[Optimum], confidence: float) -> _Known:
         worse = [first_worse(optimum.curve, lowest, side, confidence) for side in (-1, 1)]
         bounds[row] = [end if known is None else known for known, end in zip(worse, (-np.inf, np.inf), strict=True)]
         is_open[row] = open_sides(optimum.curve, optimum.flags, confidence)
+        if "low divergence" in optimum.flags:
+            bounds[row, 0] = -np.inf  # what is worse below the best one may itself train by chance
     return _Known(np.array([optimum.at_edge for optimum in optima]), bounds, is_open)
 
 

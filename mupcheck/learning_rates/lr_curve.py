@@ -68,6 +68,15 @@ def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:
     return np.array([point.log2_lr for point in curve]), np.array(losses)
 
 
+def is_above_divergence(losses: Floats) -> bool:
+    """Say if an lr below the best one diverged and those further down have no minimum of their own; of losses [lr].
+
+    What trains above an lr that diverges may do so by chance, and the best lr then lies below both.
+    """
+    diverged = np.flatnonzero(~np.isfinite(losses[: losses.argmin()]))
+    return len(diverged) > 0 and (diverged[0] == 0 or losses[: diverged[0]].argmin() == 0)
+
+
 def fit_minimum(x: Floats, losses: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Fit a parabola around the lowest point of each curve, through the points within FIT_OCTAVES of it.
 

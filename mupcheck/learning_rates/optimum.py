@@ -23,6 +23,7 @@ from mupcheck.learning_rates.lr_curve import (
     first_worse,
     fit_minimum,
     grid_floor,
+    is_above_divergence,
     loss_at,
     mean_curve,
     resample_losses,
@@ -62,7 +63,7 @@ GUARDS = {
     "no finite lr": "a seed diverged at every lr; add lower lrs",
     "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
-    "low divergence": "the lowest lr that was run diverged, so others may train by chance; add lower lrs",
+    "low divergence": "an lr below the best one diverged, so the best may train by chance; add lower lrs",
     "high edge": "the optimum is at the highest lr that was run; add higher lrs",
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
     "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
@@ -316,7 +317,7 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     finite = losses[np.isfinite(losses)]
     lowest = int(losses.argmin())
     flags = ["too few lrs"] if len(finite) < MIN_LRS else []
-    if not np.isfinite(losses[0]):
+    if is_above_divergence(losses):
         flags.append("low divergence")
     if lowest == 0:
         flags.append("low edge")

@@ -87,7 +87,7 @@ def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     """Losses after step 0; None for a run that diverged or has a loss that is not finite."""
     mine = steps[steps["run_id"].isin(runs["run_id"])]
     by_run = {
-        run_id: rows.set_index("step")["loss"].astype(float)
+        run_id: rows.drop_duplicates("step", keep="last").set_index("step")["loss"].astype(float)
         for run_id, rows in mine[mine["step"] > 0].sort_values("step").groupby("run_id")
     }
     losses: Losses = {}

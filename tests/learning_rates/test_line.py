@@ -107,7 +107,7 @@ def test_an_interval_has_no_end_where_seeds_do_not_tell_a_side(side):
         )
 
 
-def test_what_trains_above_a_diverging_lowest_lr_is_known_from_above_alone():
+def test_what_trains_above_a_diverging_lr_is_known_from_above_alone():
     runs = sweep(noise=0.01)
     lowest = runs["log2_lr"] == runs["log2_lr"].min()
     for width, side in ((32, 1), (128, 0)):
@@ -120,8 +120,18 @@ def test_what_trains_above_a_diverging_lowest_lr_is_known_from_above_alone():
         ends = answer.drift.ci_low, answer.drift.ci_high
         assert [end is None for end in ends] == [side == 0, side == 1]
         assert answer.verdict == "cannot tell"
-        assert answer.reason.startswith(f"width {width}: the lowest lr that was run diverged")
+        assert answer.reason.startswith(f"width {width}: an lr below the best one diverged")
         assert answer.next_step == "give --refine (goes down to lrs that do not diverge)"
+        # neither is one at the high edge known from below
+        rising = runs["val_loss"].where(runs["width"] != width, 3 - 0.1 * runs["log2_lr"] + 1e-3 * runs["seed"])
+        at_edge = judge(diverge(runs.assign(val_loss=rising), lowest & (runs["width"] == width)))
+        assert {"low divergence", "high edge"} <= {flag for each in at_edge.optima for flag in each.flags}
+        assert (at_edge.drift.ci_low, at_edge.drift.ci_high) == (None, None)
+        assert at_edge.verdict == "cannot tell"
+    # where the loss falls over lrs further down, one that diverged between them and the best tells nothing
+    for diverged, is_told in ((-8, True), (-9, False)):
+        between = (runs["log2_lr"] == diverged) & (runs["width"] == 128)
+        assert ("low divergence" not in judge(diverge(runs.copy(), between)).optima[2].flags) == is_told
     # one that drifts is still known to
     fallen = sweep(-0.8, noise=0.01)
     lowest = fallen["log2_lr"] == fallen["log2_lr"].min()

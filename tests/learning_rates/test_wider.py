@@ -78,6 +78,8 @@ def test_runs_recorded_at_unlike_steps_are_compared_at_those_they_share():
             assert not any(one.worse)
             # half the steps: the mean of 4 seeds and 2 steps differs from that of 4 by 0.05 / 2, four of it
             assert one.nats == pytest.approx(other.nats, abs=0.1)
+    # a step written twice counts once
+    assert compare(runs, pd.concat([steps, steps.tail(3)])) == whole
     odd = steps["run_id"].str.startswith("64") ^ (steps["step"] % 2 == 0)
     apart = compare(runs, steps[odd])
     assert apart.verdict == "cannot tell"
