@@ -20,7 +20,8 @@ from mupcheck.learning_rates.lr_curve import Floats
 from mupcheck.learning_rates.quantiles import false_discoveries, t_sf
 
 TENTHS = 10
-Losses = dict[tuple[int, float], dict[int, pd.Series | None]]  # by (width, log2 lr) and seed; indexed by step
+# (steps, losses at them), by (width, log2 lr) and seed
+Losses = dict[tuple[int, float], dict[int, tuple[NDArray[np.int64], Floats] | None]]
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,18 @@ def compare_widths(runs: pd.DataFrame, steps: pd.DataFrame | None, *, confidence
 
 def _losses(runs: pd.DataFrame, steps: pd.DataFrame) -> Losses:
     """Losses after step 0; None for a run that diverged or has a loss that is not finite."""
-    mine = steps[steps["run_id"].isin(runs["run_id"])]
+    mine = steps[steps["run_id"].isin(runs["run_id"]) & (steps["step"] > 0)]
+    once = mine.drop_duplicates(["run_id", "step"], keep="last").sort_values("step")
     by_run = {
-        run_id: rows.drop_duplicates("step", keep="last").set_index("step")["loss"].astype(float)
-        for run_id, rows in mine[mine["step"] > 0].sort_values("step").groupby("run_id")
+        run_id: (rows["step"].to_numpy(dtype=np.int64), rows["loss"].to_numpy(dtype=float))
+        for run_id, rows in once.groupby("run_id")
     }
     losses: Losses = {}
     for run in runs.itertuples():
         found = by_run.get(run.run_id)
         if run.status in ("failed", "stopped") or (run.status == "ok" and found is None):
             continue  # not there to be compared
-        whole = run.status == "ok" and found is not None and bool(np.isfinite(found).all())
+        whole = run.status == "ok" and found is not None and bool(np.isfinite(found[1]).all())
         losses.setdefault((int(run.width), float(run.log2_lr)), {})[int(run.seed)] = found if whole else None
     return losses
 
@@ -111,11 +113,12 @@ def _compare(losses: Losses, narrow: int, wide: int, log2_lr: float) -> tuple[Co
         died = [str(width) for width, runs in sides if any(run is None for run in runs)]
         reason = f"width {' and '.join(died)} diverged" if died else "no steps of a seed they share"
         return Comparison(narrow, wide, log2_lr, None, (), (), (), reason), np.array([])
-    shared = reduce(pd.Index.intersection, (each.index for each in chain.from_iterable(whole)))
-    if shared.empty:
+    shared = reduce(np.intersect1d, (steps for steps, _ in chain.from_iterable(whole)))
+    if not len(shared):
         reason = "runs have no step in common"
         return Comparison(narrow, wide, log2_lr, None, (), (), (), reason), np.array([])
-    gaps = np.stack([(b[shared] - a[shared]).to_numpy() for a, b in whole])  # [seed, step]
+    kept = [[of[np.searchsorted(steps, shared)] for steps, of in pair] for pair in whole]
+    gaps = np.stack([b - a for a, b in kept])  # [seed, step]
     tenths = [part.mean(axis=1) for part in np.array_split(gaps, min(TENTHS, len(shared)), axis=1)]  # [tenth][seed]
     share, nats = float(np.mean(gaps.mean(axis=0) < 0)), tuple(float(part.mean()) for part in tenths)
     return Comparison(narrow, wide, log2_lr, share, nats, (), (), ""), np.array([_p_worse(part) for part in tenths])
