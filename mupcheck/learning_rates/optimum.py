@@ -314,8 +314,7 @@ def _find_optimum(
 
 def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     """Flags of a mean curve [lr] that is finite somewhere."""
-    finite = losses[np.isfinite(losses)]
-    lowest = int(losses.argmin())
+    finite, lowest = losses[np.isfinite(losses)], int(losses.argmin())
     flags = ["too few lrs"] if len(finite) < MIN_LRS else []
     if is_above_divergence(losses):
         flags.append("low divergence")
@@ -325,7 +324,8 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
         flags.append("high edge")
     elif near_edge:
         flags.append("near edge")
-    if 0 < lowest < len(losses) - 1 and not np.isfinite(losses[[lowest - 1, lowest + 1]]).all():
+    is_beside = 0 < lowest < len(losses) - 1 and not np.isfinite(losses[lowest - 1 : lowest + 2]).all()
+    if is_beside and "low divergence" not in flags:
         flags.append(DIVERGENCE)
     if len(finite) >= MIN_LRS and np.ptp(finite) < FLAT_RESPONSE * abs(finite.min()):
         flags.append("flat")

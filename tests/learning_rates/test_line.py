@@ -128,6 +128,9 @@ def test_what_trains_above_a_diverging_lr_is_known_from_above_alone():
         assert {"low divergence", "high edge"} <= {flag for each in at_edge.optima for flag in each.flags}
         assert (at_edge.drift.ci_low, at_edge.drift.ci_high) == (None, None)
         assert at_edge.verdict == "cannot tell"
+    # nor does a lowest lr that diverged bracket the next one
+    beside = judge(diverge(sweep(centre=-8.9, noise=0.01), lowest & (runs["width"] == 128))).optima[2]
+    assert "low divergence" in beside.flags and "next to divergence" not in beside.flags
     # where the loss falls over lrs further down, one that diverged between them and the best tells nothing
     for diverged, is_told in ((-8, True), (-9, False)):
         between = (runs["log2_lr"] == diverged) & (runs["width"] == 128)
