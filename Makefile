@@ -93,9 +93,8 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Debian's packages come beside pip's, and mypy reads on one core what the regression trains. Three processes for two
-# cores: a fifth of the tests' time is spent waiting, for Slurm, Ray, browsers and limits of time.
-TESTS ?= 3
+# Debian's packages come beside pip's, and mypy reads on one core what the regression trains.
+TESTS ?= 2
 test:
 	$(MAKE) --jobs 2 install daemons
 	$(MAKE) --jobs 2 check regression
