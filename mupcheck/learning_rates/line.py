@@ -161,10 +161,9 @@ def _known(optima: Sequence[Optimum], confidence: float) -> _Known:
     for row, optimum in enumerate(optima):
         lowest = int(mean_curve(optimum.curve)[1].argmin())
         worse = [first_worse(optimum.curve, lowest, side, confidence) for side in (-1, 1)]
-        bounds[row] = [end if known is None else known for known, end in zip(worse, (-np.inf, np.inf), strict=True)]
         is_open[row] = open_sides(optimum.curve, optimum.flags, confidence)
-        if "low divergence" in optimum.flags:
-            bounds[row, 0] = -np.inf  # what is worse below the best one may itself train by chance
+        sides = zip(worse, is_open[row], (-np.inf, np.inf), strict=True)
+        bounds[row] = [end if is_side_open or known is None else known for known, is_side_open, end in sides]
     return _Known(np.array([optimum.at_edge for optimum in optima]), bounds, is_open)
 
 

@@ -61,7 +61,6 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
         return search(reason="runs are missing; finish the sweep")
     step = max(EDGE_OCTAVES, precision)
     n_added = len(x) - len(grid)
-    finite = x[np.isfinite(losses)]
     if lowest == 0 or is_above_divergence(losses):
         wanted, limit = [float(x[0]) - step], f"the lowest lr, 2^{x[0]:g}, is still the best"
         if not np.isfinite(losses[0]):
@@ -71,6 +70,7 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
     elif lowest == len(x) - 1:
         wanted, limit = [float(x[-1]) + step], f"the highest lr, 2^{x[-1]:g}, is still the best"
     else:
+        finite = x[np.isfinite(losses)]
         wanted, limit = _inside(x, losses, lowest, precision), "seeds cannot tell the last lr from the best"
         if "flat" in optimum.flags and finite[-1] - finite[0] < FLAT_OCTAVES - SAME_LR:
             wanted = [float(x[0]) - step, *([float(x[-1]) + step] if np.isfinite(losses[-1]) else [])]
