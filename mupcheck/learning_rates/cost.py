@@ -113,7 +113,9 @@ class Root(NamedTuple):
     sd: float  # of the noise
 
 
-def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float, missing: str = "") -> Cost:
+def find_cost(
+    optima: Sequence[Optimum], *, tolerance: float, confidence: float, missing: str = "", unfinished: str = ""
+) -> Cost:
     """Return what the best lr of the smallest width costs the largest.
 
     Args:
@@ -121,6 +123,7 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
         tolerance: percent of the loss.
         confidence: of the other intervals; see the top of this file.
         missing: which runs are, "" for none.
+        unfinished: what goes on with a refinement that has not ended, "" for none.
     Raises:
         ValueError: if tolerance is not between 0 and 100.
     """
@@ -144,7 +147,9 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
         return cannot_tell("one seed does not show the noise", "give more seeds, 3 or more in all")
     curves = curves_of(optima)
     if curves is None:
-        return cannot_tell("the curves share no seeds, or too few lrs without divergence", "give more seeds or lrs")
+        return cannot_tell(
+            "the curves share no seeds, or too few lrs without divergence", unfinished or "give more seeds or lrs"
+        )
     fitted, family = curves
     places = [_place(optimum, family, i) for i, optimum in enumerate(fitted)]
     root = _root(family, places, level)
@@ -158,7 +163,8 @@ def find_cost(optima: Sequence[Optimum], *, tolerance: float, confidence: float,
         *ends, "", "", tolerance, level, nats=nats, ci_low=low, ci_high=high, percent=percent,
         percent_low=percent_low, percent_high=percent_high,
     )  # fmt: skip
-    return _judge(_with_divergence(cost, target, family, places[0]), places, root, family)
+    judged = _judge(_with_divergence(cost, target, family, places[0]), places, root, family)
+    return replace(judged, next_step=unfinished) if unfinished and judged.next_step else judged
 
 
 def in_short(parametrization: str, cost: Cost, drifted: str, verdict: str) -> str:

@@ -22,7 +22,7 @@ from mupcheck.learning_rates.line import Drift, fit_drift
 from mupcheck.learning_rates.optimum import DIVERGENCE, GUARDS, SAME, Optimum, distinct, find_optima
 from mupcheck.learning_rates.path import cost_held_to_path, held_to_path, notes_of_path
 from mupcheck.learning_rates.penalty import Agreement, Penalty, find_agreements, find_penalties
-from mupcheck.learning_rates.refine import next_lrs
+from mupcheck.learning_rates.refine import find_searches, say_unbracketed, say_unfinished
 from mupcheck.learning_rates.robustness import (
     Bounds,
     Divergence,
@@ -226,10 +226,20 @@ def transfer(
         missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec, key[1]) else ""
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
         paths = paths_of(resolved, group)
+        searches = find_searches(optima, spec)
+        unfinished = say_unfinished(searches)
         conclusion = conclude(
-            optima, drift, tolerance, missing=missing, decay=decay, spec={**_known(group, "steps"), **spec}
+            optima,
+            drift,
+            tolerance,
+            missing=missing,
+            decay=decay,
+            unfinished=unfinished,
+            spec={**_known(group, "steps"), **spec},
         )
         verdict, reason, next_step = held_to_path(conclusion, paths)
+        costs = find_cost(optima, tolerance=cost, confidence=confidence, missing=missing, unfinished=unfinished)
+        unbracketed = [] if missing else say_unbracketed(searches, spec)
         answer = Transfer(
             *key,
             base_width=_known(group, "base_width").get("base_width"),
@@ -248,13 +258,13 @@ def transfer(
             wider_is_better=compare_widths(group, steps, confidence=confidence),
             verdict=verdict,
             reason=reason,
-            notes=(*_notes(group, optima), *notes_of_path(paths), *([] if missing else _unbracketed(optima, spec))),
+            notes=(*_notes(group, optima), *notes_of_path(paths), *unbracketed),
             next_step=next_step,
             missing=missing,
             missing_runs=0 if results is None else n_missing(results, key[0]),
             planned_runs=len(set(resolved.get("run_ids", ()))),
             measured=_measured(group, grids.get(key[0], lrs), confidence) | {"path": say_paths(paths)},
-            cost=cost_held_to_path(find_cost(optima, tolerance=cost, confidence=confidence, missing=missing), paths),
+            cost=cost_held_to_path(costs, paths),
             target=None if target is None else forecast(optima, target, drift, spec),
         )
         answers.append(_in_words(answer) if is_imported(group) else answer)
@@ -333,17 +343,3 @@ def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
         if len(values) > 1:
             notes.append(f"runs differ in {field}: {values}")
     return tuple(notes)
-
-
-def _unbracketed(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[str]:
-    """Name the widths at which a refinement ended without the bracket it was asked for."""
-    if not spec.get("refine"):
-        return []
-    precision = float(spec["precision"])
-    grid = [math.log2(lr) for lr in spec["lrs"]]
-    notes = []
-    for search in (next_lrs(optimum, grid=grid, precision=precision) for optimum in optima):
-        if search.reason or search.log2_lrs:
-            why = search.reason or "the search was not finished; run the same command again"
-            notes.append(f"width {search.width}: the optimum is not bracketed to {precision:g} octaves: {why}")
-    return notes

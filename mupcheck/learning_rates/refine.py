@@ -11,8 +11,9 @@ Everything is decided from the runs at hand: an interrupted search goes on as it
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ import pandas as pd
 from mupcheck.learning_rates.lr_curve import SAME_LR, first_worse, fit_minimum, is_above_divergence, mean_curve
 from mupcheck.learning_rates.optimum import Optimum, find_optima
 from mupcheck.results.comparable import CONFIDENCE
+from mupcheck.results.reading import SAME_COMMAND
 
 EDGE_OCTAVES = 1.0  # step beyond an edge of the grid
 MAX_BEYOND = 6.0  # octaves beyond the grid, after which an optimum counts as not there
@@ -99,6 +101,36 @@ def next_round(runs: pd.DataFrame, *, lrs: Sequence[float], precision: float) ->
     sweeps = runs["sweep"].unique()
     optima = find_optima(runs, grids=dict.fromkeys(sweeps, grid))
     return [next_lrs(optimum, grid=grid, precision=precision) for optimum in optima]
+
+
+def find_searches(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[Search]:
+    """Return how far the search of every width is, of one parametrization; none where the sweep was not to be refined.
+
+    Args:
+        optima: of one parametrization.
+        spec: the sweep's, as its `sweep.json` has it.
+    """
+    if not spec.get("refine"):
+        return []
+    grid = [math.log2(lr) for lr in spec["lrs"]]
+    return [next_lrs(optimum, grid=grid, precision=float(spec["precision"])) for optimum in optima]
+
+
+def say_unfinished(searches: Sequence[Search]) -> str:
+    """Say what goes on with searches that were not finished, and at which widths they were not; "" where all ended."""
+    widths = ", ".join(str(search.width) for search in searches if search.log2_lrs)
+    return f"{SAME_COMMAND}: the search for the best lr of width {widths} was not finished" if widths else ""
+
+
+def say_unbracketed(searches: Sequence[Search], spec: Mapping[str, Any]) -> list[str]:
+    """Say of every width without the bracket that was asked for why it has none."""
+    notes = []
+    for search in searches:
+        if search.reason or search.log2_lrs:
+            why = search.reason or f"the search was not finished; {SAME_COMMAND}"
+            octaves = f"{float(spec['precision']):g} octaves"
+            notes.append(f"width {search.width}: the optimum is not bracketed to {octaves}: {why}")
+    return notes
 
 
 def _inside(x: np.ndarray, losses: np.ndarray, lowest: int, precision: float) -> list[float]:

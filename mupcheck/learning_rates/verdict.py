@@ -51,6 +51,7 @@ def conclude(
     *,
     missing: str = "",
     decay: str = "",
+    unfinished: str = "",
     spec: Mapping[str, Any] | None = None,
 ) -> Conclusion:
     """Return the verdict on one parametrization.
@@ -61,6 +62,7 @@ def conclude(
         tolerance: octaves per doubling of width.
         missing: how many runs of the sweep are missing, some of them here, and what completes it.
         decay: what `changing_decay` says.
+        unfinished: what goes on with a refinement that has not ended: it comes before options that may not be needed.
         spec: the sweep's, for what it already asks for.
     """
     if missing:
@@ -86,7 +88,7 @@ def conclude(
     doubts += edges
     if doubts or drift.slope is None or drift.ci_low is None or drift.ci_high is None:
         return Conclusion(
-            "cannot tell", ". ".join(doubts), _next_of_doubts(optima, drift, tolerance, decay, spec or {})
+            "cannot tell", ". ".join(doubts), _next_of_doubts(optima, drift, tolerance, decay, unfinished, spec or {})
         )
     measured, within = _measured(drift), f"within +-{tolerance:g}"
     if moves := [pair for pair in drift.neighbours if _is_outside(pair.ci_low, pair.ci_high, tolerance)]:
@@ -98,15 +100,16 @@ def conclude(
     is_within = -tolerance <= drift.ci_low and drift.ci_high <= tolerance
     if is_within and (off := _off_beyond(drift, tolerance)):
         reason = f"{measured}, {within}, but {_lies_off(off)}, not within +-{tolerance:g} beyond doubt"
-        return Conclusion("cannot tell", reason, _next_of_interval(optima, drift, tolerance, spec or {}, off))
+        next_step = unfinished or _next_of_interval(optima, drift, tolerance, spec or {}, off)
+        return Conclusion("cannot tell", reason, next_step)
     if is_within and (against := _registered_elsewhere(drift, tolerance)):
         n_seeds = max(optimum.n_seeds for optimum in optima)
         again = f"give {_seeds(n_seeds, 2 * n_seeds)}: minima and whole curves disagree"
-        return Conclusion("cannot tell", f"{measured}, {within}, but {against}", again)
+        return Conclusion("cannot tell", f"{measured}, {within}, but {against}", unfinished or again)
     if is_within:
         return Conclusion("transfers", f"{measured}, {within}", "")
     reason = f"{measured}, an interval across +-{tolerance:g}"
-    return Conclusion("cannot tell", reason, _next_of_interval(optima, drift, tolerance, spec or {}))
+    return Conclusion("cannot tell", reason, unfinished or _next_of_interval(optima, drift, tolerance, spec or {}))
 
 
 def bound_text(drift: Drift) -> str:
@@ -238,9 +241,9 @@ def wider_lrs(optima: Sequence[Optimum]) -> str:
 
 
 def _next_of_doubts(
-    optima: Sequence[Optimum], drift: Drift, tolerance: float, decay: str, spec: Mapping[str, Any]
+    optima: Sequence[Optimum], drift: Drift, tolerance: float, decay: str, unfinished: str, spec: Mapping[str, Any]
 ) -> str:
-    """Return all options that the doubts ask for, in one line."""
+    """Return all options that the doubts ask for, in one line; of lrs and noise only once the search has ended."""
     flags = {flag for optimum in optima for flag in optimum.flags}
     if "copied seeds" in flags:
         return "let the seed reach the initial weights and the batches"
@@ -257,6 +260,8 @@ def _next_of_doubts(
         asked[f"--widths {widths}"] = f"{MIN_WIDTHS} at least"
     if n_seeds == 1:
         asked[f"--seeds {MIN_SEEDS}"] = f"{MIN_SEEDS} at least"
+    if unfinished:  # a sweep with these options is refined too
+        return _give(asked) or unfinished
     for guard, (option, why) in REMEDIES.items():
         if guard not in flags:
             continue
@@ -272,6 +277,10 @@ def _next_of_doubts(
         asked[wider_lrs(optima)] = "so that the loss rises on both sides"
     if flags & {"near edge", "within noise", "not convex"} and n_seeds > 1:
         asked[f"--seeds {2 * n_seeds}"] = "more noise than shape around the optimum"
+    return _give(asked)
+
+
+def _give(asked: Mapping[str, str]) -> str:
     return "give " + ", ".join(f"{option} ({why})" for option, why in asked.items()) if asked else ""
 
 

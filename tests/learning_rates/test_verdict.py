@@ -87,9 +87,9 @@ def test_one_or_two_widths_and_one_seed_name_the_options_that_are_needed():
 def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_where_they_are():
     edge = judge(sweep(centre=-9.9))
     assert edge.next_step.startswith("give --refine (follows the optimum beyond the lr grid)")
-    ended = judge(results(sweep(centre=-9.9), refine=True, precision=0.25))
+    ended = judge(results(sweep(x=np.arange(-16.0, -2), centre=-15.9), refine=True, precision=1.0))
     assert "--refine" not in ended.next_step
-    assert "--lrs 2^-12:2^-1:2 (the refinement ended where the optimum is at the lowest lr" in ended.next_step
+    assert "--lrs 2^-18:2^-1:2 (the refinement ended where the optimum is at the lowest lr" in ended.next_step
     assert wider_lrs(find_optima(sweep(x=np.arange(-10, -2, 0.5)))) == "wider --lrs"
     assert wider_lrs(find_optima(sweep(x=[-9.0, -7, -5]))) == "--lrs 2^-13:2^-1:4"
     # of lrs where no width trains one is enough, and below the grid others had lower ones
@@ -108,6 +108,43 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
     noisy = conclude(find_optima(sweep()), drift(0.02, -0.36, 0.40, 0.07), 0.25)
     assert noisy.next_step == "give more seeds, about 9: most of the interval is their noise"
     assert "flat" in judge(sweep(bend=0.001)).optima[0].flags and "--steps 120" in judge(sweep(bend=0.001)).next_step
+
+
+def refining(runs, **spec):
+    return judge(results(runs, **{"refine": True, "precision": 1.0} | spec))
+
+
+def test_what_goes_on_with_a_search_is_the_next_step_until_it_has_ended():
+    """Options of lrs and noise may not be needed then; those that no search makes unnecessary are still asked for."""
+    again = "run the same command again: the search for the best lr of width 32, 64, 128 was not finished"
+    edge = {"x": LRS, "centre": -9.9}
+    far = {"x": np.arange(-16.0, -2), "centre": -15.9}  # six octaves beyond the grid
+    noisy = sweep(noise=0.5)
+    for runs, ended, precision in (
+        (sweep(**edge), sweep(**far), 1.0),
+        (noisy, noisy, 0.25),  # an interval across the tolerance: the grid is bracketed to an octave, not to a quarter
+    ):
+        answer = refining(runs, precision=precision)
+        assert (answer.verdict, answer.next_step, answer.what_next) == ("cannot tell", again, again)
+        over = refining(ended)
+        assert over.verdict == "cannot tell"
+        assert over.next_step.startswith("give ")
+    one = sweep(widths=(32,), seeds=1, **edge)
+    assert refining(one).next_step == "give --widths 32,64,128 (3 at least), --seeds 3 (3 at least)"
+    assert refining(decayed(**edge)).next_step == "give --decay-mode independent (or --weight-decay 0)"
+    assert "let the seed reach" in refining(sweep(noise=0.0, **edge)).next_step
+    assert refining(sweep(noise=0.01), precision=0.25).next_step == ""
+
+
+def test_an_open_cost_waits_for_the_search_too():
+    x = np.arange(-10.0, -5)
+    runs = sweep(0.1, noise=0.05, x=x, centre=-6.4)
+    searched = refining(runs, lrs=(2.0**x).tolist())
+    assert searched.cost.verdict == judge(runs).cost.verdict == "cannot tell"
+    assert searched.cost.next_step.startswith("run the same command again: the search")
+    assert judge(runs).cost.next_step == "give --refine, or wider --lrs"
+    known = sweep(noise=0.01)
+    assert refining(known, precision=0.25).cost == judge(known).cost
 
 
 def test_a_drift_close_to_the_tolerance_asks_for_widths_and_a_drift_for_the_check_that_explains_it():
