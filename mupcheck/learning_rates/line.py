@@ -18,7 +18,8 @@ import numpy as np
 from mupcheck.learning_rates.cubic import Bools, Floats
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import first_worse, grid_floor, mean_curve
-from mupcheck.learning_rates.optimum import Optimum, open_sides
+from mupcheck.learning_rates.open_sides import open_sides
+from mupcheck.learning_rates.optimum import Optimum
 from mupcheck.learning_rates.registration import Registration, register
 from mupcheck.results.comparable import CONFIDENCE, check_confidence, group_of
 from mupcheck.results.printing import said

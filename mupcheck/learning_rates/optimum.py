@@ -19,15 +19,13 @@ from mupcheck.learning_rates.lr_curve import (
     Floats,
     Point,
     copied_seeds,
-    draw_seeds,
-    first_worse,
     fit_minimum,
     grid_floor,
     is_above_divergence,
     loss_at,
     mean_curve,
-    resample_losses,
 )
+from mupcheck.learning_rates.open_sides import edge_shares, near_edge, open_sides, untold_sides
 from mupcheck.results.comparable import (
     CONFIDENCE,
     GROUP,
@@ -280,11 +278,9 @@ def _find_optimum(
             half = max(found[1], grid_floor(curve))  # for the bias that widths share and their drift does not see
             low, high = log2_lr - half, log2_lr + half
         loss = loss_at(curve, log2_lr)
-        lowest = resample_losses(curve, seeds, draw_seeds(len(seeds))).argmin(axis=1)
-        at_edge = float(np.mean((lowest == 0) | (lowest == len(x) - 1)))
         upward = bool(joint.upward[row] and fit_minimum(x, losses[None])[1][0])
-        flags += _shape_flags(losses, upward, near_edge=at_edge > (1 - confidence) / 2)
-        if len(seeds) > 1 and any(_untold_sides(curve, confidence)):
+        flags += _shape_flags(losses, upward, is_near_edge=sum(edge_shares(curve)) > near_edge(confidence))
+        if len(seeds) > 1 and any(untold_sides(curve, confidence)):
             flags.append("within noise")
         if copied_seeds(curve):
             flags.append("copied seeds")
@@ -312,7 +308,7 @@ def _find_optimum(
     )
 
 
-def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
+def _shape_flags(losses: Floats, upward: bool, is_near_edge: bool) -> list[str]:
     """Flags of a mean curve [lr] that is finite somewhere."""
     finite, lowest = losses[np.isfinite(losses)], int(losses.argmin())
     flags = ["too few lrs"] if len(finite) < MIN_LRS else []
@@ -322,7 +318,7 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
         flags.append("low edge")
     elif lowest == len(losses) - 1:
         flags.append("high edge")
-    elif near_edge:
+    elif is_near_edge:
         flags.append("near edge")
     is_beside = 0 < lowest < len(losses) - 1 and not np.isfinite(losses[lowest - 1 : lowest + 2]).all()
     if is_beside and "low divergence" not in flags:
@@ -332,19 +328,3 @@ def _shape_flags(losses: Floats, upward: bool, near_edge: bool) -> list[str]:
     if not upward:
         flags.append("not convex")
     return flags
-
-
-def open_sides(curve: tuple[Point, ...], flags: Collection[str], confidence: float) -> tuple[bool, bool]:
-    """Say if an optimum is open to lower and to higher lrs: to an edge it is at or near, in noise to untold sides."""
-    below, above = _untold_sides(curve, confidence) if "within noise" in flags else (False, False)
-    if {"near edge", *EDGES} & set(flags):
-        is_high = 2 * mean_curve(curve)[1].argmin() >= len(curve)
-        below, above = below or not is_high, above or bool(is_high)
-    return below or "low divergence" in flags, above
-
-
-def _untold_sides(curve: tuple[Point, ...], confidence: float) -> tuple[bool, bool]:
-    """Say for either side of the lowest point if lrs lie there of which none diverged or is worse beyond noise."""
-    lowest = int(mean_curve(curve)[1].argmin())
-    below, above = (first_worse(curve, lowest, side, confidence) is None for side in (-1, 1))
-    return below and lowest > 0, above and lowest < len(curve) - 1

@@ -107,6 +107,24 @@ def test_an_interval_has_no_end_where_seeds_do_not_tell_a_side(side):
         )
 
 
+@pytest.mark.parametrize("centre", [-8.2, -4.8])  # wherever the lowest lr lies
+@pytest.mark.parametrize("edges", [(-10.0,), (-3.0,), (-10.0, -3.0)])
+def test_near_an_edge_it_is_open_to_those_that_resamples_have_it_at(edges, centre):
+    """One seed finds an edge better than all, the others worse; lrs between are worse beyond doubt."""
+    runs = sweep(centre=centre, noise=0.01, bend=0.02)
+    assert judge(runs).optima[2].flags == ()
+    for seed, edge in enumerate(edges):
+        at_edge = (runs["width"] == 128) & (runs["log2_lr"] == edge)
+        runs.loc[at_edge, "val_loss"] = 3.0 - 1.3 * (runs["seed"] == seed)
+    answer = judge(runs)
+    optimum = answer.optima[2]
+    assert optimum.flags == ("near edge",)
+    is_open = [-10.0 in edges, -3.0 in edges]
+    assert [end is None for end in (optimum.ci_low, optimum.ci_high)] == is_open
+    assert [end is None for end in (answer.drift.ci_low, answer.drift.ci_high)] == is_open
+    assert answer.verdict == "cannot tell"
+
+
 def test_what_trains_above_a_diverging_lr_is_known_from_above_alone():
     runs = sweep(noise=0.01)
     lowest = runs["log2_lr"] == runs["log2_lr"].min()
