@@ -68,13 +68,18 @@ def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:
     return np.array([point.log2_lr for point in curve]), np.array(losses)
 
 
-def is_above_divergence(losses: Floats) -> bool:
-    """Say if an lr below the best one diverged and those further down have no minimum of their own; of losses [lr].
+def lowest_below_divergence(losses: Floats) -> int | None:
+    """Return which lr is the best below one that diverged, where the best of all lies above that; of losses [lr].
 
-    What trains above an lr that diverges may do so by chance, and the best lr then lies below both.
+    What trains above an lr that diverges may do so by chance, and the best lr then lies below both: at the minimum that
+    those further down have, or below them all (0). None where nothing diverged below the best lr, or where the loss
+    falls from lr to lr up to what did, as it does around one minimum.
     """
-    diverged = np.flatnonzero(~np.isfinite(losses[: losses.argmin()]))
-    return len(diverged) > 0 and (diverged[0] == 0 or losses[: diverged[0]].argmin() == 0)
+    for diverged in np.flatnonzero(~np.isfinite(losses[: losses.argmin()])):
+        trained = np.flatnonzero(np.isfinite(losses[:diverged]))
+        if len(trained) < 2 or losses[:diverged].argmin() != trained[-1]:
+            return int(losses[:diverged].argmin()) if len(trained) else 0
+    return None
 
 
 def fit_minimum(x: Floats, losses: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -13,7 +13,8 @@ def open_sides(curve: Sequence[Point], flags: Collection[str], confidence: float
     It is to the edge that it is at; near edges to those that resamples of the seeds have it at; in noise to untold
     sides; and to lower lrs above one that diverged.
     """
-    below, above = "low edge" in flags or "low divergence" in flags, "high edge" in flags
+    below = not {"low edge", "low divergence", "above divergence"}.isdisjoint(flags)
+    above = "high edge" in flags
     if "within noise" in flags:
         untold = untold_sides(curve, confidence)
         below, above = below or untold[0], above or untold[1]

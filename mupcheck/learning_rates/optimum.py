@@ -21,8 +21,8 @@ from mupcheck.learning_rates.lr_curve import (
     copied_seeds,
     fit_minimum,
     grid_floor,
-    is_above_divergence,
     loss_at,
+    lowest_below_divergence,
     mean_curve,
 )
 from mupcheck.learning_rates.open_sides import edge_shares, near_edge, open_sides, untold_sides
@@ -62,6 +62,8 @@ GUARDS = {
     "too few lrs": f"fewer than {MIN_LRS} lrs have a finite loss; add lrs",
     "low edge": "the optimum is at the lowest lr that was run; add lower lrs",
     "low divergence": "an lr below the best one diverged, so the best may train by chance; add lower lrs",
+    "above divergence": "an lr between the best one and a minimum further down diverged, so the best may train by "
+    "chance; add seeds",
     "high edge": "the optimum is at the highest lr that was run; add higher lrs",
     "near edge": "the optimum is within noise of the edge of the lr grid; add lrs beyond it, or seeds",
     "within noise": "on one side of the optimum no lr is worse beyond the seeds' noise; add seeds, or lrs further out",
@@ -312,8 +314,9 @@ def _shape_flags(losses: Floats, upward: bool, is_near_edge: bool) -> list[str]:
     """Flags of a mean curve [lr] that is finite somewhere."""
     finite, lowest = losses[np.isfinite(losses)], int(losses.argmin())
     flags = ["too few lrs"] if len(finite) < MIN_LRS else []
-    if is_above_divergence(losses):
-        flags.append("low divergence")
+    below = lowest_below_divergence(losses)
+    if below is not None:
+        flags.append("above divergence" if below else "low divergence")
     if lowest == 0:
         flags.append("low edge")
     elif lowest == len(losses) - 1:
@@ -321,7 +324,7 @@ def _shape_flags(losses: Floats, upward: bool, is_near_edge: bool) -> list[str]:
     elif is_near_edge:
         flags.append("near edge")
     is_beside = 0 < lowest < len(losses) - 1 and not np.isfinite(losses[lowest - 1 : lowest + 2]).all()
-    if is_beside and "low divergence" not in flags:
+    if is_beside and below is None:
         flags.append(DIVERGENCE)
     if len(finite) >= MIN_LRS and np.ptp(finite) < FLAT_RESPONSE * abs(finite.min()):
         flags.append("flat")

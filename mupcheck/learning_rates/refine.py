@@ -5,7 +5,7 @@ farther than that: a diverged neighbour bounds it as well. Lrs are added one at 
 points around the lowest one has its minimum, and then one on either side of it: a width takes two or three. They divide
 the gaps of the grid evenly, so that widths with a like optimum get the same lrs and stay comparable there. A grid may
 be as narrow as three lrs: beyond an edge that is the best, or that seeds cannot tell from it, an lr is added an octave
-further out, and so where all of it is flat, or where an lr below the best one diverges.
+further out, and so where all of it is flat, or where an lr below the best one diverges and no minimum lies below that.
 Everything is decided from the runs at hand: an interrupted search goes on as it would have gone.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mupcheck.learning_rates.lr_curve import SAME_LR, first_worse, fit_minimum, is_above_divergence, mean_curve
+from mupcheck.learning_rates.lr_curve import SAME_LR, first_worse, fit_minimum, lowest_below_divergence, mean_curve
 from mupcheck.learning_rates.optimum import Optimum, find_optima
 from mupcheck.results.comparable import CONFIDENCE
 from mupcheck.results.reading import SAME_COMMAND
@@ -63,7 +63,7 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
         return search(reason="runs are missing; finish the sweep")
     step = max(EDGE_OCTAVES, precision)
     n_added = len(x) - len(grid)
-    if lowest == 0 or is_above_divergence(losses):
+    if lowest == 0 or lowest_below_divergence(losses) == 0:
         wanted, limit = [float(x[0]) - step], f"the lowest lr, 2^{x[0]:g}, is still the best"
         if not np.isfinite(losses[0]):
             limit = f"a seed diverges down to the lowest lr, 2^{x[0]:g}"

@@ -24,7 +24,8 @@ MIN_WIDTHS, MIN_SEEDS = 3, 3
 MOST_SEEDS = 64  # more cost more than a larger width
 DECAY_RATIO = 1.5  # of lr x weight decay between widths, above which it counts as another decay
 
-CENSORED = (*EDGES, "low divergence", "near edge", "within noise")  # an optimum is still known from one side
+# an optimum is still known from one side
+CENSORED = (*EDGES, "low divergence", "above divergence", "near edge", "within noise")
 
 # what helps where a guard was hit: an option of lr-sweep, and why
 REMEDIES = {
@@ -277,6 +278,8 @@ def _next_of_doubts(
         asked[wider_lrs(optima)] = "so that the loss rises on both sides"
     if flags & {"near edge", "within noise", "not convex"} and n_seeds > 1:
         asked[f"--seeds {2 * n_seeds}"] = "more noise than shape around the optimum"
+    if "above divergence" in flags and n_seeds > 1:
+        asked[f"--seeds {2 * n_seeds}"] = "whether lrs above one that diverged train by chance"
     return _give(asked)
 
 

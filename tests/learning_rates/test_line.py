@@ -6,7 +6,7 @@ import pytest
 from planted_curves import diverge, judge, noisy_beyond, sweep
 
 from mupcheck.learning_rates.line import Drift, Neighbours, OffLine, bound_optima, n_apart
-from mupcheck.learning_rates.optimum import find_optima
+from mupcheck.learning_rates.optimum import GUARDS, find_optima
 from mupcheck.learning_rates.registration import Registration
 from mupcheck.learning_rates.verdict import conclude
 
@@ -158,6 +158,43 @@ def test_what_trains_above_a_diverging_lr_is_known_from_above_alone():
     lowest = fallen["log2_lr"] == fallen["log2_lr"].min()
     assert judge(diverge(fallen, lowest & (fallen["width"] == 128))).verdict == "drifts"
     assert judge(runs).verdict == "transfers"
+
+
+def surviving(runs, width, *, hole, best, better=0.2):
+    """One seed of a width diverges at `hole`; two lrs above are `better` than its minimum, and beyond all diverge."""
+    runs = runs.copy()
+    own = runs["width"] == width
+    lowest = runs.loc[own, "val_loss"].min()
+    for at, by in ((hole + 1, better / 2), (best, better)):
+        rows = own & (runs["log2_lr"] == at)
+        runs.loc[rows, "val_loss"] = lowest - by + 0.003 * runs["seed"]
+    runs = diverge(runs, own & (runs["log2_lr"] == hole) & (runs["seed"] == 0))
+    return diverge(runs, own & (runs["log2_lr"] > best))
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_what_survives_above_a_minimum_and_a_diverging_lr_decides_nothing(width):
+    """It may train by chance, four octaves above a width's own minimum: taken for the best lr it would drift."""
+    runs = sweep(centre=-9, noise=0.01, x=np.arange(-12.0, -3))
+    answer = judge(surviving(runs, width, hole=-7, best=-5))
+    (optimum,) = (each for each in answer.optima if each.width == width)
+    assert optimum.flags == ("above divergence",)
+    assert (optimum.log2_lr, optimum.ci_low, optimum.ci_high) == (-5, None, pytest.approx(-4.5))
+    assert answer.verdict == "cannot tell"
+    assert answer.reason == f"width {width}: {GUARDS['above divergence']}"
+    assert answer.next_step == "give --seeds 6 (whether lrs above one that diverged train by chance)"
+    # what is worse than the minimum takes nothing from it
+    worse = judge(surviving(runs, width, hole=-7, best=-5, better=-0.1))
+    assert judge(runs).verdict == worse.verdict == "transfers"
+    assert [each.flags for each in worse.optima] == [()] * 3
+
+
+def test_what_survives_still_bounds_a_drift_from_above():
+    fallen = sweep(-3.0, centre=-4, noise=0.01, x=np.arange(-13.0, -1))
+    answer = judge(surviving(fallen, 128, hole=-8, best=-6))
+    assert answer.optima[2].flags == ("above divergence",)
+    assert answer.verdict == "drifts"
+    assert answer.drift.ci_low is None and -3 < answer.drift.ci_high < -0.25
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])

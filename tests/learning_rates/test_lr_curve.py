@@ -14,6 +14,7 @@ from mupcheck.learning_rates.lr_curve import (
     interpolate,
     interval,
     loss_at,
+    lowest_below_divergence,
     resample_curves,
     resample_losses,
 )
@@ -149,3 +150,23 @@ def test_copies_of_seeds_are_found_and_dead_ones_are_none():
     assert copied_seeds(curve_of(x, [[inf, inf, inf], [inf, inf, inf]])) == ()
     assert copied_seeds(curve_of(x, [[2, 1, np.nan], [np.nan, np.nan, 2]])) == ()
     assert copied_seeds(curve_of(x, [[2, 1, 2]])) == ()
+
+
+@pytest.mark.parametrize(
+    ("losses", "lowest"),
+    [
+        ([3, 2, 3], None),
+        ([3, 2, np.inf], None),
+        ([np.inf, 2, 3], 0),
+        ([3, np.inf, 2], 0),  # one lr says nothing of where the loss falls to
+        ([2.5, 3, np.inf, 2], 0),
+        ([3, 2.5, np.inf, 2], None),  # it falls all the way
+        ([3, 2.5, 2.8, np.inf, 2], 1),
+        ([3, 2.5, 2.8, np.inf, np.inf, 2, np.inf], 1),
+        ([3, 2.5, np.inf, 2.2, 2.4, np.inf, 2], 3),
+        ([3, 2.5, np.inf, 2.2, np.inf, 2], None),
+        ([3, 2.5, 2.8, np.inf, 2.6], None),  # the best lies below what diverged
+    ],
+)
+def test_the_best_below_a_diverged_lr_is_found_where_the_loss_does_not_fall_up_to_it(losses, lowest):
+    assert lowest_below_divergence(np.array(losses, dtype=float)) == lowest

@@ -141,6 +141,15 @@ def test_what_survives_above_a_diverging_lr_is_no_optimum(survivors, high):
     assert found.bracket[0] <= -9.2 <= found.bracket[1]
 
 
+def test_a_minimum_below_a_diverging_lr_is_not_gone_after_beyond_the_grid():
+    """What survives above says that the best lr may lie below it, not that it lies below all."""
+    loss = parabola(-7.8)
+    found, optimum, rounds = search(lambda x: loss(x) if x < -6 else 1.8 if x in (-5, -4) else np.inf)
+    assert optimum.lowest.log2_lr > -6
+    assert all(at > GRID[0] for added in rounds for at in added)
+    assert found.reason == ""
+
+
 def test_two_lrs_that_train_are_not_flat():
     """Both lie within 2% of each other, as neighbours may; the minimum lies below, and above all diverges."""
     found, optimum, rounds = search(diverging(parabola(-9.8, bend=0.03), -7.5), grid=(-9.0, -8.0, -7.0, -6.0, -5.0))
