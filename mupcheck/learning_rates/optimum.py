@@ -102,9 +102,10 @@ class Optimum(Best):
 
     @property
     def drawn(self) -> tuple[float | None, float | None]:
-        """Return the interval as figures have it: infinite where seeds tell neither side, no ends with one seed."""
-        is_open = self.half_width is not None and self.ci_low is None and self.ci_high is None
-        return (-math.inf, math.inf) if is_open else (self.ci_low, self.ci_high)
+        """Return the interval as it is drawn: infinite on a side that is not known, without ends with one seed."""
+        if self.half_width is None:
+            return None, None
+        return -math.inf if self.ci_low is None else self.ci_low, math.inf if self.ci_high is None else self.ci_high
 
     @property
     def lowest(self) -> Point | None:

@@ -196,20 +196,19 @@ def _lr_charts(answers: Sequence[Transfer], runs: pd.DataFrame, steps: pd.DataFr
     every_seed = [row for _, _, seeds in drawn for row in seeds]
     limits = {name: _limits(every_seed, name, len(widths) if diverged else 0) for name in ("loss", "above")}
     for answer, curves, seeds in drawn:
-        optima = [row | _ends(row, curves) for row in rows.optimum_rows(answer)]
         lost = list(_lost(curves, widths, limits))
         yield charts.chart(
             f"losses-{answer.parametrization}",
             f"{_named(answer)}: loss against learning rate",
             charts.losses(curves, (limits["loss"], limits["above"]), answer.loss_name, widths, (min(lrs), max(lrs))),
-            {"curves": curves, "seeds": seeds, "optima": optima, "lost": lost},
+            {"curves": curves, "seeds": seeds, "optima": rows.optimum_rows(answer), "lost": lost},
             table="curves",
             about=answer.sentence,
             main=True,
         )
     everything = [
-        row | _ends(row, curves) | {"at": row["width"] * 2 ** (APART * (i - (len(drawn) - 1) / 2))}
-        for i, (answer, curves, _) in enumerate(drawn)
+        row | {"at": row["width"] * 2 ** (APART * (i - (len(drawn) - 1) / 2))}
+        for i, (answer, *_) in enumerate(drawn)
         for row in rows.optimum_rows(answer)
     ]
     yield charts.chart(
@@ -251,16 +250,6 @@ def _lost(curves: Sequence[Row], widths: Sequence[int], limits: Mapping[str, cha
             line = (widths.index(row["width"]) + 0.5) * BAND / (1 + BAND * (len(widths) + 0.5))
             places = {name: high - line * (high - low) for name, (low, high) in limits.items()}
             yield row | places
-
-
-def _ends(optimum: Row, curves: Sequence[Row]) -> Row:
-    """Return the ends of an interval as they are drawn: one that is not known reaches to the end of the grid."""
-    x = [row["log2_lr"] for row in curves if row["width"] == optimum["width"]]
-    at = optimum["log2_lr"]
-    if at is None or optimum["half_width"] is None:
-        return {"low": at, "high": at}
-    low, high = optimum["ci_low"], optimum["ci_high"]
-    return {"low": min(x) if low is None else low, "high": max(x) if high is None else high}
 
 
 def _lines(answers: Sequence[Transfer]) -> Iterator[Row]:

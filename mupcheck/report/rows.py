@@ -9,6 +9,7 @@ import pandas as pd
 
 from mupcheck.coordinates.judge import Judgement
 from mupcheck.learning_rates.drift import Transfer
+from mupcheck.learning_rates.optimum import Optimum
 
 Row = dict[str, Any]
 
@@ -55,7 +56,7 @@ def seed_rows(answer: Transfer) -> list[Row]:
 
 
 def optimum_rows(answer: Transfer) -> list[Row]:
-    """Return a row for every width's best lr, with its interval; on a side that is not known it has no end."""
+    """Return a row for every width's best lr, its interval without an end on an open side, drawn to the grid's."""
     return [
         {
             "parametrization": answer.parametrization,
@@ -67,9 +68,15 @@ def optimum_rows(answer: Transfer) -> list[Row]:
             "loss": optimum.loss,
             "above": None if optimum.loss is None else 0.0,
             "flags": ", ".join(optimum.flags),
+            "low": _end(optimum, optimum.drawn[0], 0),
+            "high": _end(optimum, optimum.drawn[1], -1),
         }
         for optimum in answer.optima
     ]
+
+
+def _end(optimum: Optimum, end: float | None, last: int) -> float | None:
+    return optimum.log2_lr if end is None else end if math.isfinite(end) else optimum.curve[last].log2_lr
 
 
 def penalty_rows(answer: Transfer) -> list[Row]:

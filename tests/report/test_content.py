@@ -19,6 +19,7 @@ from mupcheck.learning_rates.drift import transfer
 from mupcheck.report import content, report, write_report
 from mupcheck.report.charts import span
 from mupcheck.report.content import sections_of
+from mupcheck.report.rows import optimum_rows
 from mupcheck.report.tables import gates_grid, rules_grid
 from mupcheck.results.reading import Results
 from mupcheck.terminal.transfer_page import print_answers, print_transfer
@@ -80,6 +81,22 @@ def test_an_end_that_seeds_do_not_tell_is_drawn_to_the_end_of_the_grid(sides):
     x = [point.log2_lr for point in optimum.curve]
     assert row["low"] == (x[0] if -1 in sides else optimum.ci_low)
     assert row["high"] == (x[-1] if 1 in sides else optimum.ci_high)
+
+
+def test_an_optimum_without_an_interval_or_none_at_all_is_drawn_without_ends():
+    one_seed = planted_lrs().query("seed == 0")
+    dead = planted_lrs().assign(status=lambda runs: np.where(runs["width"] == 128, "diverged", "ok"))
+    for runs, n_known in ((one_seed, 3), (dead, 2)):
+        (answer,) = transfer(runs)
+        assert [optimum.log2_lr is None for optimum in answer.optima].count(False) == n_known
+        rows = optimum_rows(answer)
+        for optimum, row in zip(answer.optima, rows, strict=True):
+            if optimum.half_width is None:
+                assert (row["low"], row["high"]) == (optimum.log2_lr, optimum.log2_lr)
+                assert optimum.drawn == (None, None)
+            else:
+                assert (row["low"], row["high"]) == optimum.drawn == (optimum.ci_low, optimum.ci_high)
+        assert any(row["half_width"] is None for row in rows)
 
 
 def test_rows_are_the_answers_numbers(lrs):
