@@ -155,7 +155,7 @@ def _scalars(check: Check) -> Iterator[Finding]:
 
 
 def _clipping(check: Check) -> Iterator[Finding]:
-    """Find clipping: it renormalises SGD's step, and then every table looks alike (theory.md, section 6)."""
+    """Find clipping: it renormalises SGD's step, and then slopes are not the table's alone (theory.md, section 6)."""
     clipped = check.runs.groupby("width")["clipped_fraction"].mean()
     if clipped.max() > CLIPPED:
         text = f"clipping was active, most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps)"

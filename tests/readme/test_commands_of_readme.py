@@ -69,6 +69,16 @@ def test_the_table_of_real_widths_is_what_the_kept_results_say(tmp_path):
         assert said.partition("], ")[0] in answer.sentence and said.partition("], ")[2] in answer.sentence, said
 
 
+def test_what_clipping_hides_is_claimed_of_the_widths_where_it_was_seen():
+    (claim,) = re.findall(
+        r"At the\s+demo's widths \((\d+) to (\d+)\) [^;]*clipping hid the contrast, at (\d+) to (\d+)", TEXT
+    )
+    demo, kept = (load_sweep(ROOT / "sweeps" / f"{name}.toml", device="cpu") for name in ("demo_lr", "paper_small_sgd"))
+    ends = [end for sweep in (demo, kept) for end in (min(sweep.widths), max(sweep.widths))]
+    assert [int(width) for width in claim] == ends
+    assert "Does clipping hide the contrast under SGD?** Not" in (ROOT / "sweeps" / "MEASURED.md").read_text("utf-8")
+
+
 def test_every_kept_archive_is_whole():
     archives = sorted(KEPT.glob("*.tar.xz"))
     assert len(archives) > 5
