@@ -5,6 +5,7 @@ pandas 2 else makes a group of every combination of codes; what leaves the judge
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,15 @@ def numbered(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[np.int
     first = np.empty(found + 1, dtype=np.int64)
     first[numbers[::-1]] = np.arange(len(rows))[::-1]  # what is written last stays
     return numbers, first[:found]
+
+
+def places(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple, NDArray[np.int64]]:
+    """Return the places of the rows that have each of the different values of columns, in their order."""
+    numbers, first = numbered(rows, columns)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[order], np.arange(len(first) + 1))
+    values = zip(*(rows[name].iloc[first].tolist() for name in columns), strict=True)
+    return {value: order[start:end] for value, (start, end) in zip(values, pairwise(ends), strict=True)}
 
 
 def beside(coords: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """Rows that should be independent and are the same: seeds that repeat one another, widths that are another's."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 
 from mupcheck.coordinates.coded import spelled
 from mupcheck.coordinates.evidence import Check
@@ -23,13 +23,16 @@ MOST = 0.5  # share of the quantities that can tell, from which on it is the wid
 
 def copied_seeds(check: Check) -> Iterator[Finding]:
     """Find seeds that repeat another: the interval counts them as independent."""
-    drawn = check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")]
-    sizes = drawn.pivot_table(index="seed", columns=["width", "site", "layer", "step"], values="value", observed=True)
+    drawn = lay_out(check.runs, check.coords[(check.coords["kind"] == "activation") & (check.coords["stat"] == "rms")])
+    holes = np.isnan(drawn.values)  # as a run leaves them that failed, or diverged
+    sizes = np.where(holes, np.nan, drawn.values)  # of the many bits of NaN always the same
     # by their bytes, as thousands of columns are compared one by one otherwise
-    bits = pd.Series([row.tobytes() for row in sizes.to_numpy(dtype=float)], index=sizes.index, dtype=object)
-    alike = [int(seed) for seed in sizes.index[bits.duplicated(keep=False)]]
+    seeds = np.flatnonzero(~holes.all(axis=(0, 2)))
+    bits = {int(drawn.seeds[i]): sizes[:, i].tobytes() for i in seeds}
+    counts = Counter(bits.values())
+    alike = [seed for seed, of in bits.items() if counts[of] > 1]
     if alike:
-        who = "all seeds" if len(alike) == len(sizes) else f"seeds {', '.join(map(str, alike))}"
+        who = "all seeds" if len(alike) == len(bits) else f"seeds {', '.join(map(str, alike))}"
         text = f"{who} gave the same sizes"
         yield Finding("copied seeds", "cannot tell", text, "let the seed reach the initial weights and the batches")
         return

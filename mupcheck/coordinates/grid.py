@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from mupcheck.coordinates.coded import beside, keys, numbered, spelled
 from mupcheck.learning_rates.quantiles import t_ppf
-from mupcheck.results.comparable import other_settings, same_by_mode
+from mupcheck.results.comparable import GROUP, SAME_BY_MODE, other_settings, same_by_mode
 from mupcheck.theory.required import OWN
 
+Columns = dict[str, NDArray]  # by name, of equal length
 SITE = ["kind", "stat", "site"]
 QUANTITY = ["kind", "stat", "site", "layer", "step"]
 
@@ -54,6 +55,13 @@ def need_columns(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None
     """Raise ValueError if a table lacks a column."""
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{name} has no column {missing[0]!r}; pass the tables that load_results returned")
+
+
+def need_tables(runs: pd.DataFrame, coords: pd.DataFrame) -> None:
+    """Raise ValueError if a table lacks a column that slopes are fitted by."""
+    fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
+    need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
+    need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
 
 
 def joined(runs: pd.DataFrame, coords: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +107,8 @@ def lay_out(group: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     # runs that failed count here, so that a width nobody finished is missed rather than forgotten
     seeds, widths = np.unique(group["seed"].to_numpy()), np.unique(group["width"].to_numpy())
     which, first = numbered(rows, QUANTITY)
-    rows, which = rows[which >= 0], which[which >= 0]  # what has no name is of no quantity
+    if (which < 0).any():  # what has no name is of no quantity
+        rows, which = rows[which >= 0], which[which >= 0]
     quantities = spelled(rows[QUANTITY].iloc[first].reset_index(drop=True))
     cell = (
         which,
@@ -112,7 +121,7 @@ def lay_out(group: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     return Grid(quantities, seeds, widths, values, present)
 
 
-def fit_grid(grid: Grid, confidence: float) -> pd.DataFrame:
+def fit_grid(grid: Grid, confidence: float) -> Columns:
     """Return slope, slope_stderr, ci_low, ci_high and n_seeds of each quantity, NaN where they do not exist.
 
     With one seed the standard error is that of the regression's residuals (widths - 2 degrees of freedom).
@@ -133,12 +142,10 @@ def fit_grid(grid: Grid, confidence: float) -> pd.DataFrame:
     dof = np.where(n > 1, n - 1, n_widths - 2)
     stderr = np.where(dof > 0, np.sqrt(np.where(n > 1, scatter, rest)), nan)
     half = t_ppf((1 + confidence) / 2, np.maximum(dof, 1)) * stderr
-    return pd.DataFrame(
-        {
-            "slope": slope,
-            "slope_stderr": np.where(usable, stderr, nan),
-            "ci_low": slope - half,
-            "ci_high": slope + half,
-            "n_seeds": n,
-        }
-    )
+    return {
+        "slope": slope,
+        "slope_stderr": np.where(usable, stderr, nan),
+        "ci_low": slope - half,
+        "ci_high": slope + half,
+        "n_seeds": n,
+    }

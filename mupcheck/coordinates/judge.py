@@ -7,15 +7,15 @@ from typing import Any
 import pandas as pd
 
 from mupcheck.coordinates import own
-from mupcheck.coordinates.by_width import Sizes, sizes_by_width
+from mupcheck.coordinates.by_width import Sizes, pool, sizes_by_width
 from mupcheck.coordinates.coded import beside, coded, spelled
 from mupcheck.coordinates.diagnosis import Cause, diagnose
 from mupcheck.coordinates.finding import EFFECTS, Finding
 from mupcheck.coordinates.foreign import NO_UPDATE, advise, known_settings
-from mupcheck.coordinates.grid import SAME, check_once, need_columns
+from mupcheck.coordinates.grid import SAME, check_comparable, check_once, need_columns, need_tables
 from mupcheck.coordinates.readings import departures
 from mupcheck.coordinates.seeds import more_seeds
-from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_slopes
+from mupcheck.coordinates.slopes import FAMILY_LEVEL, MIN_WIDTHS, VERDICTS, farthest_first, fit_group
 from mupcheck.coordinates.validity import OF_ANY_MODEL, examine
 from mupcheck.coordinates.widths import OFF, find_widths
 from mupcheck.results.comparable import CONFIDENCE, GROUP, find_rules, is_imported, same_by_mode, title_of
@@ -121,6 +121,7 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
     chosen = results.runs[results.runs["kind"] == "coord"]
     if len(chosen):
         need_columns(chosen, "runs", ("n_params", "clipped_fraction", "torch", "device"))
+        need_tables(chosen, results.coords)
     judgements = []
     every = coded(results.coords)
     for key, runs in chosen.groupby(GROUP):
@@ -128,18 +129,17 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         table = find_rules(runs, resolved.get("tables", {}))
         coords = every[every["run_id"].isin(runs["run_id"])]
         check_once(coords)
-        tables = {} if table is None else {table.name: table}
+        check_comparable(runs, key)
         # who looks again after every round of a top-up has as many chances to be wrong
         looks = LOOKS_OF_TOP_UP if resolved.get("spec", {}).get("top_up") else 1
-        options: dict[str, Any] = {"confidence": confidence, "tables": tables}
-        if foreign := is_imported(runs):
-            options["required_by_name"] = resolved.get("required", {})
-        slopes = fit_slopes(runs, coords, level=DETAIL_LEVEL / looks, **options)
-        pooled = fit_slopes(runs, coords, pooled=True, level=FAMILY_LEVEL / looks, **options)
+        foreign, named = is_imported(runs), resolved.get("required", {})
+        options: dict[str, Any] = {"confidence": confidence, "table": table, "named": named}
+        measured, together = coords[coords["kind"] != "diagnostic"], pool(coords)
+        slopes = fit_group(runs, measured, coords, level=DETAIL_LEVEL / looks, **options)
+        pooled = fit_group(runs, together, coords, level=FAMILY_LEVEL / looks, **options)
         slopes = own.without_dips(slopes) if key[3] == OWN else slopes
         lacking, asked = n_missing(results, key[0]), n_planned(results, key[0])
-        paths = paths_of(resolved, runs)
-        parts = (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else None
+        paths, parts = paths_of(resolved, runs), (*own.PARTS, *OF_ANY_MODEL) if key[3] == OWN else None
         given: dict[str, Any] = {"missing": lacking, "planned": asked, "paths": paths, "steps": results.steps}
         findings = examine(runs, coords, table=table, parts=parts, **given)
         off = tuple(find_widths(_failed(_in_doubt(pooled, findings), _in_doubt(slopes, findings)), slopes))
@@ -152,8 +152,8 @@ def judge(results: Results, *, confidence: float = CONFIDENCE) -> list[Judgement
         judgement = _conclude(key, runs, coords, pooled, slopes, findings, table)
         if foreign:
             told = (judgement.verdict, judgement.reason, judgement.next_step)
-            judgement = replace(judgement, **advise(*told, pooled, options["required_by_name"]), causes=())
-        judgements.append(replace(judgement, confidence=confidence, paths=paths, sizes=sizes_by_width(runs, coords)))
+            judgement = replace(judgement, **advise(*told, pooled, named), causes=())
+        judgements.append(replace(judgement, confidence=confidence, paths=paths, sizes=sizes_by_width(runs, together)))
     return Answers(judgements)
 
 
@@ -213,8 +213,8 @@ def _failed(pooled: pd.DataFrame, slopes: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `fit_slopes` that fail a group: pooled ones, else those of one layer and step."""
     failed = pooled[pooled["verdict"] == "fail"]
     # few seeds agree by luck on one of hundreds
-    alone = slopes[(slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)]
-    return alone if failed.empty else failed
+    alone = (slopes["verdict"] == "fail") & (slopes["n_seeds"] >= FEWEST_SEEDS_ALONE)
+    return slopes[alone] if failed.empty else failed
 
 
 def _conclude(
@@ -228,9 +228,9 @@ def _conclude(
 ) -> Judgement:
     """Return the judgement on one group from its slopes and findings."""
     first = runs.iloc[0]
-    counts = {verdict: int((pooled["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    counts = {verdict: pooled["verdict"].tolist().count(verdict) for verdict in VERDICTS}
     failed = _failed(pooled, slopes)
-    later = "later steps" if (pooled["verdict"] == "fail").any() else ""
+    later = "later steps" if counts["fail"] else ""
     open_ones = pooled[pooled["verdict"] == "cannot tell"]
     against = {effect: [finding for finding in findings if finding.effect == effect] for effect in EFFECTS}
     causes: tuple[Cause, ...] = ()

@@ -25,23 +25,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mupcheck.coordinates.coded import numbered
+from mupcheck.coordinates.by_width import pool
 from mupcheck.coordinates.grid import (
     QUANTITY,
-    SAME,
-    SITE,
+    Columns,
     Grid,
     check_comparable,
     fit_grid,
     fixed_sites,
     joined,
     lay_out,
-    need_columns,
+    need_tables,
 )
 from mupcheck.coordinates.needs import needs_of_any, needs_of_trained
 from mupcheck.coordinates.widths import DEPARTURES, Judged, fit_departures, p_beyond, with_widths
 from mupcheck.imported.frame import sizes_of
-from mupcheck.results.comparable import CONFIDENCE, GROUP, SAME_BY_MODE, check_confidence, find_rules, is_imported
+from mupcheck.results.comparable import CONFIDENCE, GROUP, check_confidence, find_rules, is_imported
 from mupcheck.results.reading import Results, need_results
 from mupcheck.theory.exponents import PARAMETERS
 from mupcheck.theory.implied import Range, implied_by
@@ -110,50 +109,51 @@ def fit_slopes(
     else:
         results = need_results(runs, "fit_slopes()", kind="coord")
         runs, coords, sweeps = results.runs, results.coords if coords is None else coords, results.sweeps
-    fields = (*SAME, *(field for by_mode in SAME_BY_MODE.values() for field in by_mode))
-    need_columns(runs, "runs", ("run_id", "kind", "width", "seed", "status", *GROUP, *fields))
-    need_columns(coords, "coords", ("run_id", "value", *QUANTITY))
+    need_tables(runs, coords)
     chosen = runs[runs["kind"] == "coord"]
-    measured, coords = coords, pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
+    rows = pool(coords) if pooled else coords[coords["kind"] != "diagnostic"]
     fitted = []
     for key, group in chosen.groupby(GROUP):
         check_comparable(group, key)
-        rows = joined(group, coords)
-        if len(rows):
-            run = group.iloc[0]
-            if tables is None and sweeps is not None:
-                table = find_rules(group, sweeps.get(key[0], {}).get("tables", {}))
-            else:
-                table = (TABLES if tables is None else tables).get(run["parametrization"])
-            grid = lay_out(group, rows)
-            foreign = is_imported(group)
-            named = required_by_name
-            if foreign and named is None:
-                named = (sweeps or {}).get(key[0], {}).get("required", {})
-            fixed = fixed_sites(group, measured) if run["mode"] == OWN else ()
-            judged = _judge(grid, run, confidence, level, None if foreign else table, named if foreign else None, fixed)
-            fitted.append(judged.assign(**dict(zip(GROUP, key, strict=True))))
-    return pd.concat(fitted, ignore_index=True)[COLUMNS] if fitted else pd.DataFrame(columns=COLUMNS)
+        if tables is None and sweeps is not None:
+            table = find_rules(group, sweeps.get(key[0], {}).get("tables", {}))
+        else:
+            table = (TABLES if tables is None else tables).get(group["parametrization"].iloc[0])
+        named = required_by_name
+        if named is None and is_imported(group):
+            named = (sweeps or {}).get(key[0], {}).get("required", {})
+        fitted.append(fit_group(group, rows, coords, confidence=confidence, level=level, table=table, named=named))
+    fitted = [each for each in fitted if len(each)]
+    return pd.concat(fitted, ignore_index=True) if fitted else pd.DataFrame(columns=COLUMNS)
 
 
-def pool(coords: pd.DataFrame) -> pd.DataFrame:
-    """Return `coords` with one row per run, kind, stat and site for step 0, and one for all later steps.
+def fit_group(
+    group: pd.DataFrame,
+    rows: pd.DataFrame,
+    coords: pd.DataFrame,
+    *,
+    confidence: float,
+    level: float,
+    table: Table | None,
+    named: Mapping[str, Sequence[float]] | None = None,
+) -> pd.DataFrame:
+    """Return what `fit_slopes` does of one group whose runs compare.
 
-    Its value is the geometric mean over layers and steps, so its slope is the mean of their slopes, with less noise
-    than any of them; `layer` is -1 and `step` the last of all. What is required is the same at each of them.
+    Args:
+        group: its runs.
+        rows, coords: what is fitted, pooled or not, and what was measured, diagnostics included.
+        confidence, level: as in `fit_slopes`.
+        table: what the runs followed, where that is known.
+        named: required slopes by pattern of names, where others measured.
     """
-    measured = coords[coords["kind"] != "diagnostic"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(measured["value"].to_numpy(dtype=float))
-    place = ["run_id", *SITE, "later"]
-    table = measured.assign(log=logs, none=np.isnan(logs), later=measured["step"] > 0)
-    numbers, first = numbered(table, place)
-    means = table.groupby(numbers).agg(log=("log", "mean"), none=("none", "any")).loc[0:].reset_index(drop=True)
-    pooled = table[place].iloc[first].reset_index(drop=True).join(means)
-    pooled["log"] = pooled["log"].mask(pooled["none"])  # what has no logarithm is not averaged away
-    # a run that diverged lacks the last steps, and stays comparable all the same
-    step = np.where(pooled["later"], measured["step"].max(), 0)
-    return pooled.assign(layer=-1, step=step, value=np.exp(pooled["log"])).drop(columns=["log", "none", "later"])
+    check_confidence(confidence)
+    rows = joined(group, rows)
+    if rows.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    run, foreign = group.iloc[0], is_imported(group)
+    fixed = fixed_sites(group, coords) if run["mode"] == OWN else ()
+    of = (None if foreign else table, named if foreign else None, fixed)
+    return _judge(lay_out(group, rows), run, confidence, level, *of)
 
 
 def _judge(
@@ -173,10 +173,11 @@ def _judge(
         named: what the user requires by name, where others measured; None where mupcheck did.
         fixed: sites of parameters that are as large at every width.
     """
-    fit = pd.concat([grid.quantities, fit_grid(grid, confidence)], axis=1)
-    fit["n_widths"] = len(grid.widths)
+    # columns beside one another: to set one in a frame takes many times as long
+    fit: dict[str, Any] = {name: run[name] for name in GROUP} | {"n_widths": len(grid.widths)}
+    fit |= fit_grid(grid, confidence)
     optimizer, mode, tied = run["optimizer"], run["mode"], bool(run["tied"])
-    quantities = list(fit[QUANTITY].itertuples(index=False, name=None))
+    quantities = list(zip(*(grid.quantities[name].tolist() for name in QUANTITY), strict=True))
     if named is not None:
         decay = ""
         needs: list[Required | None] = needs_of_any(quantities, run, named)
@@ -193,54 +194,55 @@ def _judge(
         entailed = implied_by(table, optimizer=optimizer, mode=mode, tied=tied, decay=decay, **given)
     ranges = [entailed.get((kind, stat, site, step > 0), (nan, nan)) for kind, stat, site, _, step in quantities]
 
-    fit["required_low"] = [need.low if need else nan for need in needs]
-    fit["required_high"] = [need.high if need else nan for need in needs]
+    wanted = [(need.low, need.high, need.tolerance) if need else (nan, nan, nan) for need in needs]
+    fit["required_low"], fit["required_high"], fit["tolerance"] = np.array(wanted, dtype=float).reshape(-1, 3).T
     fit["required"] = _point(fit["required_low"], fit["required_high"])
-    fit["tolerance"] = [need.tolerance if need else nan for need in needs]
-    fit["implied_low"], fit["implied_high"] = np.array(ranges).reshape(-1, 2).T
+    fit["implied_low"], fit["implied_high"] = np.array(ranges, dtype=float).reshape(-1, 2).T
     fit["implied"] = _point(fit["implied_low"], fit["implied_high"])
 
     obstacles = _obstacles(grid)
-    clear = np.array([not obstacle for obstacle in obstacles])
-    effective = (fit["kind"] == "effective_update").to_numpy()
+    clear = np.array([not obstacle for obstacle in obstacles], dtype=bool)
+    effective = np.array([kind == "effective_update" for kind, *_ in quantities], dtype=bool)
     # of a user's own model most of what is recorded is not judged, and takes no part
-    n_others = max(int((fit["tolerance"].notna() & ~effective).sum()), 1) if mode == OWN else len(effective)
+    n_others = max(int((~np.isnan(fit["tolerance"]) & ~effective).sum()), 1) if mode == OWN else len(effective)
     weights = np.where(effective, EFFECTIVE_SHARE / max(effective.sum(), 1), (1 - EFFECTIVE_SHARE) / n_others)
     low, high = fit["required_low"] - fit["tolerance"], fit["required_high"] + fit["tolerance"]
     fit["p_fail"] = holm(np.where(clear, _p_outside(fit, low, high), nan), weights)
-    tolerance = fit["kind"].map(TOLERANCES).fillna(max(TOLERANCES.values()))
+    tolerance = np.array([TOLERANCES.get(kind, max(TOLERANCES.values())) for kind, *_ in quantities])
     low, high = fit["implied_low"] - tolerance, fit["implied_high"] + tolerance
     inside = (low <= fit["ci_low"]) & (fit["ci_high"] <= high)
     outside = holm(np.where(clear, _p_outside(fit, low, high), nan), weights) <= level
     as_implied = [True if yes else False if no else None for yes, no in zip(inside, outside, strict=True)]
-    fit["as_implied"] = pd.Series(as_implied, dtype=object, index=fit.index)
+    fit["as_implied"] = np.array(as_implied, dtype=object)
     enough = len(grid.widths) >= MIN_WIDTHS and len(grid.seeds) > 1
     at_zero = (grid.values == 0).all(axis=(1, 2)) & enough
-    numbers = fit[["slope", "ci_low", "ci_high", "p_fail"]].to_numpy().tolist()
+    numbers = zip(*(fit[name].tolist() for name in ("slope", "ci_low", "ci_high", "p_fail")), strict=True)
     by_slope = [
         _verdict(need, number, obstacle, at_zero=zero, level=level)
         for need, number, obstacle, zero in zip(needs, numbers, obstacles, at_zero, strict=True)
     ]
     departures = _departures(grid, fit, clear, weights, confidence)
-    fit = pd.concat([fit, departures], axis=1)
+    by_row = zip(*(departures[name].tolist() for name in DEPARTURES), strict=True)
+    rows = (dict(zip(DEPARTURES, row, strict=True)) for row in by_row)
     judged = [
         with_widths(verdict, reason, row, level=WIDTH_SHARE * level) if free else Judged(verdict, reason)
-        for (verdict, reason), row, free in zip(by_slope, departures.to_dict("records"), clear, strict=True)
+        for (verdict, reason), row, free in zip(by_slope, rows, clear, strict=True)
     ]
+    fit |= departures
     fit["verdict"], fit["open"] = ([getattr(one, name) for one in judged] for name in ("verdict", "open"))
-    fit["off_width"] = departures["off_width"].where([one.off for one in judged])
-    fit["off"] = departures["off"].where([one.off for one in judged])
+    for name in ("off_width", "off"):
+        fit[name] = np.where([one.off for one in judged], departures[name], nan)
     fit["reason"] = [one.reason + note for one, note in zip(judged, _left_out(grid), strict=True)]
-    return fit
+    return pd.concat([grid.quantities, pd.DataFrame(fit, index=grid.quantities.index)], axis=1)[COLUMNS]
 
 
 def _departures(
-    grid: Grid, fit: pd.DataFrame, clear: NDArray[np.bool_], weights: NDArray[np.float64], confidence: float
-) -> pd.DataFrame:
-    """Return the columns of `widths.COLUMNS`, adjusted for all quantities being tested together."""
+    grid: Grid, fit: Columns, clear: NDArray[np.bool_], weights: NDArray[np.float64], confidence: float
+) -> Columns:
+    """Return the columns DEPARTURES of `widths`, adjusted for all quantities being tested together."""
     if len(grid.widths) < MIN_WIDTHS:
-        return pd.DataFrame(nan, index=fit.index, columns=DEPARTURES)
-    low, high, tolerance = (fit[name].to_numpy() for name in ("required_low", "required_high", "tolerance"))
+        return {name: np.full(len(clear), nan) for name in DEPARTURES}
+    low, high, tolerance = (fit[name] for name in ("required_low", "required_high", "tolerance"))
     found = fit_departures(grid, low, high, tolerance, confidence=confidence)
     for name in ("p_off", "p_last"):
         found[name] = holm(np.where(clear, found[name], nan), weights)
@@ -257,17 +259,15 @@ def _as_stored(
     return replace(need, low=need.low - by, high=need.high - by)
 
 
-def _point(low: pd.Series, high: pd.Series) -> pd.Series:
+def _point(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the single value of each range, NaN where it is none."""
-    return low.where(low == high)
+    return np.where(low == high, low, nan)
 
 
-def _p_outside(fit: pd.DataFrame, low: pd.Series, high: pd.Series) -> NDArray[np.float64]:
+def _p_outside(fit: Columns, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return for each slope the p-value against lying between low and high (t, at the nearer of them)."""
     beyond = np.maximum(fit["slope"] - high, low - fit["slope"])
-    return p_beyond(
-        beyond.to_numpy(), (high - low).to_numpy(), fit["slope_stderr"].to_numpy(), fit["n_seeds"].to_numpy()
-    )
+    return p_beyond(beyond, high - low, fit["slope_stderr"], fit["n_seeds"])
 
 
 def holm(p_values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

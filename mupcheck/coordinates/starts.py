@@ -27,6 +27,8 @@ def no_numbers(check: Check) -> Iterator[Finding]:
     whole = check.runs.loc[check.runs["status"] == "ok", "run_id"]
     rows = check.rows(~np.isfinite(check.coords["value"].astype(float)))
     rows = rows[rows["run_id"].isin(whole)]
+    if rows.empty:
+        return
     # without an eps the ratio to it is none, and a weight of zeros that has not moved has no relative change
     rows = rows[~rows["stat"].isin(["o_norm_eps_ratio", "relative_update"])]
     optimizer, mode = check.shared("optimizer"), check.shared("mode")

@@ -135,8 +135,7 @@ def _scalars(check: Check) -> Iterator[Finding]:
     """Find gate scalars that start at another size at another width: they are drawn from common random numbers."""
     start = check.rows((check.coords["kind"] == "weight") & (check.coords["step"] == 0))
     for site, of in PARAMETERS.items():
-        rows = start[start["site"] == site]
-        if of.role is not Role.GATE_SCALAR or rows.empty:
+        if of.role is not Role.GATE_SCALAR or (rows := start[start["site"] == site]).empty:
             continue
         exponent = 0.0
         if check.table is not None:
@@ -223,6 +222,8 @@ def _declared(check: Check, field: str, site: str, width: int) -> float:
 def _decay(check: Check) -> Iterator[Finding]:
     """Find weight decay that changes with width because lr does (theory.md, section 2)."""
     key = ["site", "layer", "step", "width"]
+    if not check.of("realised_wd")["value"].ne(0).any():
+        return
     lr, decay = (check.of(stat).set_index(key)["value"] for stat in ("realised_lr", "realised_wd"))
     pull = (lr * decay).loc[lambda product: product > 0].sort_index()
     if pull.empty:

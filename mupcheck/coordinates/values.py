@@ -17,7 +17,7 @@ bfloat16 2.2e-4 (CPU, widths 32-256, 2 to 8 seeds; tied and untied, 1-4 layers, 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isnan, nan, sqrt
+from math import inf, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,15 @@ from scipy.special import expit
 
 from mupcheck.coordinates.evidence import PLACE, Check, Place, by_place
 from mupcheck.coordinates.finding import Finding
+from mupcheck.coordinates.spec import GAINS, Spec
 from mupcheck.learning_rates.quantiles import chi2_isf, chi2_ppf
 from mupcheck.theory.exponents import PARAMETERS, Exponents, exponents_of
-from mupcheck.theory.parametrization import Role, Table
+from mupcheck.theory.parametrization import Table
 
 LEVEL = 1e-4  # chance that any of these tests errs in a check without a fault, at most
 SUMMED = 1e-4  # relative; float32 sums of up to 10^8 values, which are no part of what was drawn
 # relative; each value is rounded by half of this at most, and nothing else differs between the two
 ROUNDED = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 2.0**-9}
-# what a norm makes, and its gain; q and k have none
-GAINS = {"norm1": "norm1_gain", "norm2": "norm2_gain", "final_norm": "final_norm_gain", "o_norm": "o_norm_gain"}
 # layers whose input and output are both recorded: weight -> (input, output)
 LAYERS = {
     "q_proj": ("norm1", "q_pre"),
@@ -76,48 +75,16 @@ GAUSS = np.polynomial.hermite_e.hermegauss(64)  # nodes and weights of his rule 
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What the runs of one width say of their model; NaN stands for what files of older versions do not say."""
+class Start:
+    """What the tests need: the models' widths as specs, and what was measured at step 0, weights as `held`."""
 
-    run: pd.Series
-
-    def of(self, name: str) -> float:
-        """Return a setting as a number."""
-        value = self.run.get(name)
-        return nan if value is None or pd.isna(value) else float(value)
-
-    @property
-    def m(self) -> float:
-        """Return width / base_width."""
-        return self.of("width") / self.of("base_width")
-
-    def std(self, site: str) -> float:
-        """Return the std (of a gain: the value) that a weight is drawn with at the base width."""
-        role = PARAMETERS[site].role
-        if isnan(self.of("accumulation")) or role is Role.GATE_SCALAR:
-            return nan
-        if site in GAINS.values():
-            return 1.0
-        if role is Role.SHORT_CONV:
-            return self.of("conv_std")
-        if site in ("embedding", "readout"):
-            return self.of(f"{site}_std")
-        if not isnan(said := self.of("projection_std")):
-            return said
-        base = self.of("base_width")
-        mixed = self.of("n_heads") * self.of("head_v_dim") / self.m  # one of the two grows with width
-        fan_in = {"down_proj": self.of("mlp_ratio") * base, "o_proj": mixed}.get(site, base)
-        return self.of("projection_factor") / sqrt(fan_in)
-
-    def n_outputs(self, site: str) -> float:
-        """Return how many columns a layer's matrix has."""
-        heads = self.of("n_heads")
-        keys, values = heads * self.of("head_k_dim"), heads * self.of("head_v_dim")
-        sizes = {"q_proj": keys, "k_proj": keys, "v_proj": values, "a_proj": heads, "b_proj": heads}
-        hidden = self.of("mlp_ratio") * self.of("width")
-        sizes |= {"g_proj": values, "gate_proj": hidden, "up_proj": hidden, "readout": self.of("vocab_size")}
-        sizes |= dict.fromkeys(("embedding", "down_proj", "o_proj"), self.of("width"))
-        return sizes[site]
+    check: Check
+    exponents: Exponents
+    specs: Mapping[int, Spec]
+    made: Sizes
+    held: Sizes
+    counts: Mapping[tuple, float]
+    rounding: float
 
 
 def wrong_values(check: Check) -> Iterator[Finding]:
@@ -211,9 +178,16 @@ def _finding(name: str, site: str, off: pd.DataFrame, tests: pd.DataFrame) -> Fi
 def _squares(check: Check, table: Table) -> pd.DataFrame:
     """Return one row a test: name, site, layer, width, expected rms, measured over expected square, dof, rounding."""
     exponents = exponents_of(table, optimizer=check.shared("optimizer"), mode=check.shared("mode"))
-    specs = {int(width): Spec(runs.iloc[0]) for width, runs in check.runs.groupby("width")}
-    parts = (_drawn, _normed, _mapped, _shaped)
-    every = (row for part in parts for row in part(check, exponents, specs))
+    start = Start(
+        check,
+        exponents,
+        {int(run["width"]): Spec(run) for run in check.runs.drop_duplicates("width").to_dict("records")},
+        _by_seed(check, "activation"),
+        _by_seed(check, "weight"),
+        check.of("n_values").set_index(PLACE)["value"].to_dict(),
+        ROUNDED.get(check.shared("dtype"), max(ROUNDED.values())),
+    )
+    every = (row for part in (_drawn, _normed, _mapped, _shaped) for row in part(start))
     rows = [row for row in every if np.isfinite(row["expected"]) and np.isfinite(row["ratio"])]
     return pd.DataFrame(rows, columns=[*PLACE, "name", "expected", "ratio", "dof", "rounding"])
 
@@ -233,67 +207,61 @@ def _row(
     return row | {"dof": dof * len(np.unique(squares)), "rounding": rounding}
 
 
-def _drawn(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+def _drawn(start: Start) -> Iterator[dict[str, Any]]:
     """Yield the tests of weights: std m^init."""
-    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
-    for (site, layer, width), sizes, _ in by_place(_at_start(check, "weight")):
-        std, n = (specs[width].std(site) if site in PARAMETERS else nan), counts.get((site, layer, width), nan)
+    for (site, layer, width), sizes, _ in by_place(_at_start(start.check, "weight")):
+        spec, n = start.specs[width], start.counts.get((site, layer, width), nan)
+        std = spec.std(site) if site in PARAMETERS else nan
         if not (np.isfinite(std) and np.isfinite(n)):
             continue
-        expected = std * specs[width].m ** exponents.entries[site].init
+        expected = std * spec.m ** start.exponents.entries[site].init
         # no value is drawn for a gain, so it has no scatter
         dof = inf if site in GAINS.values() else n
         yield _row("initial size", (site, layer, width), sizes, np.full(len(sizes), expected), dof, SUMMED)
 
 
-def _normed(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+def _normed(start: Start) -> Iterator[dict[str, Any]]:
     """Yield the tests of what norms make: the probe's `expected_rms` of what came in, times the gain."""
-    made, held = (_by_seed(check, kind) for kind in ("activation", "weight"))
-    rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    for (site, layer, width), expected, seeds in by_place(_at_start(check, "diagnostic", "expected_rms")):
+    for (site, layer, width), expected, seeds in by_place(_at_start(start.check, "diagnostic", "expected_rms")):
         if site in SHAPED:
             continue
         if (gain := GAINS.get(site)) is not None:
-            multiplier = specs[width].m ** exponents.entries[gain].multiplier
-            expected = expected * multiplier * _of(held, gain, layer, width, seeds)
-        sizes = _of(made, site, layer, width, seeds)
-        yield _row("norm size", (site, layer, width), sizes, expected, inf, rounding)
+            multiplier = start.specs[width].m ** start.exponents.entries[gain].multiplier
+            expected = expected * multiplier * _of(start.held, gain, layer, width, seeds)
+        sizes = _of(start.made, site, layer, width, seeds)
+        yield _row("norm size", (site, layer, width), sizes, expected, inf, start.rounding)
 
 
-def _mapped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+def _mapped(start: Start) -> Iterator[dict[str, Any]]:
     """Yield the tests of what matrices make of what comes in."""
-    made, weights = _by_seed(check, "activation"), _at_start(check, "weight")
-    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
-    rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
+    weights, exponents = _at_start(start.check, "weight"), start.exponents
     for (weight, layer, width), sizes, seeds in by_place(weights[weights["site"].isin(LAYERS)]):
-        (comes_in, goes_out), spec = LAYERS[weight], specs[width]
-        n_out, n = spec.n_outputs(weight), counts.get((weight, layer, width), nan)
+        (comes_in, goes_out), spec = LAYERS[weight], start.specs[width]
+        n_out, n = spec.n_outputs(weight), start.counts.get((weight, layer, width), nan)
         factor = spec.m ** exponents.entries[weight].multiplier
         if weight == "readout":
             factor *= spec.of("logit_scale") * spec.m ** exponents.multipliers["logits"]
-        x, y = (_of(made, site, layer, width, seeds) for site in (comes_in, goes_out))
+        x, y = (_of(start.made, site, layer, width, seeds) for site in (comes_in, goes_out))
         expected = sizes * x * sqrt(n / n_out) * factor
-        yield _row("layer size", (goes_out, layer, width), y, expected, n_out, rounding)
+        yield _row("layer size", (goes_out, layer, width), y, expected, n_out, start.rounding)
 
 
-def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> Iterator[dict[str, Any]]:
+def _shaped(start: Start) -> Iterator[dict[str, Any]]:
     """Yield the tests of what is made of Gaussian layers by a function, and of sums whose terms are known by size.
 
     A layer's outputs are Gaussian with the weight's draw, and so the mean square of what SiLU or a sigmoid makes of
     them is one number, with a scatter over the columns that is that of as many chi2; half of these degrees are taken,
     as its tail is longer. Where a norm's eps takes part, tokens come in several sizes, and nothing is tested.
     """
-    made, held, even = (_by_seed(check, *of) for of in (("activation",), ("weight",), ("diagnostic", "expected_rms")))
-    counts = check.of("n_values").set_index(PLACE)["value"].to_dict()
-    rounding = ROUNDED.get(check.shared("dtype"), max(ROUNDED.values()))
-    start = _at_start(check, "activation")
-    for (site, layer, width), _, seeds in by_place(start[start["site"].isin(SHAPED)]):
-        spec = specs[width]
+    made, held, exponents = start.made, start.held, start.exponents
+    even, rows = _by_seed(start.check, "diagnostic", "expected_rms"), _at_start(start.check, "activation")
+    for (site, layer, width), _, seeds in by_place(rows[rows["site"].isin(SHAPED)]):
+        spec = start.specs[width]
         of = partial(_of, layer=layer, width=width, seeds=seeds)
 
         def acts(name: str, layer: int = layer, width: int = width, spec: Spec = spec, of: Any = of) -> NDArray:
             """Return by what a weight multiplies the rms of its input."""
-            fan_in = counts.get((name, layer, width), nan) / spec.n_outputs(name) if name != "embedding" else 1.0
+            fan_in = start.counts.get((name, layer, width), nan) / spec.n_outputs(name) if name != "embedding" else 1.0
             return np.asarray(of(held, name) * sqrt(fan_in) * spec.m ** exponents.entries[name].multiplier)
 
         inner, columns = SHAPED[site], spec.n_outputs(SHAPED[site][0])
@@ -313,7 +281,7 @@ def _shaped(check: Check, exponents: Exponents, specs: Mapping[int, Spec]) -> It
             for other in inner[1:]:  # times a Gaussian of its own, whose square has 3 times its mean square as square
                 mean, spread = mean * (acts(other) * of(made, norm)) ** 2, 3 * (1 + spread) - 1
             expected, dof = np.sqrt(mean), columns / float(spread.mean())
-        yield _row("layer size", (site, layer, width), of(made, site), expected, dof, rounding)
+        yield _row("layer size", (site, layer, width), of(made, site), expected, dof, start.rounding)
 
 
 def _square(shape: Callable[[NDArray], NDArray], sigma: NDArray[np.float64]) -> tuple[NDArray, NDArray]:

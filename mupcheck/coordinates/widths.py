@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.coordinates.finding import Finding
-from mupcheck.coordinates.grid import Grid
+from mupcheck.coordinates.grid import Columns, Grid
 from mupcheck.learning_rates.quantiles import t_ppf, t_sf
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ DEPARTURES = [
 ]  # fmt: skip
 
 
-def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, confidence: float) -> pd.DataFrame:
+def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, confidence: float) -> Columns:
     """Return what the widths of Q quantities do beside the line, by seeds that have a value at every width.
 
     Args:
@@ -56,7 +56,7 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
         confidence: of the intervals, in (0, 1).
 
     Returns:
-        Q rows of DEPARTURES, NaN where there is no such number: the first width to suspect, by how many octaves its
+        DEPARTURES, [Q] each, NaN where there is no such number: the first width to suspect, by how many octaves its
         size lies above the line through the others and whether these, `alone`, lie on a line as required; `p_off`, the
         chance of a residual so far beyond the tolerance at any width if it were at its edge; `off_most`, the largest
         factor (octaves) that the intervals leave at any width, at `most_width`, with the `off_stderr` behind it;
@@ -110,8 +110,7 @@ def fit_departures(grid: Grid, low: Floats, high: Floats, tolerance: Floats, *, 
         "last_high": (last + half)[:, 0],
         "p_last": p_beyond(outside, high - low + 2 * tolerance, last_stderr[:, 0], n),
     }
-    table = pd.DataFrame(found)
-    return table.where(np.broadcast_to(usable[:, None], table.shape))
+    return {name: of if name == "alone" else np.where(usable, of, np.nan) for name, of in found.items()}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from planted_figures import planted_coords
 from planted_gates import planted
 
-from mupcheck.coordinates.coded import NAMES, beside, coded, keys, numbered, spelled
+from mupcheck.coordinates.coded import NAMES, beside, coded, keys, numbered, places, spelled
 from mupcheck.coordinates.slopes import fit_slopes
 from mupcheck.coordinates.validity import examine
 from mupcheck.theory.parametrization import TABLES
@@ -72,7 +72,9 @@ def test_rows_are_numbered_as_pandas_groups_them(held, fault):
     assert numbers.tolist() == groups.ngroup().fillna(-1).tolist()
     found = spelled(rows[columns].iloc[first]).reset_index(drop=True)
     pd.testing.assert_frame_equal(found, groups.size().index.to_frame(index=False), check_dtype=False)
-    assert first.tolist() == [places[0] for places in map(list, groups.indices.values())]
+    assert first.tolist() == [at[0] for at in map(list, groups.indices.values())]
+    assert [at.tolist() for at in places(rows, columns).values()] == [list(at) for at in groups.indices.values()]
+    assert list(places(rows, columns)) == list(groups.indices)
 
 
 def test_no_rows_have_no_numbers():

@@ -9,7 +9,7 @@ import pytest
 from planted_slopes import BAND, EFFECTIVE, FREE, LOGITS, RESIDUAL, judge_one, make_coords, make_runs, results
 from screens import seen
 
-from mupcheck.coordinates.by_width import sizes_by_width
+from mupcheck.coordinates.by_width import pool, sizes_by_width
 from mupcheck.coordinates.diagnosis import Cause
 from mupcheck.coordinates.finding import Finding
 from mupcheck.coordinates.judge import judge
@@ -52,7 +52,7 @@ def test_the_verdict_comes_first_and_every_row_is_a_slope_of_the_analysis(slopes
     rows = rows_of(text)
     wanted = judgement.pooled[judgement.pooled["verdict"] == judgement.verdict]
     assert len(rows) == min(len(wanted), MAX_LINES) > 0
-    sizes = sizes_by_width(make_runs(), make_coords(make_runs(), PLANTED[slopes], noise=0.01))
+    sizes = sizes_by_width(make_runs(), pool(make_coords(make_runs(), PLANTED[slopes], noise=0.01)))
     shown = []
     for above, site, slope, interval, verdict, bars in rows:
         kind, stat = above.partition(",")[0].split()
@@ -74,7 +74,7 @@ def test_sizes_are_means_over_seeds_layers_and_later_steps_at_each_width():
     runs = make_runs(seeds=(0, 1))
     at = [("activation", "rms", "residual", layer, step) for layer in (0, 1) for step in (1, 2)]
     coords = make_coords(runs, dict.fromkeys(at, 0.5) | {("activation", "rms", "residual", 0, 0): -1.0}, noise=0.3)
-    sizes = sizes_by_width(runs, coords)
+    sizes = sizes_by_width(runs, pool(coords))
     whole = coords.merge(runs[["run_id", "width"]], on="run_id")
     for later in (False, True):
         by_hand = (
@@ -82,7 +82,7 @@ def test_sizes_are_means_over_seeds_layers_and_later_steps_at_each_width():
         )
         assert sizes["activation", "rms", "residual", later] == pytest.approx(by_hand.tolist())
     coords.loc[coords["run_id"] == runs["run_id"].iloc[0], "value"] = 0.0
-    assert np.isnan(sizes_by_width(runs, coords)["activation", "rms", "residual", True]).tolist() == [1, 0, 0, 0]
+    assert np.isnan(sizes_by_width(runs, pool(coords))["activation", "rms", "residual", True]).tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("slopes", PLANTED)
