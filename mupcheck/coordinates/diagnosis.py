@@ -19,7 +19,7 @@ from mupcheck.coordinates.readings import (
     NOTICEABLE,
     REFERENCE,
     Errors,
-    by_site,
+    by_step,
     entry_of,
     errors_of,
     from_step_on,
@@ -179,7 +179,7 @@ def _suspect_multipliers(
     That on o before its norm shows in o beside v times q.k, that on tied logits in the gradient that they pass back
     through the embedding.
     """
-    start = by_site(slopes[(slopes["stat"] == "rms") & (slopes["step"] == 0)])
+    start = by_step(slopes).get(0, {})
     o, v, qk, embedding = (start.get(("activation", site), nan) for site in ("o_raw", "v_conv", "qk", "embedding"))
     readings = {"o_raw": o - v - qk}
     if tied:
@@ -268,11 +268,11 @@ def _in_table(suspect: _Suspect, behind: str, row: str, need: Exponents, given: 
 def _evidence(explained: pd.DataFrame) -> str:
     """Name two of the slopes, of two kinds: those that follow from the entry most directly."""
     kinds = ["activation", "effective_update", "weight_update", "activation_grad", "activation_update"]
-    ranked = explained.assign(order=explained["kind"].map(kinds.index)).sort_values("order", kind="stable")
-    rows = ranked.drop_duplicates("kind").head(2)
+    rows = zip(*(explained[name].tolist() for name in ("kind", "site", "slope", "step")), strict=True)
+    of_kinds = {kind: rest for kind, *rest in reversed(list(rows))}  # what is written last stays
     return ", ".join(
-        f"{row.kind} of {row.site} {row.slope:+.2f}" + (" at step 0" if row.step == 0 else "")
-        for row in rows.itertuples()
+        f"{kind} of {site} {slope:+.2f}" + (" at step 0" if step == 0 else "")
+        for kind, (site, slope, step) in sorted(of_kinds.items(), key=lambda of: kinds.index(of[0]))[:2]
     )
 
 

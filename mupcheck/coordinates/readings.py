@@ -54,24 +54,27 @@ def read_exponents(slopes: pd.DataFrame, *, optimizer: str, mode: str, layer: in
         slopes: rows of `fit_slopes`; lr is read at the first recorded step after 0.
         layer: the one to read; None reads the mean over layers.
     """
-    rms = slopes[slopes["stat"] == "rms"]
-    if layer is not None:
-        rms = rms[rms["layer"].isin([layer, -1])]
-    start = by_site(rms[rms["step"] == 0])
-    later = rms.loc[rms["step"] > 0, "step"]
-    first = by_site(rms[rms["step"] == later.min()]) if len(later) else {}
+    steps = by_step(slopes, layer=layer)
+    later = [step for step in steps if step > 0]
+    start, first = steps.get(0, {}), steps[min(later)] if later else {}
     return {site: _read(site, of, start, first, optimizer, mode) for site, of in PARAMETERS.items()}
 
 
-def by_site(rows: pd.DataFrame) -> Slopes:
-    """Return the mean slope over layers and steps by (kind, site)."""
-    found: dict[tuple[str, str], list[float]] = {}
-    # of some hundred rows: pandas takes several times as long to group them
-    for kind, site, slope in zip(*(rows[name].tolist() for name in ("kind", "site", "slope")), strict=True):
-        known = found.setdefault((str(kind), str(site)), [])
+def by_step(slopes: pd.DataFrame, *, layer: int | None = None) -> dict[int, Slopes]:
+    """Return the mean slope of rms over layers, or that of one layer, by (kind, site), for each step."""
+    found: dict[int, dict[tuple[str, str], list[float]]] = {}
+    # of some hundred rows: pandas takes several times as long to choose and to group them
+    columns = (slopes[name].tolist() for name in ("stat", "layer", "step", "kind", "site", "slope"))
+    for stat, at, step, kind, site, slope in zip(*columns, strict=True):
+        if stat != "rms" or (layer is not None and at not in (layer, -1)):
+            continue
+        known = found.setdefault(int(step), {}).setdefault((str(kind), str(site)), [])
         if slope == slope:
             known.append(slope)
-    return {key: sum(known) / len(known) if known else nan for key, known in found.items()}
+    return {
+        step: {key: sum(known) / len(known) if known else nan for key, known in of.items()}
+        for step, of in found.items()
+    }
 
 
 def _read(site: str, of: Parameter, start: Slopes, first: Slopes, optimizer: str, mode: str) -> Reading:
