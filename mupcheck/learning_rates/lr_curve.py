@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
+from math import isfinite
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mupcheck.learning_rates.cubic import joint_minima
@@ -60,6 +63,27 @@ class Resampled(NamedTuple):
     losses: Floats  # [resample, lr], may hold +inf
     minima: Floats  # log2 lr of the minimum, [resample]
     lowest: Floats  # loss at the minimum, [resample]
+
+
+def curve_of(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
+    """Curve of one width. A finished run without a finite loss counts as diverged; a failed run was not run."""
+    # in lists: of a handful of rows pandas takes many times as long to choose some
+    lrs, seeds, statuses = (cells[name].tolist() for name in ("log2_lr", "seed", "status"))
+    losses = cells[loss_name].astype(float).tolist()
+    by_lr: dict[float, list[tuple[int, str, float]]] = {log2_lr: [] for log2_lr in sorted(set(lrs))}
+    for log2_lr, seed, status, loss in zip(lrs, seeds, statuses, losses, strict=True):
+        if status != "failed":
+            by_lr[log2_lr].append((int(seed), status, loss))
+    points = []
+    for log2_lr, ran in by_lr.items():
+        ran.sort(key=itemgetter(0))
+        finite = [loss if status == "ok" and isfinite(loss) else None for _, status, loss in ran]
+        known = [loss for loss in finite if loss is not None]
+        mean = float(np.mean(known)) if known and len(known) == len(finite) else None
+        seed_losses = tuple((seed, loss) for (seed, _, _), loss in zip(ran, finite, strict=True))
+        n_stopped = sum(status == "stopped" for _, status, _ in ran)
+        points.append(Point(float(log2_lr), mean, len(finite) - len(known) - n_stopped, seed_losses, n_stopped))
+    return tuple(points)
 
 
 def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from mupcheck.learning_rates.lr_curve import (
     Floats,
     Point,
     copied_seeds,
+    curve_of,
     fit_minimum,
     grid_floor,
     loss_at,
@@ -161,7 +162,7 @@ def find_optima(
         for _, group in sweep_runs.groupby(GROUP):
             planned = (grids or {}).get(str(group["sweep"].iloc[0]), _planned(group))
             grid = Grid(frozenset(planned), group["seed"].nunique())
-            curves = {int(width): _curve(cells, loss_name) for width, cells in group.groupby("width")}
+            curves = {int(width): curve_of(cells, loss_name) for width, cells in group.groupby("width")}
             key = tuple(str(group[name].iloc[0]) for name in GROUP)
             optima += optima_of(curves, key, loss_name=loss_name, grid=grid, confidence=confidence)
     return optima
@@ -223,7 +224,7 @@ def grids_of(results: Results) -> dict[str, list[float]]:
 
 def distinct(column: pd.Series) -> list[object]:
     """List the distinct values, null as None and counted as one of them."""
-    return list(dict.fromkeys(None if pd.isna(value) else value for value in column))
+    return list(dict.fromkeys(None if pd.isna(value) else value for value in column.drop_duplicates()))
 
 
 def _check_comparable(runs: pd.DataFrame) -> None:
@@ -240,22 +241,6 @@ def _check_comparable(runs: pd.DataFrame) -> None:
     if len(twice):
         cell = ", ".join(f"{name}={twice[name].iloc[0]}" for name in CELL)
         raise ValueError(f"sweep {sweep!r} has several runs of {cell}: {list(twice['run_id'])[:2]}; keep one")
-
-
-def _curve(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
-    """Curve of one width. A finished run without a finite loss counts as diverged; a failed run was not run."""
-    points = []
-    cells = cells[["log2_lr", "seed", "status", loss_name]]
-    for log2_lr in sorted(set(cells["log2_lr"])):
-        ran = cells[(cells["log2_lr"] == log2_lr) & (cells["status"] != "failed")].sort_values("seed")
-        finite = (ran["status"] == "ok") & np.isfinite(ran[loss_name].astype(float))
-        losses = [float(loss) if ok else None for loss, ok in zip(ran[loss_name], finite, strict=True)]
-        known = [loss for loss in losses if loss is not None]
-        mean = float(np.mean(known)) if known and len(known) == len(losses) else None
-        seed_losses = tuple((int(seed), loss) for seed, loss in zip(ran["seed"], losses, strict=True))
-        n_stopped = int((ran["status"] == "stopped").sum())
-        points.append(Point(float(log2_lr), mean, len(losses) - len(known) - n_stopped, seed_losses, n_stopped))
-    return tuple(points)
 
 
 def _find_optimum(
