@@ -20,9 +20,10 @@ from math import isnan, nan
 
 import pandas as pd
 
+from mupcheck.coordinates.by_width import pool
 from mupcheck.coordinates.coded import spelled
 from mupcheck.coordinates.grid import QUANTITY
-from mupcheck.coordinates.slopes import MIN_WIDTHS, fit_slopes, pool
+from mupcheck.coordinates.slopes import MIN_WIDTHS, fit_slopes
 from mupcheck.results.comparable import CONFIDENCE, GROUP
 from mupcheck.theory.parametrization import TABLES, Role
 from mupcheck.theory.required import TOLERANCES
@@ -93,7 +94,7 @@ def fit_gates(
 
     Args:
         runs, coords: tables as `load_results` returned them.
-        pooled: one slope for step 0 and one for all later steps, over all layers, as `slopes.pool` does.
+        pooled: one slope for step 0 and one for all later steps, over all layers, as `by_width.pool` does.
         confidence: of the intervals, in (0, 1).
     Raises:
         ValueError: if no gradient of a gate was recorded, or runs do not compare (see `fit_slopes`).
