@@ -92,14 +92,15 @@ def mean_curve(curve: Sequence[Point]) -> tuple[Floats, Floats]:
     return np.array([point.log2_lr for point in curve]), np.array(losses)
 
 
-def lowest_below_divergence(losses: Floats) -> int | None:
-    """Return which lr is the best below one that diverged, where the best of all lies above that; of losses [lr].
+def lowest_below_divergence(curve: Sequence[Point]) -> int | None:
+    """Return which lr is the best below one that diverged, where the best of all lies above that.
 
     What trains above an lr that diverges may do so by chance, and the best lr then lies below both: at the minimum that
     those further down have, or below them all (0). None where nothing diverged below the best lr, or where the loss
-    falls from lr to lr up to what did, as it does around one minimum.
+    falls from lr to lr up to what did, as it does around one minimum. An lr whose runs were stopped is worse, no more.
     """
-    for diverged in np.flatnonzero(~np.isfinite(losses[: losses.argmin()])):
+    losses = mean_curve(curve)[1]
+    for diverged in (i for i in range(losses.argmin()) if curve[i].n_diverged):
         trained = np.flatnonzero(np.isfinite(losses[:diverged]))
         if len(trained) < 2 or losses[:diverged].argmin() != trained[-1]:
             return int(losses[:diverged].argmin()) if len(trained) else 0

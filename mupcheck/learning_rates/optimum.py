@@ -16,7 +16,6 @@ import pandas as pd
 from mupcheck.imported.frame import runs_of
 from mupcheck.learning_rates.joint_fit import Joint, fit_jointly
 from mupcheck.learning_rates.lr_curve import (
-    Floats,
     Point,
     copied_seeds,
     curve_of,
@@ -267,7 +266,7 @@ def _find_optimum(
             low, high = log2_lr - half, log2_lr + half
         loss = loss_at(curve, log2_lr)
         upward = bool(joint.upward[row] and fit_minimum(x, losses[None])[1][0])
-        flags += _shape_flags(losses, upward, is_near_edge=sum(edge_shares(curve)) > near_edge(confidence))
+        flags += _shape_flags(curve, upward, is_near_edge=sum(edge_shares(curve)) > near_edge(confidence))
         if len(seeds) > 1 and any(untold_sides(curve, confidence)):
             flags.append("within noise")
         if copied_seeds(curve):
@@ -296,11 +295,12 @@ def _find_optimum(
     )
 
 
-def _shape_flags(losses: Floats, upward: bool, is_near_edge: bool) -> list[str]:
-    """Flags of a mean curve [lr] that is finite somewhere."""
+def _shape_flags(curve: tuple[Point, ...], upward: bool, is_near_edge: bool) -> list[str]:
+    """Flags of a curve whose mean is finite somewhere."""
+    losses = mean_curve(curve)[1]
     finite, lowest = losses[np.isfinite(losses)], int(losses.argmin())
     flags = ["too few lrs"] if len(finite) < MIN_LRS else []
-    below = lowest_below_divergence(losses)
+    below = lowest_below_divergence(curve)
     if below is not None:
         flags.append("above divergence" if below else "low divergence")
     if lowest == 0:

@@ -63,7 +63,7 @@ def next_lrs(optimum: Optimum, *, grid: Collection[float], precision: float) -> 
         return search(reason="runs are missing; finish the sweep")
     step = max(EDGE_OCTAVES, precision)
     n_added = len(x) - len(grid)
-    if lowest == 0 or lowest_below_divergence(losses) == 0:
+    if lowest == 0 or lowest_below_divergence(optimum.curve) == 0:
         wanted, limit = [float(x[0]) - step], f"the lowest lr, 2^{x[0]:g}, is still the best"
         if not np.isfinite(losses[0]):
             limit = f"a seed diverges down to the lowest lr, 2^{x[0]:g}"

@@ -1,5 +1,7 @@
 """The minimum of one loss curve: where it is, how well that is known, and what lies between its points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted_curves import curve_of
@@ -169,4 +171,6 @@ def test_copies_of_seeds_are_found_and_dead_ones_are_none():
     ],
 )
 def test_the_best_below_a_diverged_lr_is_found_where_the_loss_does_not_fall_up_to_it(losses, lowest):
-    assert lowest_below_divergence(np.array(losses, dtype=float)) == lowest
+    curve = curve_of(np.arange(float(len(losses))), [losses])
+    assert lowest_below_divergence(curve) == lowest
+    assert lowest_below_divergence([replace(each, n_diverged=0, n_stopped=each.n_lost) for each in curve]) is None

@@ -35,7 +35,8 @@ def test_it_is_never_an_optimum():
     (whole,) = find_optima(frame())
     (found,) = find_optima(frame(stopped=(-9.0, -8.0, -4.0)))
     assert found.log2_lr == pytest.approx(whole.log2_lr, abs=0.1)  # a parabola, however much of it is left
-    assert "incomplete" not in found.flags
+    assert found.flags == whole.flags == ()  # nor does it make an optimum doubtful, as one that diverged below it does
+    assert found.ci_low is not None and found.ci_high is not None
     assert [point.n_stopped for point in found.curve] == [2, 2, 0, 0, 0, 2]
     assert not any(point.n_diverged for point in found.curve)
 
