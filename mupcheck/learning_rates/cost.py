@@ -41,6 +41,8 @@ NO_CURVE = {
     "no finite lr": "at every lr a seed of width {} diverged",
     "too few lrs": f"width {{}} has fewer than {MIN_FITTED} lrs with a finite loss",
 }
+# and that leave no cost to or from it, while the fit of the other widths may use its curve
+BY_CHANCE = {"above divergence": "the best lr of width {} lies above one that diverged, and may train by chance"}
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,9 @@ def find_cost(
     if source.width == target.width:
         return cannot_tell("one width has no other to be tuned at", f"give --widths {ends[0]},{2 * ends[0]}")
     for optimum in (source, target):
-        if flag := next((each for each in NO_CURVE if each in optimum.flags), ""):
-            return cannot_tell(NO_CURVE[flag].format(optimum.width), "see the next step of the drift")
+        for flag, why in (NO_CURVE | BY_CHANCE).items():
+            if flag in optimum.flags:
+                return cannot_tell(why.format(optimum.width), "see the next step of the drift")
     if min(source.n_seeds, target.n_seeds) < 2:
         return cannot_tell("one seed does not show the noise", "give more seeds, 3 or more in all")
     curves = curves_of(optima)

@@ -183,6 +183,9 @@ def test_what_survives_above_a_minimum_and_a_diverging_lr_decides_nothing(width)
     assert answer.verdict == "cannot tell"
     assert answer.reason == f"width {width}: {GUARDS['above divergence']}"
     assert answer.next_step == "give --seeds 6 (whether lrs above one that diverged train by chance)"
+    if width == 128:  # the cost is its as well, and says no more than the drift
+        assert answer.cost.verdict == "cannot tell"
+        assert answer.cost.reason == "the best lr of width 128 lies above one that diverged, and may train by chance"
     # what is worse than the minimum takes nothing from it
     worse = judge(surviving(runs, width, hole=-7, best=-5, better=-0.1))
     assert judge(runs).verdict == worse.verdict == "transfers"
