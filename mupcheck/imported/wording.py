@@ -14,6 +14,7 @@ WORDS = (
     (re.compile(r"wider --lrs"), "lrs over a wider range"),
     (re.compile(r"--steps (\d+)"), r"\1 steps"),
     (re.compile(r"--steps"), "more steps"),
+    (re.compile(r"--refine \((?:goes down|follows) .*?\)"), "lrs further out (so that the loss rises on both sides)"),
     (re.compile(r"--refine \((.*?)\)"), r"finer lrs (\1)"),
     (re.compile(r"--refine"), "finer lrs"),
     (re.compile(r"run the same command again"), "measure what is missing"),

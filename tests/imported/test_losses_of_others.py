@@ -320,3 +320,10 @@ def test_an_lr_that_not_all_widths_have_is_no_missing_run():
     assert (ours.verdict, theirs.verdict) == ("cannot tell", "transfers")
     assert "runs are missing" in ours.reason
     assert ours.drift == theirs.drift
+
+
+@pytest.mark.parametrize("centre", [-20.0, 5.0])
+def test_where_the_best_lr_is_at_an_edge_lrs_further_out_are_asked_for_not_finer_ones(centre):
+    runs = sweep(centre=centre)
+    (answer,) = transfer(runs.assign(lr=2.0 ** runs["log2_lr"])[["width", "lr", "val_loss", "seed"]])
+    assert answer.next_step == "measure lrs further out (so that the loss rises on both sides)"
