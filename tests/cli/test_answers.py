@@ -33,7 +33,7 @@ def test_smoke_runs_from_a_shell_to_a_verdict(tmp_path):
                 f"{name}, learning-rate sweep smoke: adamw, head-dim, widths 16, 32, 64 (base 16), 2 seeds"
             ) :
         ]
-        verdict = rf"^{name} \(adamw, head-dim\): (transfers|drifts|cannot tell)\n  (.*\n)?  drift"
+        verdict = rf"^{name} \(adamw, head-dim\): (transfers|drifts|cannot tell)\n  (.*\n  )?drift"
         assert re.search(verdict, page, re.MULTILINE)
     assert len(list((tmp_path / "smoke" / "runs").glob("*.parquet"))) == 36
     assert json.loads((tmp_path / "smoke" / "sweep.json").read_text())["question"].endswith("?")

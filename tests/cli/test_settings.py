@@ -10,7 +10,7 @@ from every_option import APART, COORD_OPTIONS, LR_OPTIONS, options_of
 from small_sweeps import HERE, LR, tree
 
 from mupcheck.cli import exits
-from mupcheck.coordinates.slopes import fit_slopes
+from mupcheck.coordinates.slopes import fit_group
 from mupcheck.coordinates.validity import _missing
 
 # --- options, environment, file ---------------------------------------------------------------------------------------
@@ -63,8 +63,8 @@ def test_a_sweep_with_missing_or_diverged_runs_does_not_pass(tmp_path, monkeypat
         'kind = "coord"\ndata = "synthetic"\nwidths = [16, 32, 64]\nn_heads = 2\nseeds = 2\nrecord = [0, 1]\n'
     )
     # three tiny widths decide nothing by themselves
-    fit = "mupcheck.coordinates.judge.fit_slopes"
-    monkeypatch.setattr(fit, lambda *a, **options: fit_slopes(*a, **options).assign(verdict="pass", as_implied=True))
+    fit = "mupcheck.coordinates.judge.fit_group"
+    monkeypatch.setattr(fit, lambda *a, **options: fit_group(*a, **options).assign(verdict="pass", as_implied=True))
     monkeypatch.setattr("mupcheck.coordinates.validity.PARTS", (_missing,))
     assert mupcheck("run", "sweep.toml", *HERE).code == exits.OK
     runs = sorted(Path("results/sweep/runs").glob("*.parquet"))
