@@ -326,10 +326,11 @@ def _notes(runs: pd.DataFrame, optima: Sequence[Optimum]) -> tuple[str, ...]:
     notes = []
     clipped = runs.groupby("width")["clipped_fraction"].mean()
     if clipped.max() > CLIPPING_ACTIVE:
-        hidden = "which hid what tells parametrizations apart at widths 32 to 128, and was not seen to at 256 to 1024"
+        hid = ", which hid what tells parametrizations apart at widths 32 to 128, and was not seen to at 256 to 1024"
+        of_sgd = hid if runs["optimizer"].iloc[0] == "sgd" else ""
         notes.append(
             f"clipping was active, at most at width {clipped.idxmax()} ({clipped.max():.0%} of the steps): it "
-            f"renormalises the step{', ' + hidden if runs['optimizer'].iloc[0] == 'sgd' else ''}; repeat with it off"
+            f"renormalises the step{of_sgd}; repeat with it off"
         )
     bracketed = [str(optimum.width) for optimum in optima if DIVERGENCE in optimum.flags]
     if bracketed:
