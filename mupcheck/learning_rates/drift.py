@@ -226,7 +226,8 @@ def transfer(
         missing = say_incomplete(results, key[0]) if results is not None and _lacks(group, optima, spec, key[1]) else ""
         decay = changing_decay(group, find_rules(group, resolved.get("tables", {})))
         paths = paths_of(resolved, group)
-        searches = find_searches(optima, spec)
+        searched = optima if confidence == CONFIDENCE else find_optima(group, grids=grids)  # as the sweep searches
+        searches = find_searches(searched, spec)
         unfinished = say_unfinished(searches)
         conclusion = conclude(
             optima,

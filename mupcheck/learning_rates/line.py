@@ -46,6 +46,8 @@ class OffLine:
     octaves: float
     ci_low: float | None
     ci_high: float | None
+    ci_grid: float | None = None  # as those of `Drift`
+    ci_rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,6 @@ def _off_line(
     off = []
     for row, optimum in enumerate(found):
         residual = np.eye(n)[row] - 1 / n - centred[row] * weights
-        low, high, *_ = _bounds(joint, known, residual, confidence)
-        off.append(OffLine(optimum.width, float(residual @ joint.log2_lr), low, high))
+        interval = _bounds(joint, known, residual, confidence)
+        off.append(OffLine(optimum.width, float(residual @ joint.log2_lr), *interval))
     return tuple(off)

@@ -107,7 +107,7 @@ def find_searches(optima: Sequence[Optimum], spec: Mapping[str, Any]) -> list[Se
     """Return how far the search of every width is, of one parametrization; none where the sweep was not to be refined.
 
     Args:
-        optima: of one parametrization.
+        optima: of one parametrization, with intervals as a sweep asks for them, since they may end a search.
         spec: the sweep's, as its `sweep.json` has it.
     """
     if not spec.get("refine"):

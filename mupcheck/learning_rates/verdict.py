@@ -294,13 +294,14 @@ def _next_of_interval(
 
     The interval is the drift's, or that of a width off the line.
     """
-    if _grid_limits(drift, tolerance):
+    given = off or drift
+    low, high, grid = (float(each or 0) for each in (given.ci_low, given.ci_high, given.ci_grid))
+    if _grid_limits(given, tolerance):
         finer = f"--precision {float(spec['precision']) / 2:g}" if spec.get("refine") else "--refine"
-        return f"give {finer}: most of the interval is the spacing of the lrs, +-{drift.ci_rounding or 0:.2f} octaves"
-    value, low, high = (off.octaves, off.ci_low, off.ci_high) if off else (drift.slope, drift.ci_low, drift.ci_high)
-    half, grid = (float(high or 0) - float(low or 0)) / 2, float(drift.ci_grid or 0)
+        return f"give {finer}: most of the interval is the spacing of the lrs, +-{given.ci_rounding or 0:.2f} octaves"
+    value, half = float((off.octaves if off else drift.slope) or 0), (high - low) / 2
     n_seeds = max(optimum.n_seeds for optimum in optima)
-    left = abs(abs(float(value or 0)) - tolerance) ** 2 - grid**2
+    left = abs(abs(value) - tolerance) ** 2 - grid**2
     needed = n_seeds * (half**2 - grid**2) / left if left > 0 else np.inf
     if needed <= MOST_SEEDS:
         return f"give {_seeds(n_seeds, needed)}: most of the interval is their noise"
@@ -314,13 +315,13 @@ def _seeds(n_seeds: int, needed: float) -> str:
     return f"more seeds, about {max(int(np.ceil(needed)), n_seeds + 2)}"
 
 
-def _grid_limits(drift: Drift, tolerance: float) -> bool:
-    """Say whether a drift's interval lies across the tolerance more for the spacing of the lrs than for the seeds."""
-    if drift.ci_low is None or drift.ci_high is None or drift.ci_rounding is None:
+def _grid_limits(given: Drift | OffLine, tolerance: float) -> bool:
+    """Say whether an interval lies across the tolerance more for the spacing of the lrs than for the seeds."""
+    if given.ci_low is None or given.ci_high is None or given.ci_rounding is None:
         return False
-    if (-tolerance <= drift.ci_low and drift.ci_high <= tolerance) or max(drift.ci_low, -drift.ci_high) > tolerance:
+    if (-tolerance <= given.ci_low and given.ci_high <= tolerance) or max(given.ci_low, -given.ci_high) > tolerance:
         return False
-    return drift.ci_rounding > (drift.ci_high - drift.ci_low) / 4
+    return given.ci_rounding > (given.ci_high - given.ci_low) / 4
 
 
 def _next_of_drift(optima: Sequence[Optimum]) -> str:

@@ -259,6 +259,23 @@ def test_only_what_is_beyond_doubt_between_neighbours_drifts():
     assert conclude(optima, planted(off_line=(OffLine(64, 0.0, -0.2, 0.2),)), 0.25).verdict == "transfers"
 
 
+def test_what_narrows_the_interval_of_a_width_off_the_line_is_counted_by_its_own_lrs():
+    """Its lrs may be farther apart than those that the drift, here known to +-0.03 without noise, rests on."""
+    optima, refined = find_optima(sweep(noise=0.01)), {"refine": True, "precision": 0.5}
+
+    def advice(*off, spec=None):
+        return conclude(optima, planted(off_line=(OffLine(64, *off),)), 0.25, spec=spec).next_step
+
+    spacing = "most of the interval is the spacing of the lrs, +-0.26 octaves"
+    assert advice(0.0, -0.3, 0.3, 0.26, 0.26) == f"give --refine: {spacing}"
+    assert advice(0.0, -0.3, 0.3, 0.26, 0.26, spec=refined) == f"give --precision 0.25: {spacing}"
+    assert advice(0.1, -0.3, 0.5, 0.16, 0.05) == "look at width 64: more seeds alone will hardly do"
+    assert advice(0.1, -0.3, 0.5, 0.03, 0.03) == "give more seeds, about 23: most of the interval is their noise"
+    # three widths that are known to a grid point only: the slope has weights -1/2, 0, 1/2, the middle -1/3, 2/3, -1/3
+    found = judge(diverge(sweep(centre=-5, noise=0.01), lambda runs: runs["log2_lr"] > -6)).drift
+    assert found.off_line[1].ci_rounding == pytest.approx(found.ci_rounding * 4 / 3) and found.ci_rounding > 0.1
+
+
 def test_a_registration_that_fits_has_a_veto_and_a_misfit_has_none():
     optima = find_optima(sweep(noise=0.01))
 

@@ -7,6 +7,7 @@ from planted_curves import LRS, diverge, judge, sweep
 
 from mupcheck.learning_rates.line import Drift
 from mupcheck.learning_rates.optimum import find_optima
+from mupcheck.learning_rates.refine import next_round
 from mupcheck.learning_rates.verdict import conclude, wider_lrs
 from mupcheck.results.reading import Results, say_incomplete
 from mupcheck.theory.parametrization import TABLES, rules_hash
@@ -112,6 +113,17 @@ def test_the_next_step_is_a_finer_grid_where_the_grid_is_the_limit_and_seeds_whe
 
 def refining(runs, **spec):
     return judge(results(runs, **{"refine": True, "precision": 1.0} | spec))
+
+
+@pytest.mark.parametrize("seed", [38, 75, 88])
+def test_a_search_has_ended_whatever_confidence_a_verdict_is_asked_for(seed):
+    """The sweep, which asks with its own, would train nothing more; at 0.99 an edge is within the seeds' noise."""
+    runs = sweep(noise=0.3, centre=-7.5, seeds=2, widths=(32,))
+    runs["val_loss"] += 0.1 * np.random.default_rng(seed).normal(size=len(runs))
+    assert [search.log2_lrs for search in next_round(runs, lrs=2.0**LRS, precision=1.0)] == [()]
+    strict = judge(results(runs, refine=True, precision=1.0), confidence=0.99)
+    assert "within noise" in strict.optima[0].flags and "within noise" not in judge(runs).optima[0].flags
+    assert "not finished" not in strict.next_step + "".join(strict.notes)
 
 
 def test_what_goes_on_with_a_search_is_the_next_step_until_it_has_ended():
