@@ -62,6 +62,11 @@ def deforming(z: Floats, width: int) -> Floats:
     return lopsided(z, width, ratio=0.3 + 0.1 * width)
 
 
+def reshaping(z: Floats, width: int) -> Floats:
+    """As SP's curves at widths 256 to 1024 (AdamW, H200): the widest is flatter above its minimum, by 0.8 in that."""
+    return lopsided(z, width, ratio=(0.12, 0.06, -0.7)[width])
+
+
 Shape = Callable[[Floats, int], Floats]
 KINDS: dict[str, tuple[Shape, float]] = {  # shape, and its noise over the demo's
     "symmetric": (symmetric, 1.0),
@@ -71,6 +76,8 @@ KINDS: dict[str, tuple[Shape, float]] = {  # shape, and its noise over the demo'
     "little noise": (lopsided, 0.1),
     "little noise, steep, diverging": (steep, 0.1),
     "deforming": (deforming, 1.0),
+    "reshaping": (reshaping, 1.0),
+    "little noise, reshaping": (reshaping, 0.3),
 }
 
 

@@ -28,15 +28,16 @@ class Minima(NamedTuple):
     left: Floats  # what the fit leaves of the losses, times the root of their weight, [..., width, lr]
 
 
-def joint_minima(x: Floats, losses: Floats) -> Floats:
+def joint_minima(x: Floats, losses: Floats, told: Bools | bool = True, own_part: Floats | float = 0) -> Floats:
     """Minima [curve, width] of many sets of curves, losses [curve, width, lr], as `fit_jointly` places them.
 
-    NaN where an lr was not run, +inf where it diverged. What seeds say of a minimum is not asked here, so one that they
-    do not tell is placed all the same.
+    NaN where an lr was not run, +inf where it diverged. `told` says which widths to place, `own_part` how far the
+    lopsidedness of each is its own, [width]; both are for the seeds to say.
     """
     lowest, connected, placed = around(losses)
+    placed = placed & told
     within = reach(x, losses[0])
-    found = settle(x, losses, connected, placed, x[lowest], within)
+    found = settle(x, losses, connected, placed, x[lowest], within, own_part)
     return np.where(placed & (found.bend > 0), found.log2_lr, x[lowest])
 
 
@@ -62,9 +63,18 @@ def reach(x: Floats, losses: Floats) -> Floats:
 
 
 def settle(
-    x: Floats, losses: Floats, connected: Bools, placed: Bools, start: Floats, reach: Floats, shift: Floats | float = 0
+    x: Floats,
+    losses: Floats,
+    connected: Bools,
+    placed: Bools,
+    start: Floats,
+    reach: Floats,
+    own_part: Floats | float = 0,
+    shift: Floats | float = 0,
 ) -> Minima:
-    """Fit losses [curve, width, lr], from near the minima `start`; `shift` adds to each width's k.
+    """Fit losses [curve, width, lr], from near the minima `start`.
+
+    A width's k is the shared one, or `own_part` [width] of the way from that to its own, and `shift` more.
 
     First a parabola and its weights move until they stand on one another. Then the weights stay: if they moved with a
     cubic as well, all minima and the lopsidedness could drift off together.
@@ -93,7 +103,8 @@ def settle(
         prior = PRIOR_SPREAD * np.sum(positive**2 * placed, axis=-1) / np.maximum(placed.sum(axis=-1), 1) + 1e-12
         shared = np.sum(positive * cubic, axis=-1) / (np.sum(positive**2 * known, axis=-1) + prior)
         own = cubic / (positive * (known + PRIOR_SPREAD))
-        k = np.clip(shared, -MOST_LOPSIDED, MOST_LOPSIDED)[..., None] + shift
+        k, apart = (np.clip(each, -MOST_LOPSIDED, MOST_LOPSIDED) for each in (shared[..., None], own))
+        k = k + own_part * (apart - k) + shift
     left = (y - np.einsum("...xi,...i->...x", basis, _least_squares(basis, weight, y))) * np.sqrt(weight)
     return Minima(np.clip(centre + _root(gradient, positive, k), *ends), bend, own, weight, left)
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mupcheck.learning_rates.lr_curve import Floats, interval, resample_curves
+from mupcheck.learning_rates.lr_curve import Floats, interval
 from mupcheck.learning_rates.optimum import GUARDS, Optimum
+from mupcheck.learning_rates.resample import resample_curves
 
 MIN_WIDTHS = 4  # three parameters, and one degree of freedom
 EXPONENTS = 2.0 ** np.arange(-4.0, 2.5, 1 / 32)  # searched; at either end the data do not bend as a power law does

@@ -1,4 +1,4 @@
-"""The minima of the loss curves of several widths, fitted together: one lopsidedness for all of them.
+"""The minima of the loss curves of several widths, fitted together: one lopsidedness for all, unless widths differ.
 
 Around its minimum c a curve is a + b ((x - c)^2 + k (x - c)^3). Height a, bend b and place c are each width's own, the
 lopsidedness k is one for all: losses of several widths pin it down, and an error in it moves all minima alike, which a
@@ -18,10 +18,8 @@ as equally noisy (`width_noise`); where they do, what is not known of that costs
 the slope's half-width is as good as unchanged by asking (0.087, simulated with 6 seeds); runs of the middle width twice
 as noisy, which the slope does not depend on, make it 0.094 and not 0.112.
 
-What seeds cannot show is that widths differ in lopsidedness. LOPSIDED_SPREAD is allowed for throughout, and as much
-more as the curves' own lopsidednesses differ beyond their noise. A change that noise hides is the limit of this: where
-the ratio of third to second derivative grows by 0.1 at every doubling, the slope is off by 0.06, and with 6 seeds and
-the demo's noise its interval covers 68 to 85% and not 90 (`deforming` of sweeps/simulate_lr.py).
+What seeds cannot show is that widths differ in lopsidedness: what is allowed for, and from when on each width has its
+own, is in `lopsided`.
 """
 
 from collections.abc import Sequence
@@ -32,18 +30,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mupcheck.learning_rates.cubic import Bools, Floats, Minima, around, reach, settle
+from mupcheck.learning_rates.lopsided import BEYOND_NOISE, QUARTIC_ERROR, own_ways
 from mupcheck.learning_rates.lr_curve import Indices, Point, first_worse, mean_curve
 from mupcheck.learning_rates.quantiles import chi2_ppf, f_ppf, normal_ppf, t_ppf
 from mupcheck.learning_rates.width_noise import WidthNoise, noise_of_widths
 from mupcheck.results.comparable import CONFIDENCE
 
-# Standard deviation of k between widths, per octave. Own fits gave 0.03, 0.12, 0.04 (+-0.07 each; demo of 5 seeds, CPU)
-# and -0.03, -0.09, -0.04 (+-0.05; widths 256-1024 on an H100): no more than their noise.
-LOPSIDED_SPREAD = 0.015
 # Octaves (standard deviation) by which a minimum is off where a diverged lr lies within its reach: the loss steepens
 # within an octave there, which no cubic follows. Simulated without noise, a wall half an octave above the minimum.
 WALL_ERROR = 0.06
-BEYOND_NOISE = 0.95  # of what noise alone gives, above which a misfit counts by what is beyond
 STEP = 1e-4  # nats, for derivatives
 
 
@@ -60,7 +55,10 @@ class Joint:
         noise: of the losses of each width, next to one another.
         rounding: how far off a minimum may be that is known to its grid point only, [width]; 0 where placed.
         wall: standard deviation for a diverged lr within reach, [width].
-        by_lopsided: derivatives of the minima by each width's own lopsidedness, [width, width].
+        own_part: how far the lopsidedness of each is its own, [width]: 0 where the shared one, 1 where its own alone.
+        quartic: octaves by which the minima may be off, as far as widths go their own way, as no cubic follows a curve
+            that is exponential on either side, [width].
+        by_lopsided: what is left of the derivatives of the minima by each width's lopsidedness, [width, width].
         spread: standard deviation of lopsidedness between widths that is allowed for, per octave.
         misfit: standard deviation by which the curves are no such cubics beyond the seeds' noise, nats.
         upward: whether a curve bends upward where it was fitted, and by more than its seeds undo, [width].
@@ -74,6 +72,8 @@ class Joint:
     noise: WidthNoise
     rounding: Floats
     wall: Floats
+    own_part: Floats
+    quartic: Floats
     by_lopsided: Floats
     spread: float
     misfit: float
@@ -90,8 +90,8 @@ class Joint:
             return None
         level = (1 + confidence) / 2
         variance, freedom = self._variance(weights)
-        model = [self.spread * weights @ self.by_lopsided, self.misfit * weights @ self.loads, self.wall * weights]
-        model_half = float(normal_ppf(level) * np.linalg.norm(np.concatenate(model)))
+        by_shape = self.spread * weights @ self.by_lopsided, self.misfit * weights @ self.loads, self.wall * weights
+        model_half = float(normal_ppf(level) * np.linalg.norm([*np.concatenate(by_shape), self.quartic @ weights]))
         bound = float(np.abs(weights) @ self.rounding)
         half = float(np.hypot(t_ppf(level, freedom) * np.sqrt(variance), model_half)) + bound
         return float(weights @ self.log2_lr), half, model_half + bound
@@ -157,13 +157,16 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
         told = told & (np.arange(n_widths) != moved.argmax())
         fit = _place(x, losses, connected, cells, fit.placed & told, x[lowest], within)
         told = told & fit.upward
+    noise = _noise(seed_losses - losses, losses, fit.loads, cells, fit.placed)
+    spread, own_part = _own_ways(fit, deviations, noise.variance[cells[:, 0]])
+    if own_part.any():
+        fit = _place(x, losses, connected, cells, fit.placed, x[lowest], within, own_part)
+        noise = _noise(seed_losses - losses, losses, fit.loads, cells, fit.placed)
     minima, bumped, placed, log2_lr, loads, _ = fit
-    own_loads = (bumped.lopsided - minima.lopsided[0]).T / STEP
     shift = np.eye(n_widths) * 1e-3
-    lopsided = settle(x, np.repeat(losses[None], n_widths, axis=0), connected, placed, log2_lr, within, shift)
-    by_lopsided = np.where(placed[:, None], (lopsided.log2_lr - log2_lr).T / 1e-3, 0.0)
-    noise = _noise(seed_losses - losses, losses, loads, cells, placed)
-    spread = _spread(minima.lopsided[0], own_loads, deviations, noise.variance[cells[:, 0]], placed)
+    shifted = settle(x, np.repeat(losses[None], n_widths, axis=0), connected, placed, log2_lr, within, own_part, shift)
+    by_lopsided = np.where(placed[:, None], (shifted.log2_lr - log2_lr).T / 1e-3 * (1 - own_part), 0.0)
+    lopsided = minima.lopsided[0]
     left_loads = (bumped.left - minima.left[0])[:, placed] / STEP
     misfit = _misfit(minima.left[0][placed], minima.weight[0][placed], np.tensordot(deviations, left_loads, 1))
     rounding = np.array([0.0 if ok else _rounding(curve) for ok, curve in zip(placed, curves, strict=True)])
@@ -178,10 +181,12 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
         noise,
         rounding,
         np.where(placed & walled, WALL_ERROR, 0.0),
+        own_part,
+        own_part * QUARTIC_ERROR * lopsided * np.abs(lopsided),
         by_lopsided,
         spread,
         misfit,
-        minima.lopsided[0],
+        lopsided,
         told,
     )
 
@@ -198,17 +203,24 @@ class _Placed(NamedTuple):
 
 
 def _place(
-    x: Floats, losses: Floats, connected: Bools, cells: Indices, placed: Bools, lowest: Floats, within: Floats
+    x: Floats,
+    losses: Floats,
+    connected: Bools,
+    cells: Indices,
+    placed: Bools,
+    lowest: Floats,
+    within: Floats,
+    own_part: Floats | float = 0.0,
 ) -> _Placed:
     """Fit the widths that are to be placed; the others, and those that do not bend upward, stay at their lowest lr."""
-    base = settle(x, losses[None], connected, placed, lowest, within)
-    minima = settle(x, losses[None], connected, placed, base.log2_lr[0], within)
+    base = settle(x, losses[None], connected, placed, lowest, within, own_part)
+    minima = settle(x, losses[None], connected, placed, base.log2_lr[0], within, own_part)
     upward = minima.bend[0] > 0
     placed = placed & upward
     log2_lr = np.where(placed, minima.log2_lr[0], lowest)
     moved = np.repeat(losses[None], len(cells), axis=0)
     moved[np.arange(len(cells)), cells[:, 0], cells[:, 1]] += STEP
-    bumped = settle(x, moved, connected, placed, log2_lr, within)
+    bumped = settle(x, moved, connected, placed, log2_lr, within, own_part)
     loads = np.where(placed[:, None], (bumped.log2_lr - log2_lr).T / STEP, 0.0)
     return _Placed(minima, bumped, placed, log2_lr, loads, upward)
 
@@ -258,26 +270,12 @@ def stack_curves(curves: Sequence[Sequence[Point]]) -> tuple[Floats, Floats, Flo
     return x, losses, of_seeds
 
 
-def _spread(lopsided: Floats, loads: Floats, deviations: Floats, variance: Floats, placed: Bools) -> float:
-    """Standard deviation of lopsidedness between widths to allow for: LOPSIDED_SPREAD, or what is seen beyond noise.
-
-    What is seen is known from as many widths as there are, so it counts by Student's t over that of a normal.
-    `variance` is that of each loss next to the others, [loss], by its width's noise.
-    """
-    n_seeds, n = len(deviations), int(placed.sum())
-    expected = loads[placed] ** 2 @ variance
-    if n_seeds < 2 or n < 2 or not (expected > 0).all():
-        return LOPSIDED_SPREAD
-    shares = deviations @ loads[placed].T
-    noise = float(np.mean(np.sum(shares**2, axis=0) / expected)) / (n_seeds - 1)
-    precision = n_seeds / np.maximum(noise * expected, 1e-12)
-    k = lopsided[placed]
-    misfit = float(precision @ (k - precision @ k / precision.sum()) ** 2)
-    excess = misfit - (n - 1) * float(f_ppf(BEYOND_NOISE, n - 1, (n_seeds - 1) * n))
-    if excess <= 0:
-        return LOPSIDED_SPREAD
-    seen = np.sqrt(excess / (precision.sum() - np.sum(precision**2) / precision.sum()))
-    return max(LOPSIDED_SPREAD, float(seen * t_ppf(0.95, n - 1) / normal_ppf(0.95)))
+def _own_ways(fit: _Placed, deviations: Floats, variance: Floats) -> tuple[float, Floats]:
+    """As `own_ways` has it, of the widths that are placed; the others have the shared lopsidedness."""
+    own_part = np.zeros(len(fit.placed))
+    loads = (fit.bumped.lopsided - fit.minima.lopsided[0]).T / STEP
+    spread, own_part[fit.placed] = own_ways(fit.minima.lopsided[0, fit.placed], loads[fit.placed], deviations, variance)
+    return spread, own_part
 
 
 def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:

@@ -13,17 +13,14 @@ root undoes the bootstrap's variance, which is (n - 1) / n too small, and t pays
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, combinations
+from itertools import combinations
 from math import isfinite
 from operator import itemgetter
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mupcheck.learning_rates.cubic import joint_minima
 from mupcheck.learning_rates.quantiles import normal_ppf, t_ppf
 
 Floats = NDArray[np.float64]
@@ -54,15 +51,6 @@ class Point:
     def n_lost(self) -> int:
         """Number of seeds without a loss."""
         return self.n_diverged + self.n_stopped
-
-
-class Resampled(NamedTuple):
-    """One curve under many resamples of its seeds."""
-
-    x: Floats  # log2 lr, [lr]
-    losses: Floats  # [resample, lr], may hold +inf
-    minima: Floats  # log2 lr of the minimum, [resample]
-    lowest: Floats  # loss at the minimum, [resample]
 
 
 def curve_of(cells: pd.DataFrame, loss_name: str) -> tuple[Point, ...]:
@@ -159,36 +147,6 @@ def resample_losses(curve: Sequence[Point], seeds: Sequence[int], draws: Indices
     ran = ~np.isnan(drawn)
     n_ran = ran.sum(axis=1)
     return np.where(n_ran > 0, np.where(ran, drawn, 0.0).sum(axis=1) / np.maximum(n_ran, 1), np.inf)
-
-
-def resample_curves(curves: Sequence[Sequence[Point]]) -> tuple[int, list[Resampled]]:
-    """Return the number of seeds, and every curve under the same resamples of them, so that widths are paired.
-
-    Penalties, agreement and exponents ask for the same curves one after another: the last are kept, to be read only.
-    """
-    n_seeds, resampled = _resampled(tuple(map(tuple, curves)))
-    return n_seeds, list(resampled)
-
-
-@lru_cache(maxsize=2)
-def _resampled(curves: tuple[tuple[Point, ...], ...]) -> tuple[int, tuple[Resampled, ...]]:
-    seeds = sorted({seed for curve in curves for point in curve for seed, _ in point.seed_losses})
-    draws = draw_seeds(len(seeds))
-    if not curves:
-        return len(seeds), ()
-    grids, drawn = [mean_curve(curve)[0] for curve in curves], [resample_losses(c, seeds, draws) for c in curves]
-    x = np.unique(np.concatenate(grids))
-    together = np.full((len(draws), len(curves), len(x)), np.nan)
-    for width, (grid, losses) in enumerate(zip(grids, drawn, strict=True)):
-        together[:, width, np.searchsorted(x, grid)] = losses
-    minima = joint_minima(x, together).T
-    resampled = tuple(
-        Resampled(grid, losses, at, interpolate(grid, losses, at))
-        for grid, losses, at in zip(grids, drawn, minima, strict=True)
-    )
-    for array in chain.from_iterable(resampled):
-        array.flags.writeable = False
-    return len(seeds), resampled
 
 
 def first_worse(curve: Sequence[Point], lowest: int, side: int, confidence: float) -> float | None:

@@ -16,14 +16,13 @@ import numpy as np
 from mupcheck.learning_rates.lr_curve import (
     Floats,
     Point,
-    Resampled,
     grid_floor,
     interpolate,
     interval,
     loss_at,
-    resample_curves,
 )
 from mupcheck.learning_rates.optimum import Optimum
+from mupcheck.learning_rates.resample import Resampled, resample_curves
 
 MIN_SHARED_LRS = 3  # fewer points have no shape to agree in
 

@@ -17,7 +17,6 @@ from mupcheck.learning_rates.lr_curve import (
     interval,
     loss_at,
     lowest_below_divergence,
-    resample_curves,
     resample_losses,
 )
 
@@ -51,16 +50,6 @@ def test_a_curve_that_does_not_bend_upward_is_told():
     best, upward = fit_minimum(np.arange(5.0) / 2, np.array([[1.0, 1.4, 0.9, 1.4, 1.0], [1.4, 1.0, 0.9, 1.0, 1.4]]))
     assert list(upward) == [False, True]
     assert best == pytest.approx([1, 1])  # by the three points around it
-
-
-def test_resamples_repeat_and_keep_a_seed_together():
-    assert np.array_equal(draw_seeds(3), draw_seeds(3))
-    x = np.arange(-8.0, -3)
-    centres = np.array([-6.3, -6.0, -5.7])
-    curve = curve_of(x, (x - centres[:, None]) ** 2 + np.array([[0.0], [5.0], [9.0]]))
-    _, (resampled,) = resample_curves([curve])
-    # seeds of equal curvature: the vertex of the mean is the mean of the vertices, whatever their offsets
-    assert resampled.minima == pytest.approx(centres[draw_seeds(3)].mean(axis=1), abs=1e-9)
 
 
 def test_a_seed_that_was_not_run_leaves_the_others():
