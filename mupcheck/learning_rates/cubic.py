@@ -15,6 +15,7 @@ Bools = NDArray[np.bool_]
 REACH = 3.0  # octaves beyond which losses do not count, at lrs an octave apart or closer
 MOST_LOPSIDED = 1 / 3  # of k, per octave; beyond it the cubic turns over within its reach
 PRIOR_SPREAD = 1.0  # octaves^6: what is known of k = 0 before; 7 losses an octave apart bring 11 to 36, three none
+LEAST = 1e-9  # octaves^6
 ROUNDS, K_ROUNDS = 15, 6  # of the parabola, and of the lopsidedness
 
 
@@ -23,7 +24,9 @@ class Minima(NamedTuple):
 
     log2_lr: Floats
     bend: Floats  # nats per octave^2, half the second derivative; at or below 0 there is no minimum
-    lopsided: Floats  # k of each width on its own, per octave
+    lopsided: Floats  # k of each width on its own, per octave, drawn to 0 by PRIOR_SPREAD
+    known: Floats  # octaves^6: what the losses tell of that k, beside PRIOR_SPREAD
+    by_quartic: Floats  # octaves: how much a z^4 beside z^2 + k z^3 adds to it
     weight: Floats  # of each loss, [..., width, lr]
     left: Floats  # what the fit leaves of the losses, times the root of their weight, [..., width, lr]
 
@@ -93,6 +96,9 @@ def settle(
     left = cube - np.einsum("...xi,...i->...x", basis, _least_squares(basis, weight, cube))
     known = np.einsum("...x,...x,...x->...", weight, left, left) * reach**6 * placed
     cubic = np.einsum("...x,...x,...x->...", weight, left, y) * reach**3 * placed
+    by_quartic = (
+        np.einsum("...x,...x,...x->...", weight, left, basis[..., 1] ** 4) * reach**7 / np.maximum(known, LEAST)
+    )
     plain = basis[..., 2].copy()
     k = np.zeros_like(centre)
     for _ in range(K_ROUNDS):
@@ -103,10 +109,12 @@ def settle(
         prior = PRIOR_SPREAD * np.sum(positive**2 * placed, axis=-1) / np.maximum(placed.sum(axis=-1), 1) + 1e-12
         shared = np.sum(positive * cubic, axis=-1) / (np.sum(positive**2 * known, axis=-1) + prior)
         own = cubic / (positive * (known + PRIOR_SPREAD))
-        k, apart = (np.clip(each, -MOST_LOPSIDED, MOST_LOPSIDED) for each in (shared[..., None], own))
+        alone = cubic / (positive * np.maximum(known, LEAST))
+        k, apart = (np.clip(each, -MOST_LOPSIDED, MOST_LOPSIDED) for each in (shared[..., None], alone))
         k = k + own_part * (apart - k) + shift
     left = (y - np.einsum("...xi,...i->...x", basis, _least_squares(basis, weight, y))) * np.sqrt(weight)
-    return Minima(np.clip(centre + _root(gradient, positive, k), *ends), bend, own, weight, left)
+    log2_lr = np.clip(centre + _root(gradient, positive, k), *ends)
+    return Minima(log2_lr, bend, own, known, by_quartic, weight, left)
 
 
 def _basis(x: Floats, centre: Floats, reach: Floats, connected: Bools) -> tuple[Floats, Floats]:

@@ -29,8 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mupcheck.learning_rates.cubic import Bools, Floats, Minima, around, reach, settle
-from mupcheck.learning_rates.lopsided import BEYOND_NOISE, QUARTIC_ERROR, own_ways
+from mupcheck.learning_rates.cubic import MOST_LOPSIDED, Bools, Floats, Minima, around, reach, settle
+from mupcheck.learning_rates.lopsided import BEYOND_NOISE, QUARTIC, own_ways
 from mupcheck.learning_rates.lr_curve import Indices, Point, first_worse, mean_curve
 from mupcheck.learning_rates.quantiles import chi2_ppf, f_ppf, normal_ppf, t_ppf
 from mupcheck.learning_rates.width_noise import WidthNoise, noise_of_widths
@@ -56,9 +56,9 @@ class Joint:
         rounding: how far off a minimum may be that is known to its grid point only, [width]; 0 where placed.
         wall: standard deviation for a diverged lr within reach, [width].
         own_part: how far the lopsidedness of each is its own, [width]: 0 where the shared one, 1 where its own alone.
-        quartic: octaves by which the minima may be off, as far as widths go their own way, as no cubic follows a curve
-            that is exponential on either side, [width].
-        by_lopsided: what is left of the derivatives of the minima by each width's lopsidedness, [width, width].
+        quartic: octaves by which the minima of widths that go their own way may be off, as no cubic follows a curve
+            that is exponential on either side, [width]; with a shared lopsidedness they are so together.
+        by_lopsided: derivatives of the minima by each width's lopsidedness, [width, width].
         spread: standard deviation of lopsidedness between widths that is allowed for, per octave.
         misfit: standard deviation by which the curves are no such cubics beyond the seeds' noise, nats.
         upward: whether a curve bends upward where it was fitted, and by more than its seeds undo, [width].
@@ -90,8 +90,9 @@ class Joint:
             return None
         level = (1 + confidence) / 2
         variance, freedom = self._variance(weights)
-        by_shape = self.spread * weights @ self.by_lopsided, self.misfit * weights @ self.loads, self.wall * weights
-        model_half = float(normal_ppf(level) * np.linalg.norm([*np.concatenate(by_shape), self.quartic @ weights]))
+        by_shape = weights @ self.by_lopsided * self.spread, [weights @ self.quartic]
+        by_fit = weights @ self.loads * self.misfit, weights * self.wall
+        model_half = float(normal_ppf(level) * np.linalg.norm(np.concatenate([*by_shape, *by_fit])))
         bound = float(np.abs(weights) @ self.rounding)
         half = float(np.hypot(t_ppf(level, freedom) * np.sqrt(variance), model_half)) + bound
         return float(weights @ self.log2_lr), half, model_half + bound
@@ -151,22 +152,29 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
     while n_seeds > 1:
         # A minimum that its seeds move by more than the fit reaches is not told by it, and through the lopsidedness
         # that all share would take the others with it: known to its grid point only, the worst of them first.
-        moved = np.where(fit.placed, np.std(deviations @ fit.loads.T, axis=0) / within, 0.0) / n_seeds**0.5
+        moved = _moved(fit, deviations, within)
         if moved.max() <= 1:
             break
         told = told & (np.arange(n_widths) != moved.argmax())
         fit = _place(x, losses, connected, cells, fit.placed & told, x[lowest], within)
         told = told & fit.upward
     noise = _noise(seed_losses - losses, losses, fit.loads, cells, fit.placed)
-    spread, own_part = _own_ways(fit, deviations, noise.variance[cells[:, 0]])
+    own_part, spread = _own_ways(fit, deviations, noise.variance[cells[:, 0]])
     if own_part.any():
-        fit = _place(x, losses, connected, cells, fit.placed, x[lowest], within, own_part)
-        noise = _noise(seed_losses - losses, losses, fit.loads, cells, fit.placed)
+        own = _place(x, losses, connected, cells, fit.placed, x[lowest], within, own_part)
+        if (own.placed == fit.placed).all() and _moved(own, deviations, within).max() <= 1:
+            fit, noise = own, _noise(seed_losses - losses, losses, own.loads, cells, own.placed)
+        else:
+            own_part = np.zeros(n_widths)
     minima, bumped, placed, log2_lr, loads, _ = fit
-    shift = np.eye(n_widths) * 1e-3
-    shifted = settle(x, np.repeat(losses[None], n_widths, axis=0), connected, placed, log2_lr, within, own_part, shift)
-    by_lopsided = np.where(placed[:, None], (shifted.log2_lr - log2_lr).T / 1e-3 * (1 - own_part), 0.0)
-    lopsided = minima.lopsided[0]
+    lopsided = np.clip(minima.lopsided[0], -MOST_LOPSIDED, MOST_LOPSIDED)
+    if own_part.any():
+        by_lopsided, quartic = _by_shape(x, fit, cells, lopsided)
+    else:
+        shift, many = np.eye(n_widths) * 1e-3, np.repeat(losses[None], n_widths, axis=0)
+        shifted = settle(x, many, connected, placed, log2_lr, within, shift=shift)
+        by_lopsided = np.where(placed[:, None], (shifted.log2_lr - log2_lr).T / 1e-3, 0.0)
+        quartic = np.zeros(n_widths)
     left_loads = (bumped.left - minima.left[0])[:, placed] / STEP
     misfit = _misfit(minima.left[0][placed], minima.weight[0][placed], np.tensordot(deviations, left_loads, 1))
     rounding = np.array([0.0 if ok else _rounding(curve) for ok, curve in zip(placed, curves, strict=True)])
@@ -182,7 +190,7 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
         rounding,
         np.where(placed & walled, WALL_ERROR, 0.0),
         own_part,
-        own_part * QUARTIC_ERROR * lopsided * np.abs(lopsided),
+        quartic,
         by_lopsided,
         spread,
         misfit,
@@ -270,12 +278,30 @@ def stack_curves(curves: Sequence[Sequence[Point]]) -> tuple[Floats, Floats, Flo
     return x, losses, of_seeds
 
 
-def _own_ways(fit: _Placed, deviations: Floats, variance: Floats) -> tuple[float, Floats]:
+def _moved(fit: _Placed, deviations: Floats, within: Floats) -> Floats:
+    """How far its seeds move each minimum, a standard error of their mean, over what the fit reaches, [width]."""
+    return np.where(fit.placed, np.std(deviations @ fit.loads.T, axis=0) / within, 0.0) / len(deviations) ** 0.5
+
+
+def _own_ways(fit: _Placed, deviations: Floats, variance: Floats) -> tuple[Floats, float]:
     """As `own_ways` has it, of the widths that are placed; the others have the shared lopsidedness."""
-    own_part = np.zeros(len(fit.placed))
-    loads = (fit.bumped.lopsided - fit.minima.lopsided[0]).T / STEP
-    spread, own_part[fit.placed] = own_ways(fit.minima.lopsided[0, fit.placed], loads[fit.placed], deviations, variance)
-    return spread, own_part
+    own_part, at, minima = np.zeros(len(fit.placed)), fit.placed, fit.minima
+    loads = (fit.bumped.lopsided - minima.lopsided[0]).T / STEP
+    known = minima.lopsided[0, at], loads[at], minima.known[0, at], minima.by_quartic[0, at]
+    own_part[at], spread = own_ways(*known, deviations, variance)
+    return own_part, spread
+
+
+def _by_shape(x: Floats, fit: _Placed, cells: Indices, lopsided: Floats) -> tuple[Floats, Floats]:
+    """Return how the minima follow the shapes of curves, through the losses that these change.
+
+    By a cubic term of each width, [width, width], and by the quartic terms of all as exponential curves have them,
+    [width]; as minima follow losses, shared and own lopsidedness and all.
+    """
+    owner, at = cells.T
+    z, bend = x[at] - fit.log2_lr[owner], fit.minima.bend[0, owner]
+    by_width = fit.loads * (bend * z**3) @ (owner[:, None] == np.arange(len(lopsided)))
+    return by_width, fit.loads @ (bend * QUARTIC * lopsided[owner] ** 2 * z**4)
 
 
 def _misfit(left: Floats, weight: Floats, of_seeds: Floats) -> float:

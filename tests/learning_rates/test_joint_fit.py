@@ -7,7 +7,7 @@ from planted_curves import curve_of
 from mupcheck.learning_rates.cubic import joint_minima
 from mupcheck.learning_rates.joint_fit import WALL_ERROR, fit_jointly
 from mupcheck.learning_rates.line import fit_drift
-from mupcheck.learning_rates.lopsided import LOPSIDED_SPREAD, OWN_SEEDS, QUARTIC_ERROR
+from mupcheck.learning_rates.lopsided import LOPSIDED_SPREAD, OWN_SEEDS
 from mupcheck.learning_rates.lr_curve import fit_minimum
 from mupcheck.learning_rates.optimum import optima_of
 from mupcheck.learning_rates.verdict import conclude
@@ -68,47 +68,66 @@ def test_an_error_in_the_shared_lopsidedness_moves_all_minima_alike_and_not_the_
     assert abs(SLOPE @ joint.by_lopsided.sum(axis=1)) < 0.1 * one.max()
 
 
-def test_lopsidedness_that_differs_between_widths_is_seen_and_followed_or_allowed_for():
-    def deforming(ratios, n_seeds=OWN_SEEDS, noise=1e-4):
-        shapes = [lambda z, ratio=ratio: lopsided(z, ratio) for ratio in ratios]
-        return fit_jointly(curves(shapes, [-6.2] * 3, noise=noise, n_seeds=n_seeds))
+def deforming(ratios, *, n_seeds=OWN_SEEDS, noise=1e-4, seed=0):
+    shapes = [lambda z, ratio=ratio: lopsided(z, ratio) for ratio in ratios]
+    rng = np.random.default_rng(seed)
+    return fit_jointly(curves(shapes, [-6.2] * len(ratios), noise=noise, n_seeds=n_seeds, rng=rng))
 
+
+def test_lopsidedness_that_differs_between_widths_is_seen_and_followed_or_allowed_for():
     same, apart = deforming([0.5] * 3), deforming([0.3, 0.5, 0.7])
-    assert (same.spread, same.own_part.tolist()) == (LOPSIDED_SPREAD, [0, 0, 0])
-    assert apart.spread > 0.03 and (apart.own_part > 0.8).all()
+    shared = ([0, 0, 0], LOPSIDED_SPREAD)
+    assert (same.own_part.tolist(), same.spread) == shared
+    assert apart.spread > 0.03 and (apart.own_part > 0.5).all()
     slope, half, _ = apart.interval(SLOPE, 0.9)
-    assert abs(slope) < min(half, 0.035)
+    assert abs(slope) < min(half, 0.04)
     # with fewer seeds through a shared lopsidedness, which is off by more, and that is allowed for
     few = deforming([0.3, 0.5, 0.7], n_seeds=3)
-    shared, wide, _ = few.interval(SLOPE, 0.9)
+    far, wide, _ = few.interval(SLOPE, 0.9)
     assert few.own_part.tolist() == [0, 0, 0] and few.spread > 0.03
-    assert 0.05 < abs(shared) < wide and wide > 1.5 * half > 1.5 * same.interval(SLOPE, 0.9)[1]
-    hidden = deforming([0.3, 0.5, 0.7], noise=0.02)
-    assert (hidden.spread, hidden.own_part.tolist()) == (LOPSIDED_SPREAD, [0, 0, 0])
+    assert 0.05 < abs(far) < wide and wide > half > same.interval(SLOPE, 0.9)[1]
+    hidden = deforming([0.3, 0.5, 0.7], noise=0.03)
+    assert (hidden.own_part.tolist(), hidden.spread) == shared
 
 
 def test_a_width_goes_its_own_way_as_far_as_its_own_lopsidedness_is_known():
-    shapes = [lambda z, ratio=ratio: lopsided(z, ratio) for ratio in (0.12, 0.06, -0.7)]
-    exact, known, unknown = (
-        fit_jointly(curves(shapes, [-6.2] * 3, noise=noise, n_seeds=6, rng=np.random.default_rng(2)))
-        for noise in (1e-5, 0.004, 0.012)
-    )
+    exact, known, unknown = (deforming([0.12, 0.06, -0.7], noise=noise, seed=2) for noise in (1e-5, 0.004, 0.012))
     assert (exact.own_part > known.own_part).all() and (known.own_part > unknown.own_part).all()
-    assert exact.own_part == pytest.approx(1, abs=0.05)
     # what is not its own is allowed for
-    left = [np.abs(joint.by_lopsided).max() for joint in (exact, known, unknown)]
+    left = [np.abs(SLOPE @ joint.by_lopsided).max() for joint in (exact, known, unknown)]
     assert left == sorted(left)
 
 
-@pytest.mark.parametrize("k", [0.03, 0.1, 0.17])
-def test_the_minimum_of_an_own_cubic_is_off_by_as_much_as_is_allowed_for(k):
-    """On curves that are exponential on either side; the mean over all places between two lrs half an octave apart."""
-    x, errors = np.arange(-9, -2, 0.5), []
-    for at in np.arange(-6.2, -5.7, 0.05):
-        joint = fit_jointly([curve_of(x, lopsided(x - at, 3 * k) + 0.02 * np.arange(3)[:, None])])
-        errors.append(joint.log2_lr[0] - at)
-    # measured 1.0 to 1.1 up to a k of 0.23, with lrs half an octave or an octave apart
-    assert -np.mean(errors) / k**2 == pytest.approx(QUARTIC_ERROR, rel=0.35)
+def test_a_width_whose_losses_do_not_tell_its_lopsidedness_has_the_shared_one():
+    """Three lrs tell none, and look as if they told that there is none."""
+    shape = lopsided(X + 6.2)
+    heights = 0.02 * np.arange(6)[:, None] + 1e-4 * np.random.default_rng(0).normal(size=(6, len(X)))
+    near = np.abs(X + 6.2) < 1.5
+    whole = curve_of(X, shape + heights)
+    joint = fit_jointly([whole, curve_of(X, shape + heights[::-1]), curve_of(X[near], (shape + heights)[:, near])])
+    assert near.sum() == 3 and joint.own_part[2] < 1e-6
+
+
+def test_what_no_cubic_follows_of_widths_that_go_their_own_way_is_allowed_for():
+    exact = deforming([0.02, 0.02, 0.9], noise=1e-5)
+    assert (exact.own_part > 0.5).all()
+    off = exact.log2_lr + 6.2
+    assert abs(SLOPE @ off) > 0.03 and abs(SLOPE @ off) < exact.interval(SLOPE, 0.9)[1]
+    # by the quartic terms of exponential curves, which say the sign as well, and more than a half of it
+    assert 0.5 < (SLOPE @ exact.quartic) / (SLOPE @ off) < 2
+
+
+def test_a_fit_of_own_ways_that_loses_a_width_is_not_taken():
+    # seen in 4 of 2,500 random sweeps: an own lopsidedness made a curve bend downward, and its minimum 5e6 octaves wide
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        ratios = rng.choice([-2.5, -1.5, 0.3, 1.5, 2.5], size=4)
+        best = rng.uniform(-8.5, -3.5, size=4)
+        shapes = [lambda z, ratio=ratio: lopsided(z, ratio) for ratio in ratios]
+        joint = fit_jointly(curves(shapes, best, noise=1e-4, n_seeds=6, rng=rng))
+        assert not joint.own_part[~joint.placed].any() and not joint.quartic[~joint.placed].any()
+        assert (joint.placed <= joint.upward).all()
+        assert np.abs(joint.quartic).max() < 10
 
 
 def test_a_curve_that_is_no_cubic_is_seen_and_allowed_for():
