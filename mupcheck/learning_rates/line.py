@@ -80,7 +80,7 @@ def fit_drift(optima: Sequence[Optimum], *, confidence: float = CONFIDENCE) -> D
     also with one seed. Guards are `transfer`'s business, but for those that leave a side of an optimum open.
 
     Simulated with noise as in the demo (three widths, 6 seeds, -0.9 to 0.35; sweeps/simulate_lr.py), a nominal 90%
-    interval covers 90 to 95% on symmetric and lopsided curves, 91 to 96% on steep ones that diverge, and more where the
+    interval covers 89 to 94% on symmetric and lopsided curves, 91 to 96% on steep ones that diverge, and more where the
     seeds' noise is small or divergence close, as what no seed shows is then most of it. Where widths differ in noise by
     a factor of 2 it covers 90 to 93% with 6 seeds, the ends noisier or the middle (86 to 96% if they counted as equal).
 
