@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 REACH = 3.0  # octaves beyond which losses do not count, at lrs an octave apart or closer
 MOST_LOPSIDED = 1 / 3  # of k, per octave; beyond it the cubic turns over within its reach
 PRIOR_SPREAD = 1.0  # octaves^6: what is known of k = 0 before; 7 losses an octave apart bring 11 to 36, three none
-LEAST = 1e-9  # octaves^6
+LEAST = 1e-9  # octaves^6, of what is known of a k that losses say nothing of
 ROUNDS, K_ROUNDS = 15, 6  # of the parabola, and of the lopsidedness
 
 
@@ -108,13 +108,13 @@ def settle(
         positive = np.maximum(bend, 1e-6)
         prior = PRIOR_SPREAD * np.sum(positive**2 * placed, axis=-1) / np.maximum(placed.sum(axis=-1), 1) + 1e-12
         shared = np.sum(positive * cubic, axis=-1) / (np.sum(positive**2 * known, axis=-1) + prior)
-        own = cubic / (positive * (known + PRIOR_SPREAD))
-        alone = cubic / (positive * np.maximum(known, LEAST))
-        k, apart = (np.clip(each, -MOST_LOPSIDED, MOST_LOPSIDED) for each in (shared[..., None], alone))
-        k = k + own_part * (apart - k) + shift
+        own = cubic / (positive * np.maximum(known, LEAST))
+        shared, own = (np.clip(each, -MOST_LOPSIDED, MOST_LOPSIDED) for each in (shared[..., None], own))
+        k = shared + own_part * (own - shared) + shift
+    drawn = cubic / (positive * (known + PRIOR_SPREAD))
     left = (y - np.einsum("...xi,...i->...x", basis, _least_squares(basis, weight, y))) * np.sqrt(weight)
     log2_lr = np.clip(centre + _root(gradient, positive, k), *ends)
-    return Minima(log2_lr, bend, own, known, by_quartic, weight, left)
+    return Minima(log2_lr, bend, drawn, known, by_quartic, weight, left)
 
 
 def _basis(x: Floats, centre: Floats, reach: Floats, connected: Bools) -> tuple[Floats, Floats]:

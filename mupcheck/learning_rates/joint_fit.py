@@ -168,7 +168,7 @@ def _fit(curves: tuple[tuple[Point, ...], ...]) -> Joint:
             own_part = np.zeros(n_widths)
     minima, bumped, placed, log2_lr, loads, _ = fit
     lopsided = np.clip(minima.lopsided[0], -MOST_LOPSIDED, MOST_LOPSIDED)
-    if own_part.any():
+    if own_part.any():  # what a shape moves goes through its own and the shared lopsidedness, by as much as these count
         by_lopsided, quartic = _by_shape(x, fit, cells, lopsided)
     else:
         shift, many = np.eye(n_widths) * 1e-3, np.repeat(losses[None], n_widths, axis=0)
@@ -287,8 +287,9 @@ def _own_ways(fit: _Placed, deviations: Floats, variance: Floats) -> tuple[Float
     """As `own_ways` has it, of the widths that are placed; the others have the shared lopsidedness."""
     own_part, at, minima = np.zeros(len(fit.placed)), fit.placed, fit.minima
     loads = (fit.bumped.lopsided - minima.lopsided[0]).T / STEP
-    known = minima.lopsided[0, at], loads[at], minima.known[0, at], minima.by_quartic[0, at]
-    own_part[at], spread = own_ways(*known, deviations, variance)
+    own_part[at], spread = own_ways(
+        minima.lopsided[0, at], loads[at], minima.known[0, at], minima.by_quartic[0, at], deviations, variance
+    )
     return own_part, spread
 
 
