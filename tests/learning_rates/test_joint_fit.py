@@ -119,6 +119,17 @@ def test_a_width_whose_losses_do_not_tell_its_lopsidedness_has_the_shared_one():
     assert near.sum() == 3 and joint.own_part[2] < 1e-6
 
 
+def test_a_lopsidedness_that_may_be_a_quartic_term_seen_from_its_lrs_counts_less():
+    """Curves of one shape whose own cubics differ as lrs end at other places beside their minima, without noise."""
+    x, best, rng = np.arange(-8.0, -3), np.array([-5.4, -6.1, -6.8]), np.random.default_rng(0)
+    heights = 0.02 * np.arange(6)[:, None] + 1e-5 * rng.normal(size=(6, len(x)))
+    joint = fit_jointly([curve_of(x, lopsided(x - at) + heights) for at in best])
+    # by the more, the more lrs lie on one side; by noise alone 0.9999 of each would be its own
+    assert 0.95 > joint.own_part[0] > joint.own_part[1] > joint.own_part[2] < 0.6
+    slope, half, _ = joint.interval(SLOPE, 0.9)
+    assert abs(slope + 0.7) < half
+
+
 def test_what_no_cubic_follows_of_widths_that_go_their_own_way_is_allowed_for():
     exact = deforming([0.02, 0.02, 0.9], noise=1e-5)
     assert (exact.own_part > 0.5).all()
